@@ -1,0 +1,1 @@
+"""Django Channels WebSockets on N replicas per color, a group router in Redis, and cutovers nobody notices."""
