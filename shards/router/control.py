@@ -119,7 +119,9 @@ class Control:
     async def forget(self, worker: str) -> None:
         """Take a worker that stops out of the registry."""
         async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hdel(_WORKERS, worker).hdel(_METRICS, worker).zrem(_SEEN, worker)
+            pipe.hdel(_WORKERS, worker)
+            pipe.hdel(_METRICS, worker)
+            pipe.zrem(_SEEN, worker)
             await pipe.execute()
 
     async def workers(self) -> list[WorkerRecord]:
@@ -143,7 +145,7 @@ class Control:
     async def order(self, orders: dict[str, Orders]) -> None:
         """Give orders to colors, all at once; workers learn of them with their next heartbeat."""
         mapping = {color: msgspec.json.encode(order) for color, order in orders.items()}
-        await cast(Awaitable[int], self.redis.hset(_ORDERS, mapping=cast(dict[Any, Any], mapping)))
+        await self.redis.hset(_ORDERS, mapping=cast(dict[Any, Any], mapping))
 
     async def journal(self) -> dict[str, Any] | None:
         """Read the cutover under way; None where there is none."""
