@@ -1,0 +1,386 @@
+"""One process's members: one subscription a group, one frame a message, many writes.
+
+A topic follows one group's log for all of its local members. It is *live* while its place is that of the last
+message pushed; whatever may break that (a hole in the offsets, a lost connection, a new owner) makes it read
+the log from its place on, and what is pushed meanwhile is left alone: the read's answer and the pushes come on one
+ordered stream, so after the answer that reaches the head, the next push is the next message. Subscribing and
+resuming are the same read. Nothing is lost between them and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shards.log.log import Entry, GroupLog, Page, Place
+
+logger = logging.getLogger(__name__)
+
+PAGE = 200
+"""Messages read from a log at a time."""
+
+_TRY_AGAIN_SECONDS = 0.1
+_NOWHERE = Place("", 0)
+"""The place of one who has lost it: no log has this epoch."""
+
+
+class Message:
+    """A message on its way to many members.
+
+    Attributes:
+        group: where it was published.
+        entry: its offset, time and body.
+    """
+
+    __slots__ = ("_frame", "entry", "group")
+
+    def __init__(self, group: str, entry: Entry) -> None:
+        self.group = group
+        self.entry = entry
+        self._frame: bytes | None = None
+
+    @property
+    def text(self) -> bytes:
+        """The message as the wire protocol says it, JSON in UTF-8."""
+        return b'{"type":"message","group":"%b","offset":%d%b' % (
+            self.group.encode(),
+            self.entry.offset,
+            self.entry.body,
+        )
+
+    @property
+    def frame(self) -> bytes:
+        """The message as a WebSocket frame, made once, however many members get it."""
+        if self._frame is None:
+            self._frame = text_frame(self.text)
+        return self._frame
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Frame `payload` as a server sends text: one unmasked frame (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + bytes((size,)) + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+class Member(Protocol):
+    """Someone who is in groups. None of these calls may block, raise, join or leave."""
+
+    @property
+    def public_id(self) -> str | None:
+        """What others may know it by; None: it does not count as present."""
+
+    def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
+        """Hear that messages after `place` follow."""
+
+    def on_message(self, message: Message) -> None:
+        """Hear a message: the next one after the last, or after the last gap."""
+
+    def on_gap(self, group: str, place: Place) -> None:
+        """Hear that messages up to `place` are gone."""
+
+
+@dataclass(slots=True, eq=False)
+class _Joining:
+    """A member that is not live yet: it wants what came after `since`, or what comes from now on."""
+
+    group: str
+    member: Member
+    since: Place | None
+    welcomed: bool = False
+    reading: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Topic:
+    """A group here. `turn` counts the times it began to follow a shard: answers to earlier turns' reads are void."""
+
+    group: str
+    shard: str
+    place: Place | None = None
+    live: bool = False
+    reading: bool = False
+    turn: int = 0
+    members: dict[Member, None] = field(default_factory=dict)
+    joining: deque[_Joining] = field(default_factory=deque)
+
+
+class Hub:
+    """The groups that this process has members of.
+
+    Args:
+        observe_delivery: told of each message: how many members it went to, and its shard's time, in ms.
+        observe_gap: told of each gap that members had to be told.
+    """
+
+    log: GroupLog
+
+    def __init__(
+        self,
+        observe_delivery: Callable[[int, int], None] = lambda _members, _at_ms: None,
+        observe_gap: Callable[[int], None] = lambda _members: None,
+    ) -> None:
+        self._observe_delivery = observe_delivery
+        self._observe_gap = observe_gap
+        self._topics: dict[str, _Topic] = {}
+        self._fresh: list[_Topic] = []
+        self._left: list[tuple[str, str]] = []
+        self._flush_scheduled = False
+        self._retries: set[_Topic] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._ups: set[str] = set()
+        self._changed: set[str] = set()
+
+    def present(self, group: str) -> list[str]:
+        """Give the public ids of the members of a group that are here."""
+        topic = self._topics.get(group)
+        if topic is None:
+            return []
+        members = [*topic.members, *(joining.member for joining in topic.joining)]
+        return [member.public_id for member in members if member.public_id is not None]
+
+    def take_changed(self, everything: bool = False) -> set[str]:
+        """Give the groups whose members, or whose owner's memory of them, changed since the last call.
+
+        Args:
+            everything: give all groups that have members here, too.
+        """
+        changed, self._changed = self._changed, set()
+        return changed | set(self._topics) if everything else changed
+
+    def join(self, group: str, member: Member, since: Place | None = None) -> None:
+        """Make `member` a member of `group`; its `on_subscribed` is called before its first message.
+
+        Args:
+            group: a valid name.
+            member: not in the group yet.
+            since: where it was before, to go on from there.
+        """
+        self._changed.add(group)
+        topic = self._topics.get(group)
+        if topic is None:
+            topic = self._topics[group] = _Topic(group, self.log.owner(group) or "")
+            self._fresh.append(topic)
+            self._schedule_flush()
+        joining = _Joining(group, member, since)
+        if topic.live and self._admit_at_once(topic, joining):
+            return
+        topic.joining.append(joining)
+        if topic.live:
+            self._read_for(topic, joining)
+
+    def leave(self, group: str, member: Member) -> None:
+        """Take `member` out of `group`; it hears of it no more. Nothing happens where it was not in it."""
+        topic = self._topics.get(group)
+        if topic is None:
+            return
+        self._changed.add(group)
+        topic.members.pop(member, None)
+        for joining in [j for j in topic.joining if j.member is member]:
+            topic.joining.remove(joining)
+        if not topic.members and not topic.joining:
+            del self._topics[group]
+            self._left.append((topic.shard, group))
+            self._schedule_flush()
+
+    # Subscribing, in batches: one turn of the event loop, one command a shard
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        left, self._left = self._left, []
+        fresh, self._fresh = self._fresh, []
+        gone = [(s, g) for s, g in left if g not in self._topics or self._topics[g].shard != s]
+        for shard, groups in _by_shard(gone).items():
+            self.log.unsubscribe(shard, groups)
+        self._follow([topic for topic in fresh if self._topics.get(topic.group) is topic])
+
+    def _follow(self, topics: list[_Topic]) -> None:
+        """Subscribe the topics whose shard is up, and read what they have missed."""
+        ready = [topic for topic in topics if topic.shard in self._ups]
+        for shard, groups in _by_shard([(topic.shard, topic.group) for topic in ready]).items():
+            self.log.subscribe(shard, groups)
+        for topic in ready:
+            self._changed.add(topic.group)
+            topic.turn += 1
+            topic.reading = False
+            for joining in topic.joining:
+                joining.reading = False
+            self._catch_up(topic)
+
+    # Following a log
+
+    def _catch_up(self, topic: _Topic) -> None:
+        """Read the log from the topic's place on, until its head is reached."""
+        topic.live = False
+        if not topic.reading:
+            topic.reading = True
+            after, most = (topic.place.offset, PAGE) if topic.place else (0, 0)
+            turn = topic.turn
+            self.log.read(topic.group, after, most, lambda page: self._caught_up(topic, turn, page))
+
+    def _caught_up(self, topic: _Topic, turn: int, page: Page | None) -> None:
+        if self._topics.get(topic.group) is not topic or turn != topic.turn:
+            return
+        topic.reading = False
+        if page is None:
+            self._try_again(topic)
+            return
+        if topic.place is None:
+            topic.place = Place(page.epoch, page.head)
+        elif page.epoch != topic.place.epoch or page.head < topic.place.offset:
+            self._skip(topic, Place(page.epoch, page.head))
+        else:
+            for entry in page.entries:
+                self._advance(topic, page.epoch, entry)
+            if len(page.entries) < PAGE and topic.place.offset < page.head:
+                self._skip(topic, Place(page.epoch, page.head))
+        if topic.place.offset < page.head:
+            self._catch_up(topic)
+        else:
+            self._go_live(topic)
+
+    def _go_live(self, topic: _Topic) -> None:
+        topic.live = True
+        for joining in list(topic.joining):
+            if self._admit_at_once(topic, joining):
+                topic.joining.remove(joining)
+            else:
+                self._read_for(topic, joining)
+
+    def _advance(self, topic: _Topic, epoch: str, entry: Entry) -> None:
+        """Deliver the entry to every member, after a gap if there is one before it."""
+        assert topic.place is not None
+        if entry.offset > topic.place.offset + 1:
+            self._skip(topic, Place(epoch, entry.offset - 1))
+        topic.place = Place(epoch, entry.offset)
+        message = Message(topic.group, entry)
+        for member in list(topic.members):
+            member.on_message(message)
+        self._observe_delivery(len(topic.members), entry.at_ms)
+
+    def _skip(self, topic: _Topic, place: Place) -> None:
+        topic.place = place
+        self._observe_gap(len(topic.members))
+        for member in list(topic.members):
+            member.on_gap(topic.group, place)
+
+    def _try_again(self, topic: _Topic) -> None:
+        """Read again a little later; a shard that is down calls for it itself when it is up."""
+        self._retries.add(topic)
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_TRY_AGAIN_SECONDS, self._retry_now)
+
+    def _retry_now(self) -> None:
+        self._retry = None
+        retries, self._retries = self._retries, set()
+        for topic in retries:
+            if self._topics.get(topic.group) is topic and topic.shard in self._ups and not topic.live:
+                self._catch_up(topic)
+
+    # Members that come
+
+    def _admit_at_once(self, topic: _Topic, joining: _Joining) -> bool:
+        """Let a member in, if it needs nothing from the log; the topic is live."""
+        assert topic.place is not None
+        since, place = joining.since, topic.place
+        lost = since is not None and (since.epoch != place.epoch or since.offset > place.offset)
+        if since is not None and not lost and since.offset < place.offset:
+            return False
+        if not joining.welcomed:
+            joining.member.on_subscribed(topic.group, place, since is not None and not lost)
+        if lost:
+            self._observe_gap(1)
+            joining.member.on_gap(topic.group, place)
+        topic.members[joining.member] = None
+        return True
+
+    def _read_for(self, topic: _Topic, joining: _Joining) -> None:
+        """Read what a member has missed; it becomes live with the page that reaches the head."""
+        since, turn = joining.since, topic.turn
+        assert since is not None
+        if not joining.reading:
+            joining.reading = True
+            self.log.read(
+                topic.group, since.offset, PAGE, lambda page: self._read(topic, turn, joining, since, page)
+            )
+
+    def _read(self, topic: _Topic, turn: int, joining: _Joining, since: Place, page: Page | None) -> None:
+        if joining not in topic.joining or self._topics.get(topic.group) is not topic or turn != topic.turn:
+            return
+        joining.reading = False
+        if page is None:
+            # The shard is gone or another owns the group: all start over from their places.
+            self._catch_up(topic)
+            return
+        self._deliver_missed(joining, since, page)
+        if topic.live and self._admit_at_once(topic, joining):
+            topic.joining.remove(joining)
+        elif topic.live:
+            self._read_for(topic, joining)
+
+    def _deliver_missed(self, joining: _Joining, since: Place, page: Page) -> None:
+        """Give a member a page of what it missed, if that is where it left off; else it has lost its place."""
+        if page.epoch != since.epoch or not page.entries or page.entries[0].offset != since.offset + 1:
+            joining.since = _NOWHERE
+            return
+        if not joining.welcomed:
+            joining.welcomed = True
+            joining.member.on_subscribed(joining.group, since, True)
+        for entry in page.entries:
+            joining.member.on_message(Message(joining.group, entry))
+        joining.since = Place(page.epoch, page.entries[-1].offset)
+
+    # What the log calls
+
+    def log_pushed(self, group: str, epoch: str, entry: Entry) -> None:
+        """See `shards.log.log.LogListener`."""
+        topic = self._topics.get(group)
+        if topic is None or not topic.live or topic.place is None:
+            return
+        if epoch == topic.place.epoch and entry.offset == topic.place.offset + 1:
+            self._advance(topic, epoch, entry)
+        elif epoch != topic.place.epoch or entry.offset > topic.place.offset:
+            self._catch_up(topic)
+
+    def shard_up(self, shard: str) -> None:
+        """See `shards.log.log.LogListener`."""
+        self._ups.add(shard)
+        self._follow([topic for topic in self._topics.values() if topic.shard == shard])
+
+    def shard_down(self, shard: str) -> None:
+        """See `shards.log.log.LogListener`."""
+        self._ups.discard(shard)
+        for topic in self._topics.values():
+            if topic.shard == shard:
+                topic.live = False
+
+    def owners_changed(self) -> None:
+        """See `shards.log.log.LogListener`."""
+        moved: list[tuple[_Topic, str]] = []
+        for topic in self._topics.values():
+            owner = self.log.owner(topic.group) or ""
+            if owner != topic.shard:
+                moved.append((topic, topic.shard))
+                topic.shard, topic.live = owner, False
+        for shard, groups in _by_shard([(old, topic.group) for topic, old in moved if old]).items():
+            self.log.unsubscribe(shard, groups)
+        self._follow([topic for topic, _ in moved])
+
+
+def _by_shard(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
+    shards: dict[str, list[str]] = {}
+    for shard, group in pairs:
+        shards.setdefault(shard, []).append(group)
+    return shards

@@ -1,0 +1,112 @@
+"""One connection to a Redis server that answers commands and pushes messages in one ordered stream (RESP3).
+
+That order is what delivery rests on: after the answer to a read, the next pushed message is the one after what
+was read; nothing falls between. redis-py keeps subscriptions on a connection of their own, so it cannot say this,
+and its asyncio client takes some ten times the CPU a message (docs/decisions/0002-message-plane.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+
+Reply = Any
+Answered = Callable[[Reply], None]
+"""Takes the reply to a command: what Redis said, or an exception, given, not raised."""
+
+
+class LinkLost(ConnectionError):
+    """The connection went away before the reply came; the command may or may not have been carried out."""
+
+
+class Link(asyncio.Protocol):
+    """A connection in use.
+
+    Args:
+        on_push: takes each message pushed: channel, payload.
+        on_lost: called once when the connection is gone, after every waiting command was told.
+    """
+
+    def __init__(self, on_push: Callable[[bytes, bytes], None], on_lost: Callable[[Link], None]) -> None:
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader(notEnoughData=Ellipsis)
+        self._waiting: deque[Answered] = deque()
+        self._outgoing: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for their reply."""
+        return len(self._waiting)
+
+    def send(self, answered: Answered, *command: bytes | str | int) -> None:
+        """Send a command; `answered` is called with its reply, always, once.
+
+        Commands sent in one turn of the event loop travel in one write.
+        """
+        if self._transport is None:
+            answered(LinkLost("not connected"))
+            return
+        self._waiting.append(answered)
+        self._write(hiredis.pack_command(cast(Any, command)))
+
+    def send_unanswered(self, *command: bytes | str) -> None:
+        """Send a command whose reply is a push: SUBSCRIBE, UNSUBSCRIBE."""
+        if self._transport is not None:
+            self._write(hiredis.pack_command(cast(Any, command)))
+
+    async def ask(self, *command: bytes | str | int) -> Reply:
+        """Send a command and wait for its reply.
+
+        Raises:
+            LinkLost: the connection went away.
+            hiredis.ReplyError: Redis refused.
+        """
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self.send(lambda reply: None if future.done() else future.set_result(reply), *command)
+        reply = await future
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(data)
+
+    def _flush(self) -> None:
+        data, self._outgoing = b"".join(self._outgoing), []
+        if self._transport is not None:
+            self._transport.write(data)
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not Ellipsis:
+            if isinstance(reply, hiredis.PushNotification):
+                if reply[0] == b"message":
+                    self._on_push(reply[1], reply[2])
+            else:
+                self._waiting.popleft()(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        waiting, self._waiting = self._waiting, deque()
+        for answered in waiting:
+            answered(LinkLost(str(exc or "closed by the server")))
+        self._on_lost(self)

@@ -1,0 +1,32 @@
+-- Reads a group's log after a place, oldest first, and says where its head is. Makes the group known if it is not,
+-- so that who subscribes before the first message has a place to come back to.
+-- KEYS  1 fence   2 meta   3 log   4 index: set of the slot's groups
+-- ARGV  1 slot   2 version   3 an epoch, for a log that has none yet   4 group
+--       5 offset after which to read; below 0: so many before the head   6 most messages to give   7 idle, ms
+-- gives {head, epoch, {{offset, ms, body}, …}}, or {-1, version} where the fence is another
+local fence = redis.call('HGET', KEYS[1], ARGV[1])
+if fence ~= ARGV[2] then return { -1, tonumber(fence or '0') } end
+
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+local epoch, head = meta[1], tonumber(meta[2] or '0')
+if not epoch then
+  epoch = ARGV[3]
+  redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', '0')
+  redis.call('SADD', KEYS[4], ARGV[4])
+  -- An index forgets what has expired: two looks for each group that comes keep it within twice the living ones.
+  for _, group in ipairs(redis.call('SRANDMEMBER', KEYS[4], 2)) do
+    local other = string.sub(KEYS[2], 1, -#ARGV[4] - 1) .. group
+    if redis.call('EXISTS', other) == 0 then redis.call('SREM', KEYS[4], group) end
+  end
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[7])
+
+local after, most = tonumber(ARGV[5]), tonumber(ARGV[6])
+if after < 0 then after = math.max(0, head + after) end
+local messages = {}
+if after < head and most > 0 then
+  for _, entry in ipairs(redis.call('XRANGE', KEYS[3], (after + 1) .. '-0', '+', 'COUNT', most)) do
+    messages[#messages + 1] = { tonumber(string.match(entry[1], '^%d+')), tonumber(entry[2][2]), entry[2][4] }
+  end
+end
+return { head, epoch, messages }

@@ -1,0 +1,174 @@
+"""A connection to one shard, kept up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from shards.log.link import Answered, Link, LinkLost, Reply
+from shards.router.table import Shard
+
+logger = logging.getLogger(__name__)
+
+ANNOUNCEMENTS = "!"
+"""Channel on which a shard is told that the slot table has changed; no group can have this name."""
+
+_CONNECT_SECONDS = 3.0
+_PING_SECONDS = 1.0
+_SILENCE_SECONDS = 3.0
+_BACKOFF_SECONDS = (0.05, 1.0)
+
+
+class Script:
+    """A Lua script of this package, called by its digest."""
+
+    def __init__(self, name: str) -> None:
+        self.source = (files("shards.log") / "lua" / f"{name}.lua").read_text()
+        self.digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+PUBLISH, READ, FENCE = Script("publish"), Script("read"), Script("fence")
+
+
+class Listener(Protocol):
+    """Hears what happens on a shard's connection."""
+
+    def shard_up(self, connection: ShardConnection) -> None:
+        """Hear that the connection is usable; before this call returns nothing is pushed."""
+
+    def shard_down(self, connection: ShardConnection) -> None:
+        """Hear that the connection is gone; every command that waited was told."""
+
+    def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
+        """Hear a message published on a subscribed channel."""
+
+
+class ShardConnection:
+    """Connects to a shard, and again whenever the connection is lost, until stopped.
+
+    Args:
+        shard: where to connect.
+        password: for AUTH; None: no AUTH.
+        listener: hears of every connect, loss and message.
+    """
+
+    def __init__(self, shard: Shard, password: str | None, listener: Listener) -> None:
+        self.shard = shard
+        self.losses = 0
+        self._password = password
+        self._listener = listener
+        self._link: Link | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether commands can be sent now."""
+        return self._link is not None
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._task = asyncio.create_task(self._keep_up(), name=f"shard {self.shard.name}")
+
+    async def stop(self) -> None:
+        """Disconnect and connect no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def run(
+        self, script: Script, answered: Answered, keys: Sequence[str], args: Sequence[str | bytes | int]
+    ) -> None:
+        """Run a script; `answered` gets its reply, or an exception, `LinkLost` where the shard is down."""
+        if self._link is None:
+            answered(LinkLost(f"{self.shard.name} is down"))
+        else:
+            self._link.send(answered, "EVALSHA", script.digest, len(keys), *keys, *args)
+
+    def command(self, answered: Answered, *command: str | bytes | int) -> None:
+        """Send a command; `answered` gets its reply, or an exception, `LinkLost` where the shard is down."""
+        if self._link is None:
+            answered(LinkLost(f"{self.shard.name} is down"))
+        else:
+            self._link.send(answered, *command)
+
+    def subscribe(self, channels: Sequence[str]) -> None:
+        """Have messages on `channels` pushed; forgotten when the connection is lost."""
+        if self._link is not None and channels:
+            self._link.send_unanswered("SUBSCRIBE", *channels)
+
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Have messages on `channels` pushed no more."""
+        if self._link is not None and channels:
+            self._link.send_unanswered("UNSUBSCRIBE", *channels)
+
+    async def _keep_up(self) -> None:
+        backoff = _BACKOFF_SECONDS[0]
+        while True:
+            try:
+                await self._connection()
+                backoff = _BACKOFF_SECONDS[0]
+            except Exception as error:
+                logger.warning("shard %s: %s", self.shard.name, error or type(error).__name__)
+            await asyncio.sleep(backoff * random.uniform(0.5, 1))
+            backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+    async def _connection(self) -> None:
+        lost = asyncio.Event()
+        url = urlsplit(self.shard.url)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, link = await asyncio.get_running_loop().create_connection(
+                lambda: Link(self._on_push, lambda _: lost.set()),
+                url.hostname or "127.0.0.1",
+                url.port or 6379,
+            )
+            try:
+                await self._greet(link, url.path.strip("/") or "0")
+            except BaseException:
+                link.abort()
+                raise
+        self._link = link
+        self._listener.shard_up(self)
+        try:
+            await self._watch(link, lost)
+        finally:
+            link.abort()
+            self._link = None
+            self.losses += 1
+            self._listener.shard_down(self)
+
+    async def _greet(self, link: Link, database: str) -> None:
+        auth = ("AUTH", "default", self._password) if self._password else ()
+        await link.ask("HELLO", "3", *auth, "SETNAME", "shards-worker")
+        if database != "0":
+            await link.ask("SELECT", database)
+        for script in (PUBLISH, READ, FENCE):
+            await link.ask("SCRIPT", "LOAD", script.source)
+        link.send_unanswered("SUBSCRIBE", ANNOUNCEMENTS)
+
+    async def _watch(self, link: Link, lost: asyncio.Event) -> None:
+        """Return once the connection is lost; drop it where a ping stays unanswered, as half-open TCP leaves it."""
+        loop = asyncio.get_running_loop()
+        answered_at = loop.time()
+
+        def pong(reply: Reply) -> None:
+            nonlocal answered_at
+            if not isinstance(reply, Exception):
+                answered_at = loop.time()
+
+        while not lost.is_set():
+            link.send(pong, "PING")
+            try:
+                await asyncio.wait_for(lost.wait(), _PING_SECONDS)
+            except TimeoutError:
+                if loop.time() - answered_at > _SILENCE_SECONDS:
+                    logger.warning("shard %s: silent, reconnecting", self.shard.name)
+                    link.abort()
+
+    def _on_push(self, channel: bytes, payload: bytes) -> None:
+        self._listener.pushed(self, channel, payload)

@@ -1,0 +1,120 @@
+"""A process's part of the message plane: the control Redis, the groups' logs, the hub; started and stopped as one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shards.hub import Hub
+from shards.log.log import GroupLog
+from shards.presence import Presence
+from shards.router.control import Control, WorkerRecord
+from shards.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 2.0
+_REGISTRY_SECONDS = 1.0
+
+
+class Plane:
+    """The message plane, as one process sees it; it lives in the event loop that starts it.
+
+    Args:
+        settings: where the control Redis is, and the limits.
+        worker: this process's name in the registry; None: it is in none.
+        observe_delivery: see `Hub`.
+        observe_gap: see `Hub`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str | None = None,
+        observe_delivery: Callable[[int, int], None] = lambda _members, _at_ms: None,
+        observe_gap: Callable[[int], None] = lambda _members: None,
+    ) -> None:
+        self.settings = settings
+        self.worker = worker or f"process/{os.getpid()}-{secrets.token_hex(3)}"
+        password = settings.redis_password()
+        self._redis = Redis.from_url(
+            settings.message_redis_url, password=password, socket_timeout=2, socket_connect_timeout=2
+        )
+        self.control = Control(self._redis)
+        self.hub = Hub(observe_delivery, observe_gap)
+        self.log = GroupLog(settings, password, self.hub, self.refresh)
+        self.hub.log = self.log
+        self.presence = Presence(self.worker, self.hub, self.log, self._living, settings.idle_seconds)
+        self.session = secrets.token_urlsafe(12)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._refresh_wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._registry: tuple[float, list[WorkerRecord]] = (float("-inf"), [])
+
+    async def start(self) -> None:
+        """Begin to follow the slot table, and with it the shards; returns at once, see `ready`."""
+        self.loop = asyncio.get_running_loop()
+        self._tasks = [
+            asyncio.create_task(self._follow_table(), name="slot table"),
+            asyncio.create_task(self.presence.run(), name="presence"),
+        ]
+
+    async def stop(self) -> None:
+        """Disconnect from everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.log.stop()
+        await self._redis.aclose()
+
+    @property
+    def ready(self) -> bool:
+        """Whether groups can be published to and subscribed: the table is known, all shards are up."""
+        return self.log.ready
+
+    async def until_ready(self, seconds: float = 10) -> None:
+        """Wait until `ready`.
+
+        Raises:
+            TimeoutError: it was not within `seconds`.
+        """
+        async with asyncio.timeout(seconds):
+            while not self.ready:
+                await asyncio.sleep(0.02)
+
+    def refresh(self) -> None:
+        """Read the slot table again soon."""
+        self._refresh_wanted.set()
+
+    async def workers(self) -> list[WorkerRecord]:
+        """Read the registry, at most a second old; the last one known where the control Redis is down."""
+        read_at, records = self._registry
+        if time.monotonic() - read_at > _REGISTRY_SECONDS:
+            with contextlib.suppress(RedisError, OSError):
+                records = await self.control.workers()
+                self._registry = (time.monotonic(), records)
+        return records
+
+    async def _living(self) -> set[str]:
+        return {record.name for record in await self.workers()}
+
+    async def _follow_table(self) -> None:
+        while True:
+            self._refresh_wanted.clear()
+            try:
+                table = await self.control.table()
+                if table is not None:
+                    self.log.use(table)
+            except (RedisError, OSError) as error:
+                logger.warning("control redis: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._refresh_wanted.wait(), _POLL_SECONDS if self.log.table else 0.1)
+            await asyncio.sleep(0.01)  # many reasons to look at once are one look

@@ -1,0 +1,91 @@
+"""What a process of a fleet is told by its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from shards.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment, read.
+
+    Attributes:
+        message_redis_url: MESSAGE_REDIS_URL: the shared control Redis.
+        channel_redis_url: CHANNEL_REDIS_URL: the color's own Redis.
+        redis_password_file: SHARDS_REDIS_PASSWORD_FILE: the password of all of them; empty: none.
+        color: COLOR.
+        replica: SHARDS_REPLICA.
+        release: SHARDS_RELEASE.
+        history_messages: SHARDS_HISTORY_MESSAGES: messages a group's log keeps.
+        history_seconds: SHARDS_HISTORY_SECONDS: for how long it keeps them.
+        idle_seconds: SHARDS_IDLE_SECONDS: after which a group that nobody reads or writes is forgotten.
+        dedupe_seconds: SHARDS_DEDUPE_SECONDS: within which a repeated id is delivered once.
+        publish_seconds: SHARDS_PUBLISH_SECONDS: after which a publish that no shard takes is refused.
+        message_bytes: SHARDS_MESSAGE_BYTES: the largest `data` of a message.
+        send_budget_bytes: SHARDS_SEND_BUDGET_BYTES: unsent bytes after which a slow reader is closed.
+        rate_limit: SHARDS_RATE_LIMIT: frames a second a socket may send; 0: any number.
+        groups_per_socket: SHARDS_GROUPS_PER_SOCKET: how many groups a socket may subscribe.
+        max_connections: SHARDS_MAX_CONNECTIONS: sockets a worker holds before it answers 503; 0: any number.
+        allowed_origins: SHARDS_ALLOWED_ORIGINS: comma-separated origins that may connect; empty or ``*``: any.
+    """
+
+    message_redis_url: str = "redis://127.0.0.1:6379/0"
+    channel_redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_password_file: str = ""
+    color: str = "blue"
+    replica: str = "blue-0"
+    release: str = "dev"
+    history_messages: int = 1000
+    history_seconds: float = 300.0
+    idle_seconds: float = 3600.0
+    dedupe_seconds: float = 120.0
+    publish_seconds: float = 30.0
+    message_bytes: int = 65536
+    send_budget_bytes: int = 1 << 20
+    rate_limit: float = 100.0
+    groups_per_socket: int = 100
+    max_connections: int = 0
+    allowed_origins: str = ""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings from `environ`.
+
+        Raises:
+            UsageError: a number is not one, or negative.
+        """
+        values: dict[str, str | float] = {}
+        for setting in fields(cls):
+            variable = variable_of(setting.name)
+            if variable in environ:
+                values[setting.name] = _parse(variable, environ[variable], str(setting.type))
+        return cls(**values)  # type: ignore[arg-type]
+
+    def redis_password(self) -> str | None:
+        """Read the password of the fleet's Redis servers; None where there is none."""
+        return Path(self.redis_password_file).read_text().strip() if self.redis_password_file else None
+
+
+_UNPREFIXED = {"color", "message_redis_url", "channel_redis_url"}
+
+
+def variable_of(setting: str) -> str:
+    """Give the environment variable of a setting."""
+    return setting.upper() if setting in _UNPREFIXED else f"SHARDS_{setting.upper()}"
+
+
+def _parse(variable: str, text: str, kind: str) -> str | float:
+    if kind == "str":
+        return text
+    try:
+        number = int(text) if kind == "int" else float(text)
+    except ValueError:
+        raise UsageError(f"{variable} must be a number, not {text!r}") from None
+    if not 0 <= number < float("inf"):
+        raise UsageError(f"{variable} must not be negative: {text}")
+    return number

@@ -1,0 +1,71 @@
+"""What many tests need: Redis servers, and planes of a fleet made of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from shards.plane import Plane
+from shards.router.control import Control
+from shards.router.table import Shard, SlotTable
+from shards.settings import Settings
+from tests.redis_server import RedisServer
+
+
+@dataclass
+class Redises:
+    """The Redis servers of a small fleet."""
+
+    control: RedisServer
+    shards: list[RedisServer]
+
+    def settings(self) -> Settings:
+        return Settings(message_redis_url=self.control.url, channel_redis_url=self.control.url)
+
+    def table(self) -> SlotTable:
+        return SlotTable.first([Shard(f"shared-{i}", shard.url) for i, shard in enumerate(self.shards)])
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Start Redis servers that are gone after the test."""
+    servers: list[RedisServer] = []
+
+    def start(*options: str) -> RedisServer:
+        server = RedisServer(tmp_path / f"redis-{len(servers)}", *options).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        if server.process is not None:
+            server.kill()
+
+
+@pytest.fixture
+async def redises(start_redis: Callable[..., RedisServer]) -> Redises:
+    """A control Redis with the first slot table, and two shards."""
+    servers = Redises(start_redis(), [start_redis(), start_redis()])
+    async with Redis.from_url(servers.control.url) as redis:
+        await Control(redis).swap_table(servers.table(), 0)
+    return servers
+
+
+@pytest.fixture
+async def start_plane(redises: Redises) -> AsyncIterator[Callable[..., object]]:
+    """Start planes that are stopped after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: object) -> Plane:
+            plane = Plane(replace(redises.settings(), **settings))  # type: ignore[arg-type]
+            await plane.start()
+            stack.push_async_callback(plane.stop)
+            await plane.until_ready()
+            return plane
+
+        yield start

@@ -1,0 +1,215 @@
+"""Delivery, as members of groups see it, over real Redis servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from shards.hub import Message
+from shards.log.log import Place, body_of
+from shards.plane import Plane
+from tests.conftest import Redises
+
+StartPlane = Callable[..., Awaitable[Plane]]
+
+
+class Listener:
+    """A member that writes down what it hears, and checks the first guarantee as it does."""
+
+    public_id = "listener"
+
+    def __init__(self) -> None:
+        self.place: Place | None = None
+        self.recovered: bool | None = None
+        self.heard: list[bytes] = []
+        self.gaps: list[Place] = []
+
+    def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
+        assert self.place is None
+        self.place, self.recovered = place, recovered
+
+    def on_message(self, message: Message) -> None:
+        assert self.place is not None
+        assert message.entry.offset == self.place.offset + 1, f"{message.entry.offset} after {self.place.offset}"
+        self.place = Place(self.place.epoch, message.entry.offset)
+        self.heard.append(message.entry.body)
+
+    def on_gap(self, group: str, place: Place) -> None:
+        self.gaps.append(place)
+        self.place = place
+
+    async def until(self, condition: Callable[[Listener], bool], seconds: float = 10) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition(self):
+                await asyncio.sleep(0.01)
+
+    async def subscribed(self) -> Place:
+        await self.until(lambda self: self.place is not None)
+        assert self.place is not None
+        return self.place
+
+
+def body(number: int) -> bytes:
+    return body_of(f'"{number}"', b"%d" % number)
+
+
+async def publish(plane: Plane, group: str, numbers: range, session: str = "s") -> list[Place]:
+    return await asyncio.gather(*(plane.log.publish(group, session, str(n), body(n)) for n in numbers))
+
+
+async def test_members_of_a_group_in_two_processes_hear_every_message_in_order(start_plane: StartPlane) -> None:
+    planes = [await start_plane(), await start_plane()]
+    members = [Listener() for _ in range(4)]
+    for i, member in enumerate(members):
+        planes[i % 2].hub.join("room", member)
+        await member.subscribed()
+    places = await publish(planes[0], "room", range(100))
+    assert [place.offset for place in places] == list(range(1, 101))
+    for member in members:
+        await member.until(lambda m: len(m.heard) == 100)
+        assert member.heard == [body(n) for n in range(100)]
+
+
+async def test_an_id_published_again_is_acked_with_its_first_offset_and_heard_once(start_plane: StartPlane) -> None:
+    plane, member = await start_plane(), Listener()
+    plane.hub.join("room", member)
+    await member.subscribed()
+    first = await publish(plane, "room", range(3))
+    again = await publish(plane, "room", range(3))
+    other = await publish(plane, "room", range(3), session="t")
+    await member.until(lambda m: len(m.heard) == 6)
+    assert again == first
+    assert [place.offset for place in other] == [4, 5, 6]
+
+
+async def test_who_comes_back_with_a_place_hears_what_it_missed_first(start_plane: StartPlane) -> None:
+    plane, before, after = await start_plane(), Listener(), Listener()
+    plane.hub.join("room", before)
+    await before.subscribed()
+    await publish(plane, "room", range(5))
+    await before.until(lambda m: len(m.heard) == 5)
+    plane.hub.leave("room", before)
+    await publish(plane, "room", range(5, 505))
+    plane.hub.join("room", after, before.place)
+    await publish(plane, "room", range(505, 600))
+    await after.until(lambda m: len(m.heard) == 595)
+    assert after.recovered
+    assert after.heard == [body(n) for n in range(5, 600)]
+
+
+async def test_resuming_while_messages_pour_in_loses_and_doubles_nothing(start_plane: StartPlane) -> None:
+    plane, other = await start_plane(), await start_plane()
+    start = Listener()
+    plane.hub.join("room", start)
+    place = await start.subscribed()
+    publishing = asyncio.create_task(publish(other, "room", range(900)))
+    members = []
+    while not publishing.done():
+        member = Listener()
+        members.append(member)
+        plane.hub.join("room", member, place)
+        await asyncio.sleep(0.002)
+    for member in members:
+        await member.until(lambda m: len(m.heard) == 900)
+        assert member.heard == start.heard, "each hears it all, however it came in between"
+        assert not member.gaps
+
+
+@pytest.mark.parametrize("place", [Place("another-epoch", 3), Place("", 10**18)], ids=["other epoch", "future"])
+async def test_a_place_that_no_log_has_is_a_gap_said_aloud(start_plane: StartPlane, place: Place) -> None:
+    plane, member = await start_plane(), Listener()
+    epoch = (await publish(plane, "room", range(3)))[0].epoch
+    plane.hub.join("room", member, Place(place.epoch or epoch, place.offset))
+    await member.until(lambda m: bool(m.gaps))
+    assert not member.recovered
+    assert member.gaps == [Place(epoch, 3)]
+    await publish(plane, "room", range(3, 4))
+    await member.until(lambda m: len(m.heard) == 1)
+
+
+async def test_history_that_has_run_out_is_a_gap_said_aloud(start_plane: StartPlane) -> None:
+    plane, member = await start_plane(history_messages=100), Listener()
+    epoch = (await publish(plane, "room", range(1000)))[0].epoch
+    plane.hub.join("room", member, Place(epoch, 5))
+    await member.until(lambda m: bool(m.gaps))
+    assert not member.recovered
+    assert member.gaps == [Place(epoch, 1000)]
+
+
+async def test_a_killed_shard_loses_nothing(start_plane: StartPlane, redises: Redises) -> None:
+    """Kill -9 in the middle of publishing: all is acked in the end, and heard once, in order."""
+    plane, other, member = await start_plane(), await start_plane(), Listener()
+    plane.hub.join("room", member)
+    await member.subscribed()
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    publishing = asyncio.create_task(publish(other, "room", range(2000)))
+    await member.until(lambda m: len(m.heard) > 100)
+    owner.kill()
+    await asyncio.sleep(0.1)
+    owner.start()
+    places = await asyncio.wait_for(publishing, 20)
+    await member.until(lambda m: len(m.heard) == 2000)
+    assert sorted(place.offset for place in places) == list(range(1, 2001))
+    assert not member.gaps
+
+
+async def test_a_shard_that_lost_its_disk_is_a_gap_and_a_new_epoch(start_plane: StartPlane, redises: Redises) -> None:
+    plane, member = await start_plane(), Listener()
+    plane.hub.join("room", member)
+    await member.subscribed()
+    await publish(plane, "room", range(10))
+    await member.until(lambda m: len(m.heard) == 10)
+    old = member.place
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    owner.kill()
+    owner.wipe()
+    owner.start()
+    await asyncio.wait_for(publish(plane, "room", range(10, 20)), 20)
+    await member.until(lambda m: len(m.heard) == 20)
+    assert member.gaps
+    assert member.place is not None
+    assert old is not None
+    assert member.place.epoch != old.epoch
+
+
+async def test_a_connection_cut_in_silence_is_noticed_and_made_good(start_plane: StartPlane, redises: Redises) -> None:
+    """Redis drops the subscriber's connection; what was published meanwhile is read from the log."""
+    plane, other, member = await start_plane(), await start_plane(), Listener()
+    plane.hub.join("room", member)
+    await member.subscribed()
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        for start in range(0, 300, 50):
+            publishing = asyncio.create_task(publish(other, "room", range(start, start + 50)))
+            await redis.client_kill_filter(_type="pubsub")
+            await asyncio.wait_for(publishing, 20)
+    await member.until(lambda m: len(m.heard) == 300)
+    assert not member.gaps
+
+
+async def test_messages_older_than_the_history_go(start_plane: StartPlane, redises: Redises) -> None:
+    plane = await start_plane(history_seconds=0.2)
+    await publish(plane, "room", range(50))
+    await asyncio.sleep(0.25)
+    epoch = (await publish(plane, "room", range(50, 52)))[0].epoch
+    member = Listener()
+    plane.hub.join("room", member, Place(epoch, 10))
+    await member.until(lambda m: bool(m.gaps))
+    late = Listener()
+    plane.hub.join("room", late, Place(epoch, 50))
+    await late.until(lambda m: len(m.heard) == 2)
+
+
+async def test_presence_counts_members_in_every_process(start_plane: StartPlane) -> None:
+    planes = [await start_plane(), await start_plane()]
+    for plane in planes:
+        plane._living = None  # type: ignore[method-assign,assignment]
+        plane.presence._living = lambda: asyncio.sleep(0, {p.worker for p in planes})
+        for _ in range(3):
+            plane.hub.join("room", Listener())
+    async with asyncio.timeout(5):
+        while (await planes[0].presence.of("room")).count != 6:
+            await asyncio.sleep(0.05)
