@@ -53,7 +53,7 @@ class Listener:
 
 
 def body(number: int) -> bytes:
-    return body_of(f'"{number}"', b"%d" % number)
+    return body_of(str(number), b"%d" % number)
 
 
 async def publish(plane: Plane, group: str, numbers: range, session: str = "s") -> list[Place]:

@@ -81,9 +81,12 @@ def test_another_process_computes_the_same_ring() -> None:
 
 def test_the_ring_of_today_is_the_ring_of_tomorrow() -> None:
     """Groups would lose their logs if a new version of this code placed them elsewhere."""
-    assert [ring.slot_of(g) for g in ("a", "room:42", "lobby")] == [PINNED["a"], PINNED["room:42"], PINNED["lobby"]]
+    assert [ring.slot_of(g) for g in ("a", "room:42", "lobby")] == [
+        PINNED["a"],
+        PINNED["room:42"],
+        PINNED["lobby"],
+    ]
     assert ring.home(7, ["blue-0", "blue-1", "blue-2"]) == PINNED["home"]
-
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 0.0}, {"a": -1.0}])

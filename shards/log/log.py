@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import msgspec
+
 from shards.errors import ShardUnavailable
 from shards.log.link import Answered, LinkLost, Reply
 from shards.log.shard import ANNOUNCEMENTS, FENCE, PUBLISH, READ, ShardConnection
@@ -85,12 +87,12 @@ def body_of(id: str, data: bytes, backend: bool = False) -> bytes:
     """Give what follows the offset in a message's frame.
 
     Args:
-        id: the message's id, as JSON needs no escape for (or already escaped).
+        id: the message's id.
         data: any JSON, encoded.
         backend: whether it comes from the server's own code; clients can't forge this mark, since their
             data ends before it.
     """
-    return b',"id":%b,"data":%b%b}' % (id.encode(), data, BACKEND_MARK if backend else b"")
+    return b',"id":%b,"data":%b%b}' % (msgspec.json.encode(id), data, BACKEND_MARK if backend else b"")
 
 
 BACKEND_MARK = b',"via":"backend"'
@@ -368,9 +370,7 @@ class GroupLog:
         if self.table is None:
             return
         pairs = [
-            number
-            for slot in self.table.slots_of(connection.shard.name)
-            for number in (slot, self.table.since[slot])
+            number for slot in self.table.slots_of(connection.shard.name) for number in (slot, self.table.since[slot])
         ]
         if pairs:
             connection.run(FENCE, lambda _: None, ("fence",), pairs)

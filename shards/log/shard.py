@@ -81,9 +81,7 @@ class ShardConnection:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def run(
-        self, script: Script, answered: Answered, keys: Sequence[str], args: Sequence[str | bytes | int]
-    ) -> None:
+    def run(self, script: Script, answered: Answered, keys: Sequence[str], args: Sequence[str | bytes | int]) -> None:
         """Run a script; `answered` gets its reply, or an exception, `LinkLost` where the shard is down."""
         if self._link is None:
             answered(LinkLost(f"{self.shard.name} is down"))

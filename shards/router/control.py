@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, cast
@@ -55,7 +55,7 @@ class WorkerRecord:
 
 @dataclass(frozen=True)
 class Orders:
-    """What the workers of a color shall do.
+    """What the workers of a color, or of one replica, shall do.
 
     Attributes:
         state: ``ready``: stand by; ``active``: serve; ``draining``: send the sockets elsewhere.
@@ -108,11 +108,19 @@ class Control:
             metrics: its samples, as `shards.server.metrics` encodes them.
 
         Returns:
-            The slot table's version, and the orders for the worker's color, where there are any.
+            The slot table's version, and the orders for the worker's replica, else for its color, where there
+            are any.
         """
         version, orders = await self._heartbeat(
             keys=[_WORKERS, _SEEN, _METRICS, _TABLE, _ORDERS],
-            args=[record.name, msgspec.json.encode(record), metrics, record.color, WORKER_DEAD_AFTER_MS],
+            args=[
+                record.name,
+                msgspec.json.encode(record),
+                metrics,
+                record.replica,
+                record.color,
+                WORKER_DEAD_AFTER_MS,
+            ],
         )
         return int(version), (msgspec.json.decode(orders, type=Orders) if orders else None)
 
@@ -129,23 +137,37 @@ class Control:
         records = [msgspec.json.decode(r, type=WorkerRecord) for r in await self._living(_WORKERS)]
         return sorted(records, key=lambda record: record.name)
 
-    async def metrics(self) -> list[bytes]:
-        """Read the samples of the workers that live."""
-        return await self._living(_METRICS)
+    async def metrics(self, workers: Collection[str]) -> list[bytes]:
+        """Read the samples of the workers of these names."""
+        if not workers:
+            return []
+        values = await cast(Awaitable[list[bytes | None]], self.redis.hmget(_METRICS, list(workers)))
+        return [value for value in values if value is not None]
 
     async def _living(self, key: str) -> list[bytes]:
         values: list[bytes | None] = await self._alive(keys=[key, _SEEN], args=[WORKER_DEAD_AFTER_MS])
         return [value for value in values if value is not None]
 
-    async def orders(self, color: str) -> Orders | None:
-        """Read the orders for `color`; None where none were ever given."""
-        data = await cast(Awaitable[bytes | None], self.redis.hget(_ORDERS, color))
+    async def orders(self, name: str) -> Orders | None:
+        """Read the orders for a color or a replica; None where there are none."""
+        data = await cast(Awaitable[bytes | None], self.redis.hget(_ORDERS, name))
         return msgspec.json.decode(data, type=Orders) if data else None
 
-    async def order(self, orders: dict[str, Orders]) -> None:
-        """Give orders to colors, all at once; workers learn of them with their next heartbeat."""
-        mapping = {color: msgspec.json.encode(order) for color, order in orders.items()}
-        await self.redis.hset(_ORDERS, mapping=cast(dict[Any, Any], mapping))
+    async def order(self, orders: Mapping[str, Orders | None]) -> None:
+        """Give orders to colors and replicas, all at once; workers learn of them with their next heartbeat.
+
+        Args:
+            orders: by a color's or a replica's name, where a replica's own go before its color's; None takes
+                back what was ordered.
+        """
+        given = {name: msgspec.json.encode(order) for name, order in orders.items() if order}
+        taken = [name for name, order in orders.items() if not order]
+        async with self.redis.pipeline(transaction=True) as pipe:
+            if given:
+                pipe.hset(_ORDERS, mapping=cast(dict[Any, Any], given))
+            if taken:
+                pipe.hdel(_ORDERS, *taken)
+            await pipe.execute()
 
     async def journal(self) -> dict[str, Any] | None:
         """Read the cutover under way; None where there is none."""

@@ -1,0 +1,12 @@
+"""Where the WebSockets are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+
+from app.consumers import Rooms
+
+rooms: Any = Rooms.as_asgi()  # Django's own stubs know views only, not ASGI applications
+websocket_urlpatterns: Any = [path("ws/", rooms), path("ws/<str:group>/", rooms)]

@@ -1,0 +1,79 @@
+"""``python -m shards.server``: one replica, told by its environment what to serve and where."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import uvicorn
+from uvicorn.importer import ImportFromStringError, import_from_string
+
+from shards.errors import UsageError
+from shards.server.asgi import Served
+from shards.settings import Settings
+
+BACKLOG = 4096
+PING_SECONDS = 20.0
+STOP_SECONDS = 5
+
+
+def load() -> Served:
+    """Import the app that SHARDS_APP names, as uvicorn's factory in each worker.
+
+    Raises:
+        UsageError: it doesn't import.
+    """
+    settings = Settings.read()
+    sys.path.insert(0, os.environ.get("SHARDS_APP_DIR", str(Path.cwd())))
+    name = os.environ.get("SHARDS_APP", "app.asgi:application")
+    try:
+        return Served(import_from_string(name), settings)
+    except ImportFromStringError as error:
+        raise UsageError(f"cannot import the app {name}: {error}") from error
+
+
+def config(environ: os._Environ[str] = os.environ) -> uvicorn.Config:
+    """Give uvicorn's configuration: no compression (64-316 KiB a socket), pings, one protocol class of ours."""
+    settings = Settings.read(environ)
+    return uvicorn.Config(
+        "shards.server.__main__:load",
+        factory=True,
+        host=environ.get("SHARDS_HOST", "127.0.0.1"),
+        port=int(environ.get("SHARDS_PORT", "8000")),
+        workers=int(environ.get("UVICORN_WORKERS", "1")),
+        loop="uvloop",
+        http="httptools",
+        ws="shards.server.protocol:SocketProtocol",
+        ws_max_size=4 * settings.message_bytes,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        backlog=BACKLOG,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=STOP_SECONDS,
+        server_header=False,
+    )
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    configuration = config()
+    if configuration.workers > 1:
+        from uvicorn.supervisors import Multiprocess
+
+        sock = configuration.bind_socket()
+        Multiprocess(configuration, sockets=[sock]).run()
+    else:
+        server = uvicorn.Server(configuration)
+        server.run()
+        sys.exit(0 if server.started else 3)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(f"shards.server: {error}")
