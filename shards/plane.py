@@ -13,6 +13,7 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shards.aio import end
 from shards.hub import Hub
 from shards.log.log import GroupLog
 from shards.presence import Presence
@@ -23,6 +24,14 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 _REGISTRY_SECONDS = 1.0
+
+
+_serving: Plane | None = None
+
+
+def serving_plane() -> Plane | None:
+    """Give the plane of the server that this process runs; None where it runs none."""
+    return _serving
 
 
 class Plane:
@@ -67,11 +76,17 @@ class Plane:
             asyncio.create_task(self.presence.run(), name="presence"),
         ]
 
+    def serve(self) -> None:
+        """Make this the plane of the server that this process runs, which channel layers then use too."""
+        global _serving
+        _serving = self
+
     async def stop(self) -> None:
         """Disconnect from everything."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        global _serving
+        if _serving is self:
+            _serving = None
+        await end(self._tasks)
         await self.log.stop()
         await self._redis.aclose()
 

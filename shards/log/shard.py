@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from shards.aio import end
 from shards.log.link import Answered, Link, LinkLost, Reply
 from shards.router.table import Shard
 
@@ -77,9 +78,7 @@ class ShardConnection:
 
     async def stop(self) -> None:
         """Disconnect and connect no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end([self._task])
 
     def run(self, script: Script, answered: Answered, keys: Sequence[str], args: Sequence[str | bytes | int]) -> None:
         """Run a script; `answered` gets its reply, or an exception, `LinkLost` where the shard is down."""

@@ -11,6 +11,7 @@ from itertools import islice
 
 from redis.exceptions import RedisError
 
+from shards.aio import end
 from shards.metrics import Metrics
 from shards.plane import Plane
 from shards.router.control import Orders, WorkerRecord, WorkerState
@@ -50,14 +51,12 @@ class Worker:
     async def start(self) -> None:
         """Begin to serve; returns at once, see `ready`."""
         await self.plane.start()
+        self.plane.serve()
         self._tasks = [asyncio.create_task(self._beat(), name="heartbeat")]
 
     async def stop(self) -> None:
         """Leave the registry and disconnect."""
-        self._stop_draining()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end([*self._tasks, self._drain])
         try:
             await self.plane.control.forget(self.plane.worker)
         except (RedisError, OSError) as error:
