@@ -68,7 +68,8 @@ class Served:
 
     async def _livez(self, worker: Worker, _query: dict[str, list[str]]) -> Answer:
         record = worker.record()
-        return 200, _JSON, _json({"color": record.color, "replica": record.replica, "release": record.release})
+        said = {"color": record.color, "replica": record.replica, "release": record.release, "state": record.state}
+        return 200, _JSON, _json(said)
 
     async def _readyz(self, worker: Worker, _query: dict[str, list[str]]) -> Answer:
         reason = worker.why_not_ready()

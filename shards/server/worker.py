@@ -23,6 +23,7 @@ from shards.settings import Settings
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
+_HURRY_SECONDS = 0.1
 _STEP_SECONDS = 0.1
 _HINTS_A_STEP = 500
 
@@ -128,6 +129,7 @@ class Worker:
 
     async def _beat(self) -> None:
         while True:
+            told = self.state
             try:
                 version, orders = await self.plane.control.heartbeat(self.record(), self.samples())
                 self.control_up = True
@@ -135,7 +137,8 @@ class Worker:
             except (RedisError, OSError) as error:
                 self.control_up = False
                 logger.warning("control redis: %s", error)
-            await asyncio.sleep(_HEARTBEAT_SECONDS if self.state != "starting" else 0.1)
+            in_a_hurry = self.state == "starting" or self.state != told
+            await asyncio.sleep(_HURRY_SECONDS if in_a_hurry else _HEARTBEAT_SECONDS)
 
     def _hear(self, version: int, orders: Orders | None) -> None:
         if self.plane.log.table is None or version > self.plane.log.table.version:

@@ -1,0 +1,38 @@
+"""What proves that the project works. ``nox -l`` lists it, ``nox`` runs tests, lint and types."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.default_venv_backend = "virtualenv"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit and integration tests against real Redis, Traefik and uvicorn."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and who may import whom."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict typing."""
+    session.install("-e", ".[types]")
+    session.run("mypy")
+
+
+@nox.session(name="loadtest-10k")
+def loadtest_10k(session: nox.Session) -> None:
+    """10,000 sockets through Traefik, 10,000 messages a second in rooms of ten; N= and DURATION= scale it down."""
+    session.install("-e", ".[load]")
+    session.run("python", "-m", "shards.load", "loadtest-10k", *session.posargs)

@@ -1,0 +1,5 @@
+"""Pages."""
+
+from django.urls import include, path
+
+urlpatterns = [path("chat/", include("chat.urls"))]

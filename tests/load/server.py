@@ -1,0 +1,113 @@
+"""A small server of the wire protocol, in memory, that makes the mistakes it is told to make."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+from websockets.asyncio.server import Request, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Response
+
+Deliver = Callable[[int, int, str], list[str]]
+"""(number of the socket, offset, frame) → the frames to send instead."""
+
+
+def faithful(socket: int, offset: int, frame: str) -> list[str]:
+    """Deliver what there is to deliver."""
+    return [frame]
+
+
+@dataclass
+class Server:
+    """One group's log and its sockets, in the order they came.
+
+    Attributes:
+        deliver: what becomes of a message on its way to a socket.
+        recover: whether those who come back get what they missed.
+        mute: how many publishes to swallow, unlogged and unacked.
+        refuse: answer upgrades with this HTTP status.
+        stall: (offset, seconds) of one message to hold everything up at.
+        sessions: the session each socket brought with it, None for a new one.
+    """
+
+    deliver: Deliver = faithful
+    recover: bool = True
+    mute: int = 0
+    refuse: int | None = None
+    stall: tuple[int, float] | None = None
+    log: list[str] = field(default_factory=list)
+    marks: dict[tuple[str, str], int] = field(default_factory=dict)
+    sockets: list[ServerConnection] = field(default_factory=list)
+    sessions: list[str | None] = field(default_factory=list)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    url: str = ""
+
+    async def say(self, socket: ServerConnection, **frame: object) -> None:
+        with suppress(ConnectionClosed):
+            await socket.send(json.dumps(frame))
+
+    async def handle(self, socket: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            await self.serve(socket)
+
+    async def serve(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        parts = urlsplit(socket.request.path)
+        group, query = parts.path.split("/")[2], dict(parse_qsl(parts.query))
+        self.sessions.append(query.get("session"))
+        session = query.get("session") or f"s{len(self.sockets)}"
+        await self.say(socket, type="welcome", session=session, replica="test")
+        recovered = self.recover and query.get("epoch") == "e"
+        offset = int(query["offset"]) if recovered else len(self.log)
+        await self.say(socket, type="subscribed", group=group, epoch="e", offset=offset, recovered=recovered)
+        while offset < len(self.log):
+            await socket.send(self.log[offset])
+            offset += 1
+        self.sockets.append(socket)
+        async for text in socket:
+            async with self.turn:
+                await self.publish(socket, session, group, json.loads(text))
+
+    async def publish(self, socket: ServerConnection, session: str, group: str, frame: dict[str, object]) -> None:
+        if self.mute:
+            self.mute -= 1
+            return
+        key = (session, str(frame["id"]))
+        if key not in self.marks:
+            offset = self.marks[key] = len(self.log) + 1
+            message = {"type": "message", "group": group, "offset": offset, "id": frame["id"], "data": frame["data"]}
+            self.log.append(json.dumps(message))
+            if self.stall and self.stall[0] == offset:
+                await asyncio.sleep(self.stall[1])
+            await self.fan_out(offset)
+        await self.say(socket, type="ack", id=frame["id"], group=group, offset=self.marks[key])
+
+    async def fan_out(self, offset: int) -> None:
+        for number, member in enumerate(list(self.sockets)):
+            for text in self.deliver(number, offset, self.log[offset - 1]):
+                with suppress(ConnectionClosed):
+                    await member.send(text)
+
+    def admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(self.refuse, "no\n") if self.refuse else None
+
+
+@asynccontextmanager
+async def running(**options: object) -> AsyncIterator[Server]:
+    """Run a server on a free port."""
+    server = Server(**options)  # type: ignore[arg-type]
+    async with serve(server.handle, "127.0.0.1", 0, process_request=server.admit, compression=None) as listening:
+        server.url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/ws/"
+        yield server
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

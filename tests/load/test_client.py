@@ -1,0 +1,185 @@
+"""The client against a real server that makes mistakes: each one is counted, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic_ns
+
+import pytest
+
+from shards.load.client import CONNECT_ERRORS, Client, Room, Shared, reason
+from shards.load.ledger import Tally
+from tests.load.server import Server, running, until
+
+
+class Pair:
+    """Two clients of one group, and their server."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.shared = Shared(server.url, 10)
+        self.room = Room("room")
+        self.clients = [Client(self.shared, self.room), Client(self.shared, self.room, "127.0.0.2")]
+
+    async def publish(self, count: int) -> None:
+        for number in range(count):
+            self.clients[number % 2].publish(monotonic_ns())
+
+    async def settled(self) -> Tally:
+        await until(lambda: not self.room.ledger.unsettled())
+        return self.room.ledger.tally()
+
+
+@asynccontextmanager
+async def pair(**options: object) -> AsyncIterator[Pair]:
+    async with running(**options) as server:
+        made = Pair(server)
+        for client in made.clients:
+            await client.connect()
+        await until(lambda: len(server.sockets) == 2)
+        try:
+            yield made
+        finally:
+            made.shared.stopping = True
+            for client in made.clients:
+                client.close()
+
+
+async def test_all_well() -> None:
+    async with pair() as two:
+        await two.publish(10)
+        assert await two.settled() == Tally(published=10, acked=10, expected=20, delivered=20)
+        assert two.shared.delivered == len(two.shared.latencies) == 20
+        assert 0 < min(two.shared.latencies) <= max(two.shared.latencies) < 5_000_000_000
+        assert not two.shared.errors
+        assert two.shared.open == 2
+        assert two.server.sockets[1].remote_address[0] == "127.0.0.2"
+
+
+async def test_a_dropped_message_is_lost() -> None:
+    async with pair(deliver=lambda s, offset, frame: [] if (s, offset) == (1, 3) else [frame]) as two:
+        await two.publish(5)
+        assert await two.settled() == Tally(published=5, acked=5, expected=10, delivered=9, lost=1, jumps=1)
+
+
+async def test_a_doubled_message_is_a_duplicate() -> None:
+    async with pair(deliver=lambda s, offset, frame: [frame] * (1 + ((s, offset) == (1, 3)))) as two:
+        await two.publish(5)
+        assert await two.settled() == Tally(published=5, acked=5, expected=10, delivered=10, duplicated=1)
+
+
+async def test_swapped_messages_are_reordered() -> None:
+    held: list[str] = []
+
+    def swap(socket: int, offset: int, frame: str) -> list[str]:
+        if (socket, offset) == (1, 3):
+            held.append(frame)
+            return []
+        return [frame, held.pop()] if socket == 1 and held else [frame]
+
+    async with pair(deliver=swap) as two:
+        await two.publish(5)
+        expected = Tally(published=5, acked=5, expected=10, delivered=10, reordered=1, jumps=1)
+        await two.settled()
+        await until(lambda: two.room.ledger.tally() == expected)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["{", '{"type":"surprise"}', '{"type":"message","group":"room","offset":1,"id":"x","data":{"t":1}}', "[]"],
+)
+async def test_garbage_is_counted_and_survived(frame: str) -> None:
+    async with pair(deliver=lambda s, offset, real: [frame, real] if (s, offset) == (1, 3) else [real]) as two:
+        await two.publish(5)
+        assert (await two.settled()).delivered == 10
+        assert two.shared.errors == {"protocol": 1}
+        assert two.shared.examples["protocol"]
+
+
+async def test_a_hint_moves_the_client_and_nothing_is_lost() -> None:
+    async with pair() as two:
+        await two.publish(4)
+        await two.server.say(two.server.sockets[1], type="reconnect", within_ms=50)
+        await two.publish(4)
+        await until(lambda: two.shared.reconnects == 1)
+        await two.publish(4)
+        assert await two.settled() == Tally(published=12, acked=12, expected=24, delivered=24)
+        assert two.server.sessions == [None, None, "s1"]
+        assert two.shared.closed_by_server == 0
+        assert two.shared.open == 2
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 4000])
+async def test_a_close_brings_the_client_back(code: int) -> None:
+    async with pair() as two:
+        await two.publish(4)
+        await two.server.sockets[1].close(code)
+        await two.publish(4)
+        await until(lambda: two.shared.reconnects == 1)
+        assert await two.settled() == Tally(published=8, acked=8, expected=16, delivered=16)
+        assert two.shared.closed_by_server == 1
+
+
+async def test_a_cut_connection_brings_the_client_back() -> None:
+    async with pair() as two:
+        two.server.sockets[0].transport.abort()
+        await until(lambda: two.shared.reconnects == 1)
+        await two.publish(4)
+        assert (await two.settled()).delivered == 8
+
+
+async def test_a_close_for_a_violation_is_final() -> None:
+    async with pair() as two:
+        await two.server.sockets[1].close(1008)
+        await until(lambda: two.shared.open == 1)
+        assert two.shared.errors == {"closed for good with 1008": 1}
+        assert not two.clients[1].subscribed
+
+
+async def test_what_was_not_acked_is_sent_again_with_the_same_id() -> None:
+    async with pair(mute=2) as two:
+        await two.publish(2)
+        await until(lambda: two.server.mute == 0)
+        for socket in two.server.sockets[:2]:
+            await socket.close(1012)
+        await until(lambda: two.shared.reconnects == 2)
+        assert await two.settled() == Tally(published=2, acked=2, expected=4, delivered=4)
+
+
+async def test_a_server_that_forgets_where_it_was_says_so_or_loses() -> None:
+    async with pair(recover=False) as two:
+        await two.publish(2)
+        await two.settled()
+        await two.server.sockets[1].close(1012)
+        two.clients[0].publish(monotonic_ns())
+        await until(lambda: two.shared.reconnects == 1)
+        tally = await two.settled()
+        assert tally.lost == 0
+        assert tally.expected == tally.delivered + tally.skipped == 6
+
+
+async def test_an_error_frame_is_counted_and_the_publish_tried_again() -> None:
+    async with pair(mute=1) as two:
+        two.clients[0].publish(monotonic_ns())
+        await until(lambda: two.server.mute == 0)
+        await two.server.say(two.server.sockets[0], type="error", code="rate_limited", message="slow down", id="0")
+        tally = await two.settled()
+        assert tally.delivered == 2
+        assert two.shared.errors == {"error frame rate_limited": 1}
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_a_refused_upgrade_names_its_status(status: int) -> None:
+    async with running(refuse=status) as server:
+        shared = Shared(server.url, 1)
+        with pytest.raises(CONNECT_ERRORS) as caught:
+            await Client(shared, Room("room")).connect()
+        assert reason(caught.value) == f"HTTP {status}"
+        assert shared.open == 0
+
+
+async def test_the_urls_query_is_kept() -> None:
+    shared = Shared("ws://h:1/ws/?token=t", 1)
+    assert shared.group_url("g", {}) == "ws://h:1/ws/g/?token=t"
+    assert shared.group_url("g", {"offset": 5}) == "ws://h:1/ws/g/?token=t&offset=5"

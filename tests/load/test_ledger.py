@@ -1,0 +1,182 @@
+"""The ledger finds every kind of mistake, and counts each one once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.load.ledger import GroupLedger, Impossible, Member, Tally
+
+
+def group(members: int = 2, start: int = 0) -> tuple[GroupLedger, list[Member]]:
+    ledger = GroupLedger()
+    made = [Member(ledger) for _ in range(members)]
+    for member in made:
+        member.subscribed("e", start, False)
+    return ledger, made
+
+
+def publish(ledger: GroupLedger, member: Member, count: int, acked: bool = True) -> None:
+    """Publish messages 0, 1, 2 … that lie at offsets 1, 2, 3 …"""
+    for _ in range(count):
+        number = ledger.publish()
+        if acked:
+            ledger.acked(number, number + 1, member.log)
+
+
+def give(member: Member, *offsets: int) -> None:
+    for offset in offsets:
+        member.message(offset, offset - 1)
+
+
+def test_all_well() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1, 2, 3)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=6)
+    assert not ledger.unsettled()
+
+
+def test_a_late_joiner_owes_nothing_from_before() -> None:
+    ledger, (a,) = group(1)
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    Member(ledger).subscribed("e", 3, False)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=3, delivered=3)
+
+
+def test_a_loss_in_the_middle() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1, 3)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=5, lost=1, jumps=1)
+
+
+def test_a_loss_at_the_end() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1, 2)
+    assert ledger.unsettled()
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=5, lost=1)
+
+
+def test_a_loss_that_hits_everyone_is_seen_by_its_ack() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2)
+    give(b, 1, 2)
+    assert ledger.tally().lost == 2
+
+
+def test_an_acked_message_whose_offset_holds_another_is_lost_for_everyone() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2, acked=False)
+    for member in (a, b):
+        member.message(1, 1)
+    ledger.acked(1, 1, a.log)
+    ledger.acked(0, 1, a.log)
+    assert (ledger.tally().lost, ledger.tally().expected, ledger.tally().delivered) == (2, 4, 2)
+
+
+def test_a_message_not_acked_is_not_owed() -> None:
+    ledger, (a, _) = group()
+    publish(ledger, a, 1, acked=False)
+    assert ledger.tally() == Tally(published=1)
+    assert ledger.unsettled()
+
+
+def test_a_duplicate_delivery() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2)
+    give(a, 1, 2)
+    give(b, 1, 1, 2)
+    assert ledger.tally() == Tally(published=2, acked=2, expected=4, delivered=4, duplicated=1)
+
+
+def test_a_message_logged_twice_is_a_duplicate_for_each_member() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 1)
+    for member in (a, b):
+        member.message(1, 0)
+        member.message(2, 0)
+    assert ledger.tally().duplicated == 2
+
+
+def test_a_swap() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1, 3, 2)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=6, reordered=1, jumps=1)
+
+
+def test_members_who_see_different_messages_at_one_offset() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2, acked=False)
+    a.message(1, 0)
+    b.message(1, 1)
+    assert ledger.tally().reordered == 1
+
+
+def test_an_announced_gap_is_skipped_not_lost() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    b.gap("e", 2)
+    give(b, 3)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=4, skipped=2, gaps=1)
+
+
+def test_a_new_epoch_is_skipped_not_lost() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2)
+    give(a, 1, 2)
+    give(b, 1)
+    for member in (a, b):
+        member.gap("f", 0)
+    assert ledger.publish() == 2
+    ledger.acked(2, 1, a.log)
+    a.message(1, 2)
+    b.message(1, 2)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=5, skipped=1, gaps=2)
+
+
+def test_a_resume_that_silently_skips_is_a_loss() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1)
+    b.subscribed("e", 2, True)
+    give(b, 3)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=5, lost=1, jumps=1)
+
+
+@pytest.mark.parametrize(("offset", "number"), [(1, 1), (1, -1), (10**15, 0)], ids=["number", "negative", "offset"])
+def test_the_impossible_is_refused(offset: int, number: int) -> None:
+    ledger, (a, _) = group()
+    ledger.publish()
+    with pytest.raises(Impossible):
+        a.message(offset, number)
+
+
+@given(count=st.integers(0, 60), seed=st.integers(), drops=st.sets(st.integers(1, 60)), start=st.integers(0, 1000))
+def test_whatever_the_order_each_delivery_is_counted_once(count: int, seed: int, drops: set[int], start: int) -> None:
+    ledger, (a, b) = group(2, start)
+    for _ in range(count):
+        number = ledger.publish()
+        ledger.acked(number, start + number + 1, a.log)
+    order = [n for n in range(1, count + 1) if n not in drops]
+    for n in range(1, count + 1):
+        a.message(start + n, n - 1)
+    random.Random(seed).shuffle(order)
+    for n in order:
+        assert b.message(start + n, n - 1)
+    tally = ledger.tally()
+    assert (tally.expected, tally.delivered) == (2 * count, count + len(order))
+    assert (tally.lost, tally.duplicated) == (count - len(order), 0)

@@ -1,0 +1,108 @@
+"""The verdict follows from the targets, and the files say what was seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shards.errors import ShardsError, UsageError
+from shards.load import report
+from shards.load.coordinator import Load, Outcome, Second
+from shards.load.histogram import steps
+from shards.load.ledger import Tally
+from shards.load.report import Run
+from shards.load.scenarios import Target
+
+LOAD = Load(url="ws://127.0.0.1:1/ws/", connections=100, duration_s=10, rate=1000)
+TARGETS = {"connect_success": Target(">= 0.999"), "lost": Target("== 0"), "p99_ms": Target("< 50")}
+
+
+def outcome(**changes: object) -> Outcome:
+    made = Outcome(
+        opened=100,
+        open=100,
+        load_s=10,
+        connect_s=0.1,
+        tally=Tally(published=1000, acked=1000, expected=10_000, delivered=10_000),
+    )
+    made.latency.record(steps([5_000_000] * 1000))
+    made.timeline = {-1: Second(), 0: Second(100, 100, 1000, 5, 6), 1: Second(100, 100, 1000, 5, 60)}
+    made.events = [{"t": 0.5, "name": "<b>promote"}]
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def document(seen: Outcome) -> dict[str, object]:
+    resources = [
+        {"name": "edge-0", "rss_max_bytes": 5, "cpu_max_percent": 1.0, "cpu_mean_percent": 1.0, "samples": []},
+    ]
+    return report.build("loadtest-10k", TARGETS, Run(LOAD, seen, {}, resources))
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "pass"),
+        ({"opened": 99}, "fail"),
+        ({"tally": Tally(lost=1)}, "fail"),
+        ({"cpu_percent": 96.0}, "fail"),
+        ({"problems": ["generator process 1 ended before it was through"]}, "fail"),
+        ({"aborted": True}, "aborted"),
+    ],
+    ids=["well", "connections", "lost", "saturated", "problem", "aborted"],
+)
+def test_the_verdict(changes: dict[str, object], verdict: str) -> None:
+    assert document(outcome(**changes))["verdict"] == verdict
+
+
+def test_a_late_generator_is_saturated() -> None:
+    assert report.saturated(lag_p99_ms=10.1, cpu_percent=0)
+    assert not report.saturated(lag_p99_ms=10, cpu_percent=95)
+
+
+def test_latency_beyond_its_target_fails() -> None:
+    slow = outcome()
+    slow.latency.record(steps([60_000_000] * 20))
+    assert document(slow)["verdict"] == "fail"
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    run = Run(LOAD, Outcome(), {}, [])
+    assert report.judge({"http_errors": Target("== 0"), "p99_ms": Target("< 50")}, run) == []
+
+
+def test_no_target_judged_is_no_pass() -> None:
+    assert report.verdict([], outcome(), False) == "fail"
+
+
+def test_a_target_for_no_figure_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no figure is called losses; there are: connect_success, "):
+        report.check({"losses": Target("== 0")})
+
+
+def test_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "loadtest-10k.json"
+    report.write(document(outcome()), path)
+    written = json.loads(path.read_text())
+    assert written["messages"]["per_s"] == 1000
+    assert written["latency_ms"]["corrected"] is True
+    assert [second["t"] for second in written["timeline"]] == [0, 1]
+    page = path.with_suffix(".html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "<b>promote" not in page
+    assert "http://" not in page
+    assert sorted(p.name for p in path.parent.iterdir()) == ["loadtest-10k.html", "loadtest-10k.json"]
+
+
+def test_a_report_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ShardsError, match="cannot write the report"):
+        report.write(document(outcome()), tmp_path / "file" / "r.json")
+
+
+def test_a_run_that_saw_nothing_still_gives_a_page(tmp_path: Path) -> None:
+    report.write(report.build("run", TARGETS, Run(LOAD, Outcome(), {}, [])), tmp_path / "r.json")
+    assert "nothing was measured" in (tmp_path / "r.html").read_text()

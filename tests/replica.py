@@ -1,0 +1,85 @@
+"""A real replica for tests: ``python -m shards.server`` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from redis import Redis
+
+from tests.redis_server import RedisServer, free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Replica:
+    """A replica of a fleet whose Redis servers run."""
+
+    def __init__(self, control: RedisServer, name: str = "blue-0", **environ: str) -> None:
+        self.control = control
+        self.name = name
+        self.port = free_port()
+        self.environ = environ
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/"
+
+    def start(self) -> Replica:
+        """Start it; returns once it is ready."""
+        environ = {
+            **os.environ,
+            "COLOR": self.name.partition("-")[0],
+            "SHARDS_REPLICA": self.name,
+            "SHARDS_PORT": str(self.port),
+            "SHARDS_APP_DIR": str(ROOT),
+            "MESSAGE_REDIS_URL": self.control.url,
+            "CHANNEL_REDIS_URL": self.control.url,
+            **self.environ,
+        }
+        self.process = subprocess.Popen([sys.executable, "-m", "shards.server"], env=environ, cwd=ROOT)
+        deadline = time.monotonic() + 20
+        while self.get("/readyz")[0] != 200:
+            assert self.process.poll() is None, "the replica died"
+            assert time.monotonic() < deadline, self.get("/readyz")
+            time.sleep(0.05)
+        return self
+
+    def get(self, path: str) -> tuple[int, str]:
+        """GET a path; gives status and body, or 0 where nobody listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str) -> float:
+        """Sum a metric's samples over labels."""
+        lines = self.get("/metrics?scope=replica")[1].splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
+
+    def order(self, state: str, drain_ms: int = 0) -> None:
+        """Give this replica's color its orders."""
+        with Redis.from_url(self.control.url) as redis:
+            orders = json.dumps({"state": state, "drain_ms": drain_ms})
+            redis.hset("shards:orders", self.name.partition("-")[0], orders)
+
+    def stop(self, kill: bool = False) -> None:
+        """End it, gently or with kill -9."""
+        if self.process is not None:
+            if kill:
+                self.process.kill()
+            else:
+                self.process.terminate()
+            self.process.wait(15)
+            self.process = None

@@ -1,0 +1,156 @@
+"""A replica as its fleet sees it: probes, metrics, limits, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.replica import Replica
+from tests.server.test_wire import closed_with, enter
+
+ENVIRON = {"SHARDS_MAX_CONNECTIONS": "60", "SHARDS_RATE_LIMIT": "20", "SHARDS_SEND_BUDGET_BYTES": "65536"}
+
+
+async def until_steady(replica: Replica) -> None:
+    """Wait until a replica has no sockets left."""
+    async with asyncio.timeout(15):
+        while replica.metric("app_active_connections") > 0:
+            await asyncio.sleep(0.1)
+
+
+async def until_active(replica: Replica) -> None:
+    """Wait until a replica has heard its orders."""
+    async with asyncio.timeout(10):
+        while json.loads(replica.get("/livez")[1])["state"] != "active":
+            await asyncio.sleep(0.1)
+
+
+async def test_livez_says_who_answers(service: list[Replica]) -> None:
+    await until_active(service[1])
+    status, body = service[1].get("/livez")
+    assert status == 200
+    assert json.loads(body) == {"color": "blue", "replica": "blue-1", "release": "dev", "state": "active"}
+
+
+def routes_of(service: list[Replica]) -> list[dict[str, object]]:
+    return [json.loads(replica.get("/api/route?group=room:42")[1]) for replica in service]
+
+
+async def test_every_replica_gives_the_same_route(service: list[Replica]) -> None:
+    async with asyncio.timeout(10):
+        while (routes := routes_of(service))[0] != routes[1] or not routes[0]["home"]:
+            await asyncio.sleep(0.1)
+    assert routes[0]["slot"] == 444
+    assert routes[0]["shard"] in ("shared-0", "shared-1")
+    assert routes[0]["home"] in ("blue-0", "blue-1")
+
+
+@pytest.mark.parametrize("query", ["", "?group=", "?group=a%20b", "?group=" + "g" * 101])
+def test_a_route_to_no_group_is_a_bad_request(service: list[Replica], query: str) -> None:
+    assert service[0].get(f"/api/route{query}")[0] == 400
+
+
+async def test_metrics_of_any_replica_tell_the_whole_fleet(service: list[Replica]) -> None:
+    clients = [await enter(replica.ws) for replica in service]
+    async with asyncio.timeout(10):
+        for asked in service:
+            while True:
+                lines = (await asyncio.to_thread(asked.get, "/metrics"))[1].splitlines()
+                active = [line for line in lines if line.startswith("app_active_connections{")]
+                if len(active) == 2 and all(line.endswith(" 1.0") for line in active):
+                    break
+                await asyncio.sleep(0.1)
+    assert {line for line in lines if line.startswith("shards_slots")} == {
+        'shards_slots{shard="shared-0"} 512.0',
+        'shards_slots{shard="shared-1"} 512.0',
+    }
+    for client in clients:
+        await client.close()
+
+
+async def test_over_capacity_is_503_with_retry_after(service: list[Replica]) -> None:
+    await until_steady(service[0])
+    clients = [await enter(service[0].ws) for _ in range(60)]
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(service[0].ws)
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["Retry-After"]
+    for client in clients:
+        await client.close()
+
+
+async def test_who_sends_too_fast_is_told(service: list[Replica]) -> None:
+    client = await enter(service[0].ws)
+    for number in range(45):
+        await client.say(type="publish", group="fast", id=str(number), data=1)
+    frames = await client.hear_all(45)
+    assert frames["error"][0]["code"] == "rate_limited"
+    assert frames["error"][0]["id"] == "40"
+    assert len(frames["ack"]) == 40
+    await client.close()
+
+
+async def test_a_reader_too_slow_for_its_budget_is_closed_and_can_come_back(service: list[Replica]) -> None:
+    before = service[0].metric("app_slow_consumers_closed_total")
+    slow = await enter(service[0].ws + "flood/")
+    place = await slow.hear()
+    slow.ws.transport.pause_reading()
+    talkers = [await enter(service[1].ws) for _ in range(20)]
+    published = 0
+    async with asyncio.timeout(30):
+        while service[0].metric("app_slow_consumers_closed_total") == before:
+            for talker in talkers:
+                await talker.say(type="publish", group="flood", id=str(published), data="x" * 60_000)
+                published += (await talker.hear())["type"] == "ack"
+    slow.ws.transport.resume_reading()
+    assert await closed_with(slow) == 1013
+    back = await enter(service[0].ws + f"flood/?epoch={place['epoch']}&offset=0")
+    assert (await back.hear())["recovered"]
+    assert (await back.hear())["offset"] == 1
+    for client in (*talkers, back):
+        await client.close()
+
+
+async def test_a_drain_hints_first_and_closes_with_1012(service: list[Replica]) -> None:
+    await until_steady(service[1])
+    clients = [await enter(service[1].ws) for _ in range(20)]
+    service[1].order("draining", drain_ms=3000)
+    try:
+        hints = await asyncio.gather(*(client.hear() for client in clients))
+        assert {hint["type"] for hint in hints} == {"reconnect"}
+        assert {hint["within_ms"] for hint in hints} == {1800}
+        start = asyncio.get_running_loop().time()
+        codes = await asyncio.gather(*(closed_with(client) for client in clients))
+        assert set(codes) == {1012}
+        assert asyncio.get_running_loop().time() - start < 10
+        await until_steady(service[1])
+    finally:
+        service[1].order("active")
+        await until_active(service[1])
+
+
+async def test_a_killed_replicas_clients_go_on_elsewhere(service: list[Replica]) -> None:
+    """Kill -9: what was acked is in the log, and the other replica has it."""
+    client, watcher = await enter(service[1].ws + "killed/"), await enter(service[0].ws + "killed/")
+    place = await client.hear()
+    await watcher.hear()
+    acked = []
+    for number in range(10):
+        await client.say(type="publish", id=str(number), data=number)
+        frames = await client.hear_all(2)
+        acked.append(frames["ack"][0]["offset"])
+    service[1].stop(kill=True)
+    with pytest.raises(ConnectionClosed):
+        await client.hear()
+    back = await enter(service[0].ws + f"killed/?epoch={place['epoch']}&offset=0&session={client.welcome['session']}")
+    assert (await back.hear())["recovered"]
+    assert [(await back.hear())["offset"] for _ in acked] == acked
+    await back.say(type="publish", id="9", data=9)
+    assert (await back.hear())["offset"] == 10, "a publish repeated after the crash is not doubled"
+    service[1].start()
+    await back.close()
+    await watcher.close()
