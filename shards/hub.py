@@ -312,9 +312,7 @@ class Hub:
         assert since is not None
         if not joining.reading:
             joining.reading = True
-            self.log.read(
-                topic.group, since.offset, PAGE, lambda page: self._read(topic, turn, joining, since, page)
-            )
+            self.log.read(topic.group, since.offset, PAGE, lambda page: self._read(topic, turn, joining, since, page))
 
     def _read(self, topic: _Topic, turn: int, joining: _Joining, since: Place, page: Page | None) -> None:
         if joining not in topic.joining or self._topics.get(topic.group) is not topic or turn != topic.turn:

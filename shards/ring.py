@@ -110,6 +110,4 @@ def _keep(owners: Sequence[str | None], room: dict[str, int]) -> list[str | None
 
 def moves(before: Sequence[str], after: Sequence[str]) -> dict[int, tuple[str, str]]:
     """Give the slots whose owner differs: slot → (old owner, new owner)."""
-    return {
-        slot: (old, new) for slot, (old, new) in enumerate(zip(before, after, strict=True)) if old != new
-    }
+    return {slot: (old, new) for slot, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}

@@ -1,0 +1,198 @@
+"""``python -m shards.load SCENARIO``: runs a scenario to a verdict and a report.
+
+Exit status: 0 the verdict is "pass", 1 it is not, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import math
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shards.errors import ShardsError
+from shards.load import report, scenarios, target
+from shards.load.coordinator import Coordinator, Load
+from shards.load.limits import Limits, is_loopback
+from shards.load.report import Run
+from shards.load.resources import Resources
+from shards.load.scenarios import Scenario
+from shards.load.watch import Show
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _parser(names: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m shards.load", description="Run a load scenario to a verdict.")
+    add = parser.add_argument
+    add("scenario", choices=names, help="as in invoke.yaml, key `load:`")
+    add("--url", help="a fleet that runs already: ws://host:port/ws/ (default: start one, take it down)")
+    add("--project", help="its name, for the report's `fleet` part")
+    add("--engine", help="the engine of the fleet it starts")
+    add("--connections", type=_count, default=os.environ.get("N"), help="also N=… in the environment")
+    add("--duration", type=_amount, default=os.environ.get("DURATION"), help="seconds of load; also DURATION=…")
+    add("--rate", type=_amount, help="messages delivered a second, to all clients together")
+    add("--group-size", type=_count, help="members a group")
+    add("--connect-rate", type=_amount, help="connections a second")
+    add("--processes", type=_count, help="generator processes")
+    add("--during", help="a command to run once a quarter of the load is over")
+    add("--http-probe", action="store_true", default=None, help="GET /livez 20 times a second meanwhile")
+    add("--report", type=Path, help="default: reports/SCENARIO.json")
+    return parser
+
+
+def _chosen(scenario: Scenario, options: argparse.Namespace) -> Scenario:
+    """Give the scenario with what the command line asks for."""
+    chosen = scenario.sized(options.connections, options.rate)
+    names = ("duration", "group_size", "connect_rate", "processes", "http_probe")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return replace(chosen, **given)
+
+
+def _load(scenario: Scenario, url: str, during: str | None) -> Load:
+    """Give the load to run, after a look at what this host allows.
+
+    Raises:
+        UsageError: the host cannot hold it.
+    """
+    loopback = is_loopback(target.address(url)[0])
+    limits = Limits.of_this_host()
+    limits.check(scenario.connections, scenario.processes, loopback)
+    return Load(
+        url=url,
+        connections=scenario.connections,
+        duration_s=scenario.duration,
+        rate=scenario.rate,
+        group_size=scenario.group_size,
+        connect_rate=scenario.connect_rate,
+        processes=scenario.processes,
+        sockets_per_address=limits.sockets_per_address if loopback else 0,
+        during=during,
+        probe_url=target.http_url(url, "/livez") if scenario.http_probe else None,
+    )
+
+
+def _during(scenario: Scenario, options: argparse.Namespace, project: str | None) -> str | None:
+    """Give the command to run in the middle: the one asked for, or the scenario's own task."""
+    asked: str | None = options.during
+    if asked or not scenario.during:
+        return asked
+    task = [*shlex.split(scenario.during), *(["--project", project] if project else [])]
+    return f"cd {shlex.quote(str(scenarios.repository()))} && {shlex.join(target.invoke(*task))}"
+
+
+async def _run(load: Load, project: str | None, show: Show) -> Run:
+    """Run the load; SIGINT and SIGTERM end it early."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    resources = Resources()
+    fleet: dict[str, Any] = {}
+
+    async def look() -> None:
+        nonlocal fleet
+        fleet = await target.status(load.url, project) or fleet
+        resources.add_fleet(fleet)
+
+    outcome = await Coordinator(load, resources, show, look).run()
+    return Run(load, outcome, fleet, resources.report())
+
+
+@contextlib.contextmanager
+def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
+    """Give the address and project to load: the given ones, or a fleet made for it."""
+    if options.url:
+        target.check_url(options.url)
+        yield options.url, options.project
+    else:
+        with target.own_fleet(scenario, options.engine) as (url, project):
+            yield url, project
+
+
+def _print(document: dict[str, Any], path: Path) -> None:
+    """Say how it went, on stdout."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("figure", "target", "measured", ""):
+        table.add_column(heading)
+    for row in document["targets"]:
+        table.add_row(row["name"], row["target"], f"{row['measured']:,}", "ok" if row["ok"] else "MISSED")
+    Console(soft_wrap=True).print(table)
+    for problem in document["problems"]:
+        print(f"problem: {problem}")
+    for failure in document["connections"]["failures"]:
+        print(f"connections failed: {failure['count']:,} x {failure['reason']}")
+    for error in document["errors"]:
+        print(f"error: {error['count']:,} x {error['kind']} {error['example']}")
+    if document["generator"]["saturated"]:
+        print(
+            "the generator was saturated: the figures may be its own; use fewer connections, a lower rate or more cores"
+        )
+    print(f"{document['scenario']}: {document['verdict']} — {path} and {path.with_suffix('.html').name}")
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; give the exit status.
+
+    Raises:
+        ShardsError: it could not be run; says why.
+    """
+    known = scenarios.read(scenarios.find_config(Path.cwd()))
+    options = _parser(list(known)).parse_args(arguments)
+    scenario = _chosen(known[options.scenario], options)
+    report.check(scenario.targets)
+    path = options.report or Path("reports") / f"{scenario.name}.json"
+    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None)
+    with _fleet(scenario, options) as (url, project), Show() as show:
+        load = _load(scenario, url, _during(scenario, options, project))
+        seen = asyncio.run(_run(load, project, show))
+    document = report.build(scenario.name, scenario.targets, seen)
+    report.write(document, path)
+    _print(document, path)
+    return 0 if document["verdict"] == "pass" else 1
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run, and say what is wrong in one line."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except ShardsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,413 @@
+"""Runs a load: starts the generator processes, leads them through it, and gathers what they report.
+
+Phases: *connect* (paced), *load* (open-loop publishing; a command may run in its middle), *settle* (what is under way
+arrives). Every wait has a deadline, and Ctrl-C ends the phase, not the gathering: what was seen is still reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shlex
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic_ns, time
+from typing import Any, Protocol
+
+from shards.errors import ShardsError
+from shards.load import wire
+from shards.load.histogram import Histogram
+from shards.load.ledger import Tally
+from shards.load.probe import HttpProbe
+from shards.load.resources import Resources
+from shards.load.schedule import Rooms, publish_rate
+
+_SECOND_NS = 1_000_000_000
+_START_SECONDS = 30.0
+_CONNECT_SLACK_SECONDS = 60.0
+_SETTLE_SECONDS = 15.0
+_STOP_AHEAD_NS = _SECOND_NS // 5
+_DURING_SECONDS = 600.0
+_DURING_AT = 0.25
+_AFTER_DURING_SECONDS = 3.0
+_OUTPUT_LINES = 20
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to run.
+
+    Attributes:
+        url: the WebSocket base.
+        connections: clients in all.
+        duration_s: of the load phase; longer where `during` takes longer.
+        rate: messages delivered a second, to all clients together.
+        group_size: members a group.
+        connect_rate: connections a second.
+        processes: generator processes.
+        sockets_per_address: connections from one loopback source address; 0: always the system's choice.
+        during: a command to run once a quarter of the load is over.
+        probe_url: what to GET 20 times a second; None: nothing.
+    """
+
+    url: str
+    connections: int
+    duration_s: float
+    rate: float
+    group_size: int = 10
+    connect_rate: float = 1000
+    processes: int = 2
+    sockets_per_address: int = 0
+    during: str | None = None
+    probe_url: str | None = None
+
+
+@dataclass
+class Second:
+    """One second of the timeline, of all processes."""
+
+    open: int = 0
+    published: int = 0
+    delivered: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What was seen.
+
+    Attributes:
+        started: seconds since 1970.
+        duration_s: from the first connect to the end of settling.
+        load_s: how long was published.
+        opened: connections that came about at the first try.
+        open: clients with a socket at the end.
+        connect_s: from the first connect to the last that opened.
+        failures: first tries that failed, by reason.
+        tally: the ledger's sums.
+        latency: from due to received, all deliveries.
+        lag: of the generator processes, in the load phase.
+        cpu_percent: the highest of a generator process, mean over the load phase, of one core.
+        during_exit: the command's exit status, where there was one.
+        problems: what went wrong with the run itself, for people.
+        aborted: someone stopped it.
+    """
+
+    started: float = field(default_factory=time)
+    duration_s: float = 0.0
+    load_s: float = 0.0
+    opened: int = 0
+    open: int = 0
+    connect_s: float = 0.0
+    failures: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
+    latency: Histogram = field(default_factory=Histogram)
+    lag: Histogram = field(default_factory=Histogram)
+    cpu_percent: float = 0.0
+    reconnects: int = 0
+    closed_by_server: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    timeline: dict[int, Second] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    probe: HttpProbe | None = None
+    during_exit: int | None = None
+    problems: list[str] = field(default_factory=list)
+    aborted: bool = False
+
+
+class Watch(Protocol):
+    """Someone who looks on."""
+
+    def phase(self, name: str) -> None:
+        """A phase begins."""
+
+    def second(self, number: int, second: Second) -> None:
+        """A second is complete."""
+
+    def event(self, text: str) -> None:
+        """Something happened."""
+
+
+class _Child:
+    """A generator process, seen from here."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
+        self.number = number
+        self.process = process
+        self.hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.cpu: list[float] = []
+
+    def tell(self, order: wire.Order) -> None:
+        assert self.process.stdin is not None
+        if not self.process.stdin.is_closing():
+            self.process.stdin.write(wire.encode(order) + b"\n")
+
+    def gone(self) -> bool:
+        """Let nobody wait for it any more; True where it went before it was done."""
+        early = not self.done.done()
+        for future in (self.hello, self.connected, self.done):
+            if not future.done():
+                future.set_result(None)
+        return early
+
+
+async def _nothing() -> None:
+    pass
+
+
+class Coordinator:
+    """One run.
+
+    Args:
+        load: what to run.
+        resources: samples processes; the generator's own are added to it.
+        watch: who looks on.
+        look: called when the fleet may have changed, for whoever wants to see it.
+    """
+
+    def __init__(
+        self, load: Load, resources: Resources, watch: Watch, look: Callable[[], Awaitable[None]] = _nothing
+    ) -> None:
+        self.load = load
+        self.outcome = Outcome()
+        self._resources = resources
+        self._watch = watch
+        self._look = look
+        self._rooms = Rooms(load.connections, load.group_size)
+        self._children: list[_Child] = []
+        self._pending: dict[int, list[wire.Tick]] = {}
+        self._first_ns = self._last_ns = 0
+        self._start_ns = self._go_ns = self._stop_ns = 0
+
+    async def run(self) -> Outcome:
+        """Carry the load out; ends early, and says so in the outcome, when the task is cancelled.
+
+        Raises:
+            ShardsError: the generator processes did not start.
+        """
+        async with self._processes(), self._background():
+            try:
+                await self._connect()
+                if self.outcome.opened:
+                    await self._publish()
+            except asyncio.CancelledError:
+                self._abort()
+            await self._finish()
+        return self.outcome
+
+    def _abort(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        self.outcome.aborted = True
+        self.event("aborted")
+
+    def event(self, name: str, **more: Any) -> None:
+        """Note that something happened, now."""
+        self.outcome.events.append({"t": round(self._seconds(), 3), "name": name, **more})
+        self._watch.event(name)
+
+    def _seconds(self) -> float:
+        return (monotonic_ns() - self._start_ns) / _SECOND_NS
+
+    @contextlib.asynccontextmanager
+    async def _processes(self) -> AsyncIterator[None]:
+        """Start the generator processes; at the end none is left."""
+        readers = []
+        try:
+            for number in range(min(self.load.processes, self._rooms.groups)):
+                child = _Child(number, await _spawn())
+                self._children.append(child)
+                self._resources.add(f"generator-{number}", child.process.pid)
+                readers.append(asyncio.create_task(self._read(child)))
+            await self._wait("hello", _START_SECONDS)
+            yield
+        finally:
+            for child in self._children:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+                await child.process.wait()
+            await asyncio.gather(*readers)
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        """Sample resources, and probe over HTTP, meanwhile."""
+        self._start_ns = monotonic_ns() + _SECOND_NS // 5
+        tasks = [asyncio.create_task(self._resources.sample_forever(self._seconds))]
+        if self.load.probe_url:
+            self.outcome.probe = HttpProbe(self.load.probe_url)
+            tasks.append(asyncio.create_task(self.outcome.probe.run_forever()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connect(self) -> None:
+        load = self.load
+        self._watch.phase("connect")
+        for child in self._children:
+            child.tell(
+                wire.Plan(
+                    run=secrets.token_hex(4),
+                    url=load.url,
+                    process=child.number,
+                    processes=len(self._children),
+                    connections=load.connections,
+                    group_size=load.group_size,
+                    connect_rate=load.connect_rate,
+                    publish_rate=publish_rate(self._rooms, load.rate),
+                    sockets_per_address=load.sockets_per_address,
+                    start_ns=self._start_ns,
+                )
+            )
+        await self._wait("connected", 2 * load.connections / load.connect_rate + _CONNECT_SLACK_SECONDS)
+        self.event("connected")
+        await self._look()
+
+    async def _publish(self) -> None:
+        self._watch.phase("load")
+        self._go_ns = monotonic_ns() + _SECOND_NS // 2
+        for child in self._children:
+            child.tell(wire.Go(self._go_ns))
+        end_ns = self._go_ns + int(self.load.duration_s * _SECOND_NS)
+        if self.load.during:
+            await _sleep_until(self._go_ns + int(_DURING_AT * (end_ns - self._go_ns)))
+            await self._run_during(self.load.during)
+            await self._look()
+            end_ns = max(end_ns, monotonic_ns() + int(_AFTER_DURING_SECONDS * _SECOND_NS))
+        await _sleep_until(end_ns - _STOP_AHEAD_NS)
+        self._stop_ns = end_ns
+
+    async def _run_during(self, command: str) -> None:
+        """Run a command in the middle of the load; its output goes into the report."""
+        name = " ".join(shlex.split(command)[-4:])
+        self.event(f"{name}: start")
+        process = await asyncio.create_subprocess_shell(
+            command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True
+        )
+        self.outcome.during_exit = -1
+        try:
+            async with asyncio.timeout(_DURING_SECONDS):
+                output, _ = await process.communicate()
+            self.outcome.during_exit = process.returncode
+        except TimeoutError:
+            output = f"stopped after {_DURING_SECONDS:.0f} s".encode()
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        lines = output.decode(errors="replace").splitlines()[-_OUTPUT_LINES:]
+        self.event(f"{name}: end", exit=self.outcome.during_exit, output=lines)
+
+    async def _finish(self) -> None:
+        """Stop publishing, let the rest arrive, gather the sums."""
+        self._watch.phase("settle")
+        settle = 2.0 if self.outcome.aborted else _SETTLE_SECONDS
+        self._stop_ns = self._stop_ns or monotonic_ns()
+        for child in self._children:
+            child.tell(wire.Stop(self._stop_ns, settle))
+        await self._wait("done", settle + 30)
+        for second in sorted(self._pending):
+            self._complete(second)
+        if self._go_ns:
+            self.outcome.load_s = (self._stop_ns - self._go_ns) / _SECOND_NS
+        self.outcome.cpu_percent = max((sum(c.cpu) / len(c.cpu) for c in self._children if c.cpu), default=0.0)
+        self.outcome.duration_s = self._seconds()
+
+    async def _wait(self, what: str, seconds: float) -> None:
+        """Wait until each process has said `what`, or is gone."""
+        waiting = [getattr(child, what) for child in self._children]
+        _, late = await asyncio.wait(waiting, timeout=seconds)
+        if not late:
+            return
+        problem = f"{len(late)} of {len(waiting)} generator processes were not {what} after {seconds:.0f} s"
+        if what == "hello":
+            raise ShardsError(problem)
+        self.outcome.problems.append(problem)
+
+    async def _read(self, child: _Child) -> None:
+        """Take what a process reports until it ends."""
+        assert child.process.stdout is not None
+        while line := await child.process.stdout.readline():
+            self._take(child, wire.decode_report(line))
+        if child.gone():
+            self.outcome.problems.append(f"generator process {child.number} ended before it was through")
+
+    def _take(self, child: _Child, report: wire.Report) -> None:
+        match report:
+            case wire.Hello():
+                child.hello.set_result(None)
+            case wire.Connected():
+                self._take_connected(report)
+                child.connected.set_result(None)
+            case wire.Tick():
+                self._take_tick(child, report)
+            case wire.Done():
+                self._take_done(report)
+                child.done.set_result(None)
+
+    def _take_connected(self, report: wire.Connected) -> None:
+        self.outcome.opened += report.opened
+        self.outcome.failures.update(report.failures)
+        self._first_ns = min(self._first_ns or report.first_ns, report.first_ns)
+        self._last_ns = max(self._last_ns, report.last_ns)
+        self.outcome.connect_s = max(0, self._last_ns - self._first_ns) / _SECOND_NS
+
+    def _take_tick(self, child: _Child, tick: wire.Tick) -> None:
+        begin_ns = self._start_ns + tick.second * _SECOND_NS
+        if self._go_ns and begin_ns >= self._go_ns and not self._stop_ns:
+            self.outcome.lag.record(tick.lag)
+            child.cpu.append(tick.cpu_percent)
+        self._pending.setdefault(tick.second, []).append(tick)
+        if len(self._pending[tick.second]) == len(self._children):
+            self._complete(tick.second)
+
+    def _complete(self, number: int) -> None:
+        """Sum up a second of all processes."""
+        ticks = self._pending.pop(number)
+        histogram = Histogram()
+        for tick in ticks:
+            histogram.record(tick.latency)
+        self.outcome.latency.add(histogram)
+        second = self.outcome.timeline.setdefault(number, Second())
+        second.open = sum(tick.open for tick in ticks)
+        second.published += sum(tick.published for tick in ticks)
+        second.delivered += sum(tick.delivered for tick in ticks)
+        second.p50_ms, second.p99_ms = histogram.percentiles_ms([50, 99])
+        self._watch.second(number, second)
+
+    def _take_done(self, report: wire.Done) -> None:
+        outcome = self.outcome
+        outcome.tally += report.tally
+        outcome.open += report.open
+        outcome.reconnects += report.reconnects
+        outcome.closed_by_server += report.closed_by_server
+        outcome.errors.update(report.errors)
+        outcome.examples = report.examples | outcome.examples
+
+
+async def _spawn() -> asyncio.subprocess.Process:
+    """Start a generator process, in its own session: Ctrl-C is for the coordinator to handle."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "shards.load.process",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 24,
+        start_new_session=True,
+    )
+
+
+async def _sleep_until(at_ns: int) -> None:
+    await asyncio.sleep(max(0.0, (at_ns - monotonic_ns()) / _SECOND_NS))

@@ -1,0 +1,268 @@
+"""What was published, acked and seen, message by message, so that "nothing was lost" is a count and not a hope.
+
+A group's members all live in one process, which therefore knows everything about the group: which message lies at
+which offset (from acks and from what any member saw) and where each member stands. What comes in order costs next to
+nothing; only what is out of order costs more.
+
+Exact, and small: 9 bytes a published message and about 800 a member. 10,000 members in groups of 10 at 10,000
+messages delivered a second make 1,000 publishes a second, so ten minutes fit in 14 MB.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+_UNKNOWN = -1
+_SLACK = 1000
+
+
+class Tally(msgspec.Struct):
+    """The sums of a ledger.
+
+    Attributes:
+        published: messages sent, each counted once however often it was sent again.
+        acked: of these, acked.
+        expected: deliveries that the guarantee asks for: each subscriber, each message in the log after its place.
+        delivered: of these, done (a duplicate is not counted again).
+        lost: of these, never seen by the subscriber, and no `gap` frame said so.
+        skipped: of these, never seen, and a `gap` frame said so.
+        duplicated: deliveries beyond the first.
+        reordered: deliveries out of turn: after a later one, or with another message at the same offset.
+        gaps: `gap` frames.
+        jumps: offsets that grew by more than one with no `gap` frame.
+    """
+
+    published: int = 0
+    acked: int = 0
+    expected: int = 0
+    delivered: int = 0
+    lost: int = 0
+    skipped: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    gaps: int = 0
+    jumps: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        mine, others = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        return Tally(*(a + b for a, b in zip(mine, others, strict=True)))
+
+
+class Impossible(ValueError):
+    """The server named a message or an offset that cannot be."""
+
+
+class Log:
+    """What lies at each offset of one epoch of a group, as far as anyone saw."""
+
+    __slots__ = ("base", "group", "numbers")
+
+    def __init__(self, group: GroupLedger, base: int) -> None:
+        self.group = group
+        self.base = base + 1
+        self.numbers = array("q")
+
+    @property
+    def end(self) -> int:
+        """The highest offset known."""
+        return self.base + len(self.numbers) - 1
+
+    def check(self, offset: int, number: int | None = None) -> None:
+        """Refuse what cannot be: a broken server shall not make the ledger fill the memory.
+
+        Raises:
+            Impossible: the group has no such message, or cannot have reached that offset.
+        """
+        if number is not None and not 0 <= number < self.group.published:
+            raise Impossible(f"message {number}, which was never published")
+        if offset - self.base > 2 * self.group.published + _SLACK:
+            raise Impossible(f"offset {offset} after {self.group.published} publishes from {self.base} on")
+
+    def note(self, offset: int, number: int) -> bool:
+        """Note that message `number` lies at `offset`; False where another one was there.
+
+        Raises:
+            Impossible: see `check`.
+        """
+        index = offset - self.base
+        numbers = self.numbers
+        if 0 <= index < len(numbers):
+            if numbers[index] == _UNKNOWN:
+                numbers[index] = number
+            return numbers[index] == number
+        self.check(offset, number)
+        if index >= 0:
+            numbers.extend([_UNKNOWN] * (index - len(numbers)))
+            numbers.append(number)
+        return True
+
+
+class GroupLedger:
+    """One group: its messages, numbered from 0 in the order they were published, and its members."""
+
+    __slots__ = ("_acked", "_misplaced", "logs", "members")
+
+    def __init__(self) -> None:
+        self._acked = array("b")
+        self._misplaced = 0
+        self.logs: dict[str, Log] = {}
+        self.members: list[Member] = []
+
+    @property
+    def published(self) -> int:
+        """How many messages were published."""
+        return len(self._acked)
+
+    def publish(self) -> int:
+        """Give the next message its number."""
+        self._acked.append(0)
+        return len(self._acked) - 1
+
+    def acked(self, number: int, offset: int, log: Log) -> None:
+        """Note that the server acked message `number` at `offset`.
+
+        Raises:
+            Impossible: there is no such message or offset.
+        """
+        if not log.note(offset, number):
+            self._misplaced += 1
+        self._acked[number] = 1
+
+    def unsettled(self) -> bool:
+        """Tell whether an ack or a delivery is still to come."""
+        return 0 in self._acked or any(member.behind() for member in self.members)
+
+    def tally(self) -> Tally:
+        """Sum up; meant for the end, since it looks at every message."""
+        seen = Counter(number for log in self.logs.values() for number in log.numbers)
+        vanished = sum(1 for number, acked in enumerate(self._acked) if acked and not seen[number])
+        total = Tally(published=len(self._acked), acked=sum(self._acked), reordered=self._misplaced)
+        total.expected = total.lost = vanished * sum(1 for m in self.members if m.epoch is not None)
+        total.duplicated = sum(self._twice(log) for log in self.logs.values())
+        return sum((member.tally() for member in self.members), start=total)
+
+    def _twice(self, log: Log) -> int:
+        """Count deliveries of messages that lie at a second offset of the same log."""
+        first: set[int] = set()
+        again = []
+        for offset, number in enumerate(log.numbers, start=log.base):
+            if number in first:
+                again.append(offset)
+            elif number != _UNKNOWN:
+                first.add(number)
+        return sum(1 for offset in again for member in self.members if member.has_seen(log, offset))
+
+
+class Member:
+    """One subscriber's place in its group. `position` is the offset of the last message it was given."""
+
+    __slots__ = ("_counts", "_missing", "_start", "epoch", "group", "log", "position")
+
+    def __init__(self, group: GroupLedger) -> None:
+        self.group = group
+        self.epoch: str | None = None
+        self.log = Log(group, 0)
+        self.position = self._start = 0
+        self._missing: set[int] = set()
+        self._counts = Tally()
+        group.members.append(self)
+
+    def subscribed(self, epoch: str, offset: int, recovered: bool) -> None:
+        """Note the server's answer to a subscription, the first or a resumed one.
+
+        Raises:
+            Impossible: the offset makes no sense.
+        """
+        if self.epoch is None:
+            self._enter(epoch, offset)
+        elif epoch != self.epoch or not recovered:
+            self.skip_to(epoch, offset)
+        elif offset > self.position:
+            self.log.check(offset)
+            self._hole(offset)
+
+    def gap(self, epoch: str, offset: int) -> None:
+        """Note that the server said: what lies between your place and `offset` is gone."""
+        self._counts.gaps += 1
+        self.skip_to(epoch, offset)
+
+    def message(self, offset: int, number: int) -> bool:
+        """Note a delivery.
+
+        Returns:
+            Whether it was the first of this message to this member.
+
+        Raises:
+            Impossible: there is no such message or offset.
+        """
+        same = self.log.note(offset, number)
+        if offset > self.position:
+            if offset != self.position + 1:
+                self._hole(offset - 1)
+            self.position = offset
+            self._counts.reordered += not same
+            return True
+        if offset in self._missing:
+            self._missing.remove(offset)
+            self._counts.reordered += 1
+            return True
+        self._counts.duplicated += 1
+        return False
+
+    def _hole(self, end: int) -> None:
+        """Go on after `end`, though what lies up to there was not seen (yet)."""
+        self._counts.jumps += 1
+        self._missing.update(range(self.position + 1, end + 1))
+        self.position = end
+
+    def skip_to(self, epoch: str, offset: int) -> None:
+        """Go on from `offset`; what lies before was announced as gone."""
+        if epoch != self.epoch:
+            self._leave(self.log.end)
+            self._enter(epoch, offset)
+        elif offset > self.position:
+            self._counts.skipped += offset - self.position
+            self._counts.expected += offset - self.position
+            self._start += offset - self.position
+            self.position = offset
+
+    def _enter(self, epoch: str, offset: int) -> None:
+        self.epoch = epoch
+        self.log = self.group.logs.setdefault(epoch, Log(self.group, offset))
+        self._start = self.position = offset
+
+    def _leave(self, end: int) -> None:
+        """Close the books of an epoch: what it did not see up to `end` was announced as gone."""
+        here = self._here(self.position)
+        here.skipped += max(0, end - self.position)
+        here.expected += max(0, end - self.position)
+        self._counts += here
+        self._missing = set()
+
+    def _here(self, end: int) -> Tally:
+        """Sum up the epoch the member is in, were `end` its last offset."""
+        given = self.position - self._start
+        behind = max(0, end - self.position)
+        missing = len(self._missing)
+        return Tally(expected=given + behind, delivered=given - missing, lost=missing + behind)
+
+    def behind(self) -> bool:
+        """Tell whether the log holds more than the member was given."""
+        return self.epoch is not None and self.position < self.log.end
+
+    def has_seen(self, log: Log, offset: int) -> bool:
+        """Tell whether the member was given what lies at `offset` of `log`."""
+        return log is self.log and self._start < offset <= self.position and offset not in self._missing
+
+    def tally(self) -> Tally:
+        """Sum up this member."""
+        return self._counts if self.epoch is None else self._counts + self._here(self.log.end)
+
+
+def total(groups: Iterable[GroupLedger]) -> Tally:
+    """Sum up many groups."""
+    return sum((group.tally() for group in groups), start=Tally())

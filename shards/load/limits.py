@@ -1,0 +1,101 @@
+"""What one host's ports and descriptors allow: arithmetic first, then the little that asks the system."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+from shards.errors import UsageError
+
+_IP_BIND_ADDRESS_NO_PORT = 24
+_RESERVED_DESCRIPTORS = 200
+_USABLE_PORTS = 0.8
+_LOOPBACK_ADDRESSES = 250
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a generator may use.
+
+    Attributes:
+        ports: ephemeral ports of one source address towards one destination.
+        descriptors: what one process may open.
+    """
+
+    ports: int
+    descriptors: int
+
+    @classmethod
+    def of_this_host(cls) -> Limits:
+        """Ask the system."""
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+        return cls(int(high) - int(low) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+    @property
+    def sockets_per_address(self) -> int:
+        """Connections from one source address: the rest of its ports wait out TIME_WAIT after reconnects."""
+        return int(self.ports * _USABLE_PORTS)
+
+    @property
+    def sockets_per_process(self) -> int:
+        """Connections one process may hold."""
+        return self.descriptors - _RESERVED_DESCRIPTORS
+
+    def check(self, connections: int, processes: int, loopback: bool) -> None:
+        """Refuse more connections than the host can open.
+
+        Raises:
+            UsageError: says which limit, and the most that is possible.
+        """
+        most = self.sockets_per_process * processes
+        if connections > most:
+            needed = -(-connections // self.sockets_per_process)
+            raise UsageError(
+                f"{connections} connections need more descriptors than {processes} processes may open "
+                f"({self.descriptors} each, `ulimit -Hn`): at most {most}, or --processes {needed}"
+            )
+        most = self.sockets_per_address * (_LOOPBACK_ADDRESSES if loopback else 1)
+        if connections > most:
+            raise UsageError(
+                f"{connections} connections need more ports than this host gives to one destination "
+                f"({self.ports}, net.ipv4.ip_local_port_range): at most {most}"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` is this host's own IPv4 loopback, where every 127.x.y.z may be a source address."""
+    try:
+        address = ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        return False
+    return address.version == 4 and address.is_loopback
+
+
+def source_address(client: int, sockets_per_address: int) -> str | None:
+    """Give the loopback address that `client` (from 0) connects from; None: leave it to the system.
+
+    The first address's worth leaves it to the system, then come 127.0.0.2, 127.0.0.3 …
+    """
+    step = client // sockets_per_address
+    return str(IPv4Address("127.0.0.1") + step) if step else None
+
+
+def bound_socket(address: str) -> socket.socket:
+    """Give a TCP socket that will connect from `address`, its port chosen only then.
+
+    A port chosen at `bind` would be taken for every destination; one chosen at `connect` only for that one.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((address, 0))
+    return sock
+
+
+def raise_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

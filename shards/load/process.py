@@ -1,0 +1,269 @@
+"""One generator process: its share of the clients and of the publishes, on one event loop.
+
+Run by the coordinator as ``python -m shards.load.process``: orders come on stdin, reports go to stdout (see `wire`).
+It ends when stdin does, so no process outlives its coordinator.
+
+It watches itself: *lag* is how much later than due it sent a publish, or woke at all. A late publish is not hidden: its
+latency counts from when it was due. But a lag says that the generator, or the host it shares, is at its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import sys
+from collections import Counter
+from time import monotonic_ns, process_time_ns
+
+import uvloop
+
+from shards.load import wire
+from shards.load.client import CONNECT_ERRORS, Client, Room, Shared, reason
+from shards.load.histogram import steps
+from shards.load.ledger import total
+from shards.load.limits import raise_descriptors, source_address
+from shards.load.schedule import Publishes, Rooms, connect_due
+
+_HANDSHAKES_AT_ONCE = 250
+_SHORTEST_SLEEP = 0.001
+_LONGEST_SLEEP = 0.02
+_FOLD_SECONDS = 0.1
+_SECOND_NS = 1_000_000_000
+_NEVER = sys.maxsize
+
+
+class Generator:
+    """A generator process's state and its work.
+
+    Args:
+        plan: what to do.
+        report: where to say how it goes.
+    """
+
+    def __init__(self, plan: wire.Plan, report: asyncio.StreamWriter) -> None:
+        self.plan = plan
+        self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE)
+        self._report = report
+        self._rooms = Rooms(plan.connections, plan.group_size, plan.processes)
+        self._groups = [Room(f"load-{plan.run}-{group}") for group in self._rooms.groups_of(plan.process)]
+        self._clients: list[tuple[int, Client]] = []
+        self._stop_ns = _NEVER
+        self._published = 0
+        self._latency: Counter[int] = Counter()
+        self._lag: Counter[int] = Counter()
+        self._lags: list[int] = []
+        self._failures: Counter[str] = Counter()
+        self._opened = self._last_open_ns = 0
+
+    def say(self, report: wire.Report) -> None:
+        """Send a report to the coordinator, if it is still there."""
+        if not self._report.is_closing():
+            self._report.write(wire.encode(report) + b"\n")
+
+    async def connect(self) -> None:
+        """Open all connections, each when it is due, and say how it went."""
+        for room, group in zip(self._groups, self._rooms.groups_of(self.plan.process), strict=True):
+            for number in self._rooms.members(group):
+                self._clients.append((number, Client(self.shared, room, self._source(number))))
+        try:
+            async with asyncio.TaskGroup() as handshakes:
+                for number, client in self._clients:
+                    await _sleep_until(self._connect_ns(number))
+                    handshakes.create_task(self._open(client))
+        finally:
+            self._say_connected()
+        gc.collect()
+        gc.freeze()
+
+    def _say_connected(self) -> None:
+        self.say(
+            wire.Connected(
+                opened=self._opened,
+                first_ns=self._connect_ns(self._clients[0][0]),
+                last_ns=self._last_open_ns,
+                failures=dict(self._failures),
+            )
+        )
+
+    def _source(self, client: int) -> str | None:
+        each = self.plan.sockets_per_address
+        return source_address(client, each) if each else None
+
+    def _connect_ns(self, client: int) -> int:
+        return self.plan.start_ns + int(connect_due(client, self.plan.connect_rate) * _SECOND_NS)
+
+    async def _open(self, client: Client) -> None:
+        try:
+            await client.connect()
+        except CONNECT_ERRORS as error:
+            self._failures[reason(error)] += 1
+        else:
+            self._opened += 1
+            self._last_open_ns = monotonic_ns()
+
+    async def publish(self, start_ns: int) -> None:
+        """Send what is due when it is due, from `start_ns` until `stop` says otherwise."""
+        plan = self.plan
+        publishers = self._publishers()
+        schedule = Publishes(plan.publish_rate, self._rooms.groups, plan.process, plan.processes)
+        number = 0
+        while True:
+            seconds, position, turn = schedule.due(number)
+            due_ns = start_ns + int(seconds * _SECOND_NS)
+            await self._wait_until(due_ns)
+            if due_ns >= self._stop_ns:
+                return
+            if members := publishers[position]:
+                members[turn % len(members)].publish(due_ns)
+                self._lags.append(monotonic_ns() - due_ns)
+                self._published += 1
+            number += 1
+
+    def _publishers(self) -> list[list[Client]]:
+        """Give each group's clients that got a place in it."""
+        publishers: dict[str, list[Client]] = {room.name: [] for room in self._groups}
+        for _, client in self._clients:
+            if client.member.epoch is not None:
+                publishers[client.room.name].append(client)
+        return list(publishers.values())
+
+    async def _wait_until(self, due_ns: int) -> None:
+        """Sleep until `due_ns` or `stop`, in short turns, noting how late each one ends.
+
+        Never less than a millisecond: the loop's timers are no finer, and would spin instead.
+        """
+        while (now := monotonic_ns()) < min(due_ns, self._stop_ns):
+            sleep = min(max((due_ns - now) / _SECOND_NS, _SHORTEST_SLEEP), _LONGEST_SLEEP)
+            await asyncio.sleep(sleep)
+            if sleep == _LONGEST_SLEEP:
+                self._lags.append(monotonic_ns() - now - int(sleep * _SECOND_NS))
+
+    def stop(self, at_ns: int) -> None:
+        """Publish nothing that is due from `at_ns` on."""
+        self._stop_ns = at_ns
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until all is acked and delivered, `seconds` at most."""
+        deadline = monotonic_ns() + int(seconds * _SECOND_NS)
+        while any(room.ledger.unsettled() for room in self._groups) and monotonic_ns() < deadline:
+            await asyncio.sleep(0.1)
+
+    async def tick(self) -> None:
+        """Report each second, forever."""
+        second = (monotonic_ns() - self.plan.start_ns) // _SECOND_NS
+        cpu_ns, wall_ns = process_time_ns(), monotonic_ns()
+        while True:
+            end_ns = self.plan.start_ns + (second + 1) * _SECOND_NS
+            while monotonic_ns() < end_ns:
+                await asyncio.sleep(min(_FOLD_SECONDS, max(0.001, (end_ns - monotonic_ns()) / _SECOND_NS)))
+                self._fold()
+            cpu, wall = process_time_ns() - cpu_ns, monotonic_ns() - wall_ns
+            cpu_ns, wall_ns = cpu_ns + cpu, wall_ns + wall
+            self.say_tick(second, 100 * cpu / wall)
+            second += 1
+
+    def _fold(self) -> None:
+        """Count the newest latencies and lags: little and often, since it holds up the loop."""
+        latencies, self.shared.latencies = self.shared.latencies, []
+        lags, self._lags = self._lags, []
+        self._latency.update(steps(latencies))
+        self._lag.update(steps(lags))
+
+    def say_tick(self, second: int, cpu_percent: float) -> None:
+        """Report what came since the last report."""
+        self._fold()
+        self.say(
+            wire.Tick(
+                second=second,
+                open=self.shared.open,
+                published=self._published,
+                delivered=self.shared.delivered,
+                latency=self._latency,
+                lag=self._lag,
+                cpu_percent=cpu_percent,
+            )
+        )
+        self._published = self.shared.delivered = 0
+        self._latency, self._lag = Counter(), Counter()
+
+    def say_done(self) -> None:
+        """Report the sums."""
+        self.say(
+            wire.Done(
+                tally=total(room.ledger for room in self._groups),
+                open=self.shared.open,
+                reconnects=self.shared.reconnects,
+                closed_by_server=self.shared.closed_by_server,
+                errors=dict(self.shared.errors),
+                examples=self.shared.examples,
+            )
+        )
+
+    async def close(self) -> None:
+        """Close all sockets, a hundred at a time."""
+        self.shared.stopping = True
+        for index, (_, client) in enumerate(self._clients):
+            client.close()
+            if index % 100 == 0:
+                await asyncio.sleep(0.001)
+
+
+async def _sleep_until(due_ns: int) -> None:
+    delay = (due_ns - monotonic_ns()) / _SECOND_NS
+    if delay > _SHORTEST_SLEEP:
+        await asyncio.sleep(delay)
+
+
+async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(0, "rb"))
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(1, "wb"))
+    return reader, asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+async def _work(generator: Generator, orders: asyncio.StreamReader) -> None:
+    """Follow the orders to their end; a `Stop` may come at any time, and so may the end of the coordinator."""
+    connecting = asyncio.create_task(generator.connect())
+    publishing: asyncio.Task[None] | None = None
+    while line := await orders.readline():
+        match wire.decode_order(line):
+            case wire.Go(at_ns):
+                await connecting
+                publishing = asyncio.create_task(generator.publish(at_ns))
+            case wire.Stop(at_ns, settle_s):
+                generator.stop(at_ns)
+                connecting.cancel()
+                await asyncio.wait([connecting])
+                if publishing:
+                    await publishing
+                await generator.settle(settle_s)
+                return
+    connecting.cancel()
+
+
+async def main() -> None:
+    """Read the plan and carry it out."""
+    orders, report = await _stdio()
+    report.write(wire.encode(wire.Hello()) + b"\n")
+    plan = wire.decode_order(await orders.readline())
+    assert isinstance(plan, wire.Plan)
+    generator = Generator(plan, report)
+    ticking = asyncio.create_task(generator.tick())
+    await _work(generator, orders)
+    ticking.cancel()
+    generator.say_tick((monotonic_ns() - plan.start_ns) // _SECOND_NS, 0.0)
+    generator.say_done()
+    with contextlib.suppress(ConnectionResetError):
+        await report.drain()
+    await generator.close()
+
+
+if __name__ == "__main__":
+    logging.getLogger("picows").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    raise_descriptors()
+    uvloop.run(main())

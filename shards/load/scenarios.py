@@ -1,0 +1,151 @@
+"""The scenarios, as `invoke.yaml` has them under ``load:``: what to run, and what must come out.
+
+load:
+  targets: {lost: "== 0", …}            # of every scenario
+  loadtest-10k:
+    connections: 10000
+    …
+    targets: {p99_ms: "< 50"}           # of this one; null takes a common one away
+    scaled: [delivered_per_s]           # targets for the full number of connections; fewer ask for less
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from shards.errors import UsageError
+
+_TARGET = re.compile(r"(>=|<=|==|<|>) *([0-9.]+)\Z")
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_LEEWAY = 0.99
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure must be: ``>= 0.999``.
+
+    Raises:
+        UsageError: that is no target.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _TARGET.match(self.text):
+            raise UsageError(f"{self.text!r} is no target: write for instance '>= 0.999' or '< 50'")
+
+    def _parts(self) -> tuple[str, float]:
+        match = _TARGET.match(self.text)
+        assert match is not None
+        return match[1], float(match[2])
+
+    def met(self, measured: float) -> bool:
+        """Tell whether `measured` is what it must be."""
+        sign, bound = self._parts()
+        return _COMPARE[sign](measured, bound)
+
+    def scaled(self, factor: float) -> Target:
+        """Give the same target for `factor` times as much."""
+        sign, bound = self._parts()
+        return Target(f"{sign} {bound * factor:g}")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario and its defaults; see `Load` for most fields.
+
+    Attributes:
+        name: what it is called.
+        during: an Invoke task to run in the middle of the load, on the scenario's own fleet.
+        replicas: of the fleet it starts for itself, as are `shards`.
+        targets: figure → what it must be.
+        scaled: figures whose targets hold for `connections`, and less for fewer.
+    """
+
+    name: str
+    connections: int
+    duration: float
+    rate: float
+    group_size: int = 10
+    connect_rate: float = 1000
+    processes: int = 2
+    replicas: int = 3
+    shards: int = 2
+    during: str | None = None
+    http_probe: bool = False
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    scaled: tuple[str, ...] = ()
+
+    def sized(self, connections: int | None, rate: float | None) -> Scenario:
+        """Give the same scenario for other figures.
+
+        Fewer connections carry proportionally less, and their scaled targets shrink with them. Whoever asks for a
+        `rate` gets it, and must see it delivered.
+        """
+        factor = min(1.0, (connections or self.connections) / self.connections)
+        targets = {name: t.scaled(factor) if name in self.scaled else t for name, t in self.targets.items()}
+        if rate is not None and "delivered_per_s" in targets:
+            targets["delivered_per_s"] = Target(f">= {_LEEWAY * rate:g}")
+        return replace(
+            self,
+            connections=connections or self.connections,
+            rate=self.rate * factor if rate is None else rate,
+            targets=targets,
+        )
+
+
+def find_config(start: Path) -> Path:
+    """Give the `invoke.yaml` to read: the one in `start`, else this repository's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for folder in (start, repository()):
+        if (path := folder / "invoke.yaml").is_file():
+            return path
+    raise UsageError(f"no invoke.yaml in {start} nor {repository()}: its key `load:` holds the scenarios")
+
+
+def repository() -> Path:
+    """Give the folder that holds this repository."""
+    return Path(__file__).resolve().parents[2]
+
+
+def read(path: Path) -> dict[str, Scenario]:
+    """Read the scenarios.
+
+    Raises:
+        UsageError: the file has none, or makes no sense; says where.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    sections = dict(config.get("load") or {}) if isinstance(config, dict) else {}
+    if not sections:
+        raise UsageError(f"{path} has no key `load:`, which holds the scenarios")
+    common = sections.pop("targets", {})
+    return {name: _scenario(name, section, common, path) for name, section in sections.items()}
+
+
+def _scenario(name: str, section: dict[str, Any], common: dict[str, str], path: Path) -> Scenario:
+    try:
+        targets = {**common, **section.get("targets", {})}
+        made = {figure: Target(text) for figure, text in targets.items() if text is not None}
+        return replace(msgspec.convert({**section, "targets": {}, "name": name}, Scenario), targets=made)
+    except (msgspec.ValidationError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path}: load: {name}: {error}") from error

@@ -1,0 +1,132 @@
+"""The fleet under load: one that runs already, or one of its own, started and taken down by `inv`.
+
+Only through the commands, as a user would: the load knows nothing of how a fleet works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from shards.errors import ShardsError, UsageError
+from shards.load.scenarios import Scenario, repository
+
+_UP_SECONDS = 300
+_DOWN_SECONDS = 120
+_STATUS_SECONDS = 20
+_REACH_SECONDS = 5
+
+
+def invoke(*arguments: str) -> list[str]:
+    """Give the command that runs an Invoke task; to be run in this repository's folder."""
+    return [sys.executable, "-m", "invoke", *arguments]
+
+
+@contextlib.contextmanager
+def own_fleet(scenario: Scenario, engine: str | None) -> Iterator[tuple[str, str]]:
+    """Start a fleet for the scenario; take it down again, whatever happens.
+
+    Yields:
+        Its WebSocket base, and its project's name.
+
+    Raises:
+        ShardsError: it did not start.
+    """
+    project, port = f"loadtest-{os.getpid()}", _free_port()
+    options = ["--project", project, "--port", str(port), "--replicas", str(scenario.replicas)]
+    options += ["--shards", str(scenario.shards)] + (["--engine", engine] if engine else [])
+    try:
+        command = invoke("up", *options)
+        up = subprocess.run(command, cwd=repository(), stdout=sys.stderr, timeout=_UP_SECONDS, check=False)
+        if up.returncode:
+            raise ShardsError(f"the fleet did not start (`inv up` gave {up.returncode}; its output is above)")
+        yield f"ws://127.0.0.1:{port}/ws/", project
+    except subprocess.TimeoutExpired as error:
+        raise ShardsError(f"the fleet did not start within {_UP_SECONDS} s") from error
+    finally:
+        _down(project)
+
+
+def _down(project: str) -> None:
+    """Take a fleet down. In its own session: a second Ctrl-C shall not leave processes behind."""
+    command = invoke("down", "--purge", "--project", project)
+    process = subprocess.Popen(command, cwd=repository(), stdout=sys.stderr, start_new_session=True)
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            process.wait(_DOWN_SECONDS)
+            break
+    if process.returncode:
+        print(f"`inv down` gave {process.returncode}: run `inv {' '.join(command[3:])}`", file=sys.stderr)
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def status(url: str, project: str | None) -> dict[str, Any]:
+    """Give what `inv status --json` says of the fleet at `url`; empty where it says nothing, or of another fleet."""
+    options = ["--project", project] if project else []
+    process = await asyncio.create_subprocess_exec(
+        *invoke("status", "--json", *options),
+        cwd=repository(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(_STATUS_SECONDS):
+            output, _ = await process.communicate()
+        fleet = json.loads(output)
+    except (TimeoutError, ValueError):
+        return {}
+    finally:
+        if process.returncode is None:
+            process.kill()
+    known = isinstance(fleet, dict) and urlsplit(str(fleet.get("url"))).port == address(url)[1]
+    return fleet if known else {}
+
+
+def check_url(url: str) -> None:
+    """Refuse an address that is none, or where nobody listens.
+
+    Raises:
+        UsageError: it is no WebSocket address.
+        ShardsError: nobody answers there.
+    """
+    host, port = address(url)
+    try:
+        socket.create_connection((host, port), _REACH_SECONDS).close()
+    except OSError as error:
+        raise ShardsError(f"nobody answers at {url}: {error.strerror or error}; is the fleet up? (`inv up`)") from error
+
+
+def address(url: str) -> tuple[str, int]:
+    """Give the host and port of a WebSocket address.
+
+    Raises:
+        UsageError: it is no WebSocket address.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "wss" else 80)
+    except ValueError as error:
+        raise UsageError(f"{url} is no address: {error}") from error
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise UsageError(f"{url} is no WebSocket address: write for instance ws://127.0.0.1:8000/ws/")
+    return parts.hostname, port
+
+
+def http_url(url: str, path: str) -> str:
+    """Give the HTTP address of `path` on the host of a WebSocket address."""
+    parts = urlsplit(url)
+    return f"{'https' if parts.scheme == 'wss' else 'http'}://{parts.netloc}{path}"
