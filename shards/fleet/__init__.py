@@ -1,0 +1,1 @@
+"""Fleets: what runs, where, and how it changes under load."""

@@ -2,7 +2,7 @@
 
 That order is what delivery rests on: after the answer to a read, the next pushed message is the one after what
 was read; nothing falls between. redis-py keeps subscriptions on a connection of their own, so it cannot say this,
-and its asyncio client takes some ten times the CPU a message (docs/decisions/0002-message-plane.md).
+and its asyncio client took nine times the CPU a message here (docs/decisions/0002-message-plane.md).
 """
 
 from __future__ import annotations

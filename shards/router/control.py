@@ -17,11 +17,12 @@ WORKER_DEAD_AFTER_MS = 4000
 """A worker that has said nothing for so long is gone: four missed heartbeats."""
 
 _TABLE, _WORKERS, _SEEN, _METRICS, _ORDERS, _JOURNAL = (
-    f"shards:{name}" for name in ("table", "workers", "seen", "metrics", "orders", "cutover")
+    f"shards:{name}" for name in ("table", "workers", "seen", "metrics", "orders", "journal:")
 )
 
 WorkerState = Literal["starting", "ready", "active", "draining", "retired"]
 ColorState = Literal["ready", "active", "draining"]
+Procedure = Literal["cutover", "reshard"]
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,14 @@ class Control:
                 pipe.hdel(_ORDERS, *taken)
             await pipe.execute()
 
-    async def journal(self) -> dict[str, Any] | None:
-        """Read the cutover under way; None where there is none."""
-        data = await self.redis.get(_JOURNAL)
+    async def journal(self, procedure: Procedure = "cutover") -> dict[str, Any] | None:
+        """Read where a procedure that is under way, or was cut short, stands; None: there is none."""
+        data = await self.redis.get(_JOURNAL + procedure)
         return msgspec.json.decode(data) if data else None
 
-    async def write_journal(self, entry: dict[str, Any] | None) -> None:
-        """Write where the cutover stands; None: it is through."""
+    async def write_journal(self, entry: dict[str, Any] | None, procedure: Procedure = "cutover") -> None:
+        """Write where a procedure stands; None: it is through."""
         if entry is None:
-            await self.redis.delete(_JOURNAL)
+            await self.redis.delete(_JOURNAL + procedure)
         else:
-            await self.redis.set(_JOURNAL, msgspec.json.encode(entry))
+            await self.redis.set(_JOURNAL + procedure, msgspec.json.encode(entry))

@@ -1,5 +1,5 @@
 -- Appends a message to a group's log and sends it to everyone who listens: all of it, or nothing.
--- KEYS  1 fence: hash slot → version   2 meta: hash epoch, offset   3 log: stream   4 prefix of the dedupe hashes
+-- KEYS  1 fence: hash slot → version   2 meta: hash epoch, offset, swept, seen   3 log: stream   4 prefix of the dedupe hashes
 --       5 index: set of the slot's groups
 -- ARGV  1 slot   2 version under which the caller believes this shard owns it   3 session and id
 --       4 what follows the offset in the message's frame   5 an epoch, for a log that has none yet   6 group
@@ -25,7 +25,7 @@ if not epoch then
   redis.call('HSET', KEYS[2], 'epoch', epoch)
   redis.call('SADD', KEYS[5], ARGV[6])
 end
-redis.call('HSET', KEYS[2], 'offset', offset)
+redis.call('HSET', KEYS[2], 'offset', offset, 'seen', bucket)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], offset .. '-0', 't', now, 'm', ARGV[4])
 redis.call('HSET', seen, ARGV[3], offset)
 
