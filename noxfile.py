@@ -1,10 +1,10 @@
-"""What proves that the project works. ``nox -l`` lists it, ``nox`` runs tests, lint and types."""
+"""What proves that the project works. ``nox -l`` lists it, ``nox`` runs lint, types and tests."""
 
 from __future__ import annotations
 
 import nox
 
-nox.options.sessions = ["tests", "lint", "types"]
+nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
 

@@ -1,0 +1,1 @@
+"""Where a fleet runs: one contract (`base`), one module an engine."""

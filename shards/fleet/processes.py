@@ -1,0 +1,183 @@
+"""Processes of this host: which belong to a fleet, what they use, who holds a port.
+
+Each process of a fleet carries the fleet's directory in its environment. So it is found whatever became of its
+parent, and a process that only got the number of one of ours is never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import resource
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+FLEET_VARIABLE = "SHARDS_FLEET"
+PART_VARIABLE = "SHARDS_PART"
+
+_LISTEN_PORTS = (20_000, 32_000)
+"""Below the range that Linux takes ports of outgoing connections from, so that thousands of these do not take the
+port of a part that is being restarted."""
+
+_MOST_DESCRIPTORS = 1_048_576
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process and its descendants use.
+
+    Attributes:
+        rss_bytes: resident memory.
+        cpu_percent: of one core; 200 is two cores' worth.
+    """
+
+    rss_bytes: int = 0
+    cpu_percent: float = 0.0
+
+
+def descriptor_limit() -> int:
+    """Tell how many files a process of this host may open: the hard limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process, and those it starts, open as many files as the hard limit allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # macOS says "infinite" and means less; what it starts with does there.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit(), hard))
+
+
+def of_fleet(directory: Path) -> dict[str, list[psutil.Process]]:
+    """Find the processes of a fleet, whoever their parent is.
+
+    Args:
+        directory: the fleet's.
+
+    Returns:
+        Part's name → its processes, parents before children.
+    """
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found: dict[str, list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        environ = _environ(process)
+        if environ.get(FLEET_VARIABLE) == str(directory) and process.pid not in spared:
+            found.setdefault(environ.get(PART_VARIABLE, ""), []).append(process)
+    return found
+
+
+def _environ(process: psutil.Process) -> Mapping[str, str]:
+    # A zombie, a kernel thread or another user's process has no environment to read.
+    with contextlib.suppress(psutil.Error, OSError):
+        return process.environ()
+    return {}
+
+
+def end(processes: Iterable[psutil.Process], grace_s: float) -> None:
+    """End processes: ask, and kill those that are still there after `grace_s` seconds; 0: kill at once."""
+    asked = list(processes)
+    for process in asked if grace_s else ():
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(asked, timeout=grace_s)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+async def usage(pids: Mapping[str, int | None], sample_s: float = 0.2) -> dict[str, Usage]:
+    """Measure what the parts use, each with its descendants.
+
+    Args:
+        pids: part's name → its process; None: it does not run.
+        sample_s: over how many seconds the CPU's use is measured.
+    """
+    trees = await asyncio.to_thread(_trees, pids)
+    before = {name: _cpu_seconds(tree) for name, tree in trees.items()}
+    await asyncio.sleep(sample_s)
+    return {
+        name: Usage(_rss(tree), round(max(0.0, _cpu_seconds(tree) - before[name]) / sample_s * 100, 1))
+        for name, tree in trees.items()
+    }
+
+
+def _trees(pids: Mapping[str, int | None]) -> dict[str, list[psutil.Process]]:
+    children: dict[int, list[psutil.Process]] = {}
+    by_pid: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["ppid"]):
+        by_pid[process.pid] = process
+        children.setdefault(process.info["ppid"] or 0, []).append(process)
+    trees: dict[str, list[psutil.Process]] = {}
+    for name, pid in pids.items():
+        tree = [by_pid[pid]] if pid in by_pid else []
+        for process in tree:
+            tree.extend(children.get(process.pid, ()))
+        trees[name] = tree
+    return trees
+
+
+def _rss(tree: Sequence[psutil.Process]) -> int:
+    total = 0
+    for process in tree:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
+def _cpu_seconds(tree: Sequence[psutil.Process]) -> float:
+    total = 0.0
+    for process in tree:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def port_taken(host: str, port: int) -> OSError | None:
+    """Tell why nobody can listen on a port now; None: it is free.
+
+    Asks without `SO_REUSEPORT`, so that a stranger who shares the port is seen as well.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return error
+    return None
+
+
+def listener(port: int) -> str | None:
+    """Name the process that listens on a port, as ``name (pid N)``; None where it can't be told."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+            if listens and listens.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return None
+
+
+def free_port(taken: Iterable[int]) -> int:
+    """Choose a port that nobody listens on, on loopback.
+
+    Args:
+        taken: ports promised already.
+
+    Raises:
+        OSError: none was found in many tries.
+    """
+    avoid = set(taken)
+    for _ in range(1000):
+        port = random.randrange(*_LISTEN_PORTS)
+        if port not in avoid and port_taken("127.0.0.1", port) is None:
+            return port
+    raise OSError(f"no free port between {_LISTEN_PORTS[0]} and {_LISTEN_PORTS[1]}")

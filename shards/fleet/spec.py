@@ -1,0 +1,164 @@
+"""What a fleet shall be, as a value: read from flags and settings, and checked.
+
+Pure: nothing here looks at a host. Limits of the host (the descriptor limit) are arguments.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from shards.errors import UsageError
+
+Color = Literal["blue", "green"]
+COLORS: tuple[Color, ...] = get_args(Color)
+
+ENGINES = ("local", "docker", "swarm")
+BUILT_ENGINES = ("local",)
+
+REFERENCE_APP = "app.asgi:application"
+
+EDGE_RESERVE = 500
+"""Descriptors that an edge keeps for itself: logs, probes, its API, idle connections to replicas."""
+
+DESCRIPTORS_A_SOCKET = 2
+"""An edge holds a socket to the client and one to the replica."""
+
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+_APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+
+# setting → (least, most, why not more)
+_BOUNDS = {
+    "replicas": (1, 64, "each is a process of its own on this host; add --workers or hosts instead"),
+    "shards": (1, 64, "each is a Redis server of its own on this host, and there are 1,024 slots to share"),
+    "workers": (1, 32, "more processes than a host has cores only take memory"),
+    "edges": (1, 16, "one edge carries thousands of sockets; `auto` counts how many it takes"),
+    "port": (1, 65535, "there is no such port"),
+    "connections": (1, 1_000_000, "one host does not hold more; spread them over several"),
+}
+
+
+@dataclass(frozen=True)
+class FleetSpec:
+    """What a fleet shall be.
+
+    Attributes:
+        project: names the fleet: 1-32 of ``a-z 0-9 _ -``.
+        engine: where it runs.
+        replicas: app servers of a color.
+        shards: Redis servers that own slots.
+        workers: processes of a replica.
+        edges: proxies that share the port.
+        app: the ASGI application, ``module:attribute``.
+        app_dir: the directory it is imported from, absolute.
+        host: the address the edges listen on.
+        port: the port they listen on.
+        connections: the sockets it shall hold; `edges` is counted from it where it is ``auto``.
+    """
+
+    project: str = "shards"
+    engine: str = "local"
+    replicas: int = 3
+    shards: int = 2
+    workers: int = 1
+    edges: int = 1
+    app: str = REFERENCE_APP
+    app_dir: str = "."
+    host: str = "127.0.0.1"
+    port: int = 8000
+    connections: int = 10_000
+
+    @property
+    def url(self) -> str:
+        """Where the fleet answers."""
+        return f"http://{self.address}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """The address at which this host itself reaches the edges."""
+        return "127.0.0.1" if self.host in {"", "0.0.0.0"} else self.host
+
+    @classmethod
+    def read(cls, values: Mapping[str, object], descriptors: int) -> FleetSpec:
+        """Make a spec of flags and settings, numbers given as text or not.
+
+        Args:
+            values: by the attributes' names; `edges` may be ``auto``.
+            descriptors: how many files a process of the host may open (the hard limit).
+
+        Raises:
+            UsageError: a value makes no sense.
+        """
+        text = {field.name: str(values.get(field.name, field.default)).strip() for field in fields(cls)}
+        _check_names(text)
+        numbers = {name: _number(name, text[name]) for name in _BOUNDS if name != "edges"}
+        if text["edges"] == "auto":
+            numbers["edges"] = edges_for(numbers["connections"], descriptors)
+        else:
+            numbers["edges"] = _number("edges", text["edges"])
+        return cls(**text | numbers)  # type: ignore[arg-type]
+
+    def differences(self, other: FleetSpec) -> set[str]:
+        """Give the attributes in which two specs differ."""
+        return {f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)}
+
+
+def edges_for(connections: int, descriptors: int) -> int:
+    """Count the edges it takes to hold so many sockets.
+
+    Args:
+        connections: sockets.
+        descriptors: how many files a process may open.
+
+    Raises:
+        UsageError: no sensible number of edges does.
+    """
+    held = (descriptors - EDGE_RESERVE) // DESCRIPTORS_A_SOCKET
+    most = _BOUNDS["edges"][1]
+    if held < 1 or connections > held * most:
+        raise UsageError(
+            f"{connections:,} connections do not fit: an edge may open {descriptors:,} files (2 a socket) and a host "
+            f"takes {most} edges; raise the hard nofile limit, or lower `connections`"
+        )
+    return -(-connections // held)
+
+
+def other_color(color: Color) -> Color:
+    """Give the color that is not `color`."""
+    return "green" if color == "blue" else "blue"
+
+
+def one_of(values: Iterable[str]) -> str:
+    """Write a choice of names for a message."""
+    *most, last = values
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _check_names(text: Mapping[str, str]) -> None:
+    if not _PROJECT.match(text["project"]):
+        raise UsageError(f"--project is 1-32 of a-z 0-9 _ - and starts with a letter or digit, not {text['project']!r}")
+    if text["engine"] not in ENGINES:
+        raise UsageError(f"there is no engine {text['engine']!r}: choose {one_of(ENGINES)}")
+    if text["engine"] not in BUILT_ENGINES:
+        raise UsageError(f"the {text['engine']} engine is not there yet: use --engine local")
+    if not _APP.match(text["app"]):
+        raise UsageError(f"--app is module:attribute, for instance mysite.asgi:application, not {text['app']!r}")
+    # The files that are written for supervisor have no way to quote these.
+    if re.search(r'["\r\n]|\s[#;]', text["app_dir"]):
+        raise UsageError(f"--app-dir must not hold quotes, line ends, ' #' or ' ;': {text['app_dir']!r}")
+
+
+def _number(name: str, text: str) -> int:
+    least, most, reason = _BOUNDS[name]
+    flag = name if name == "connections" else f"--{name}"
+    try:
+        number = int(text)
+    except ValueError:
+        raise UsageError(f"{flag} must be a whole number, not {text!r}") from None
+    if number < least:
+        raise UsageError(f"{flag} must be {least} or more, not {number}")
+    if number > most:
+        raise UsageError(f"{flag} must be {most:,} or less, not {number:,}: {reason}")
+    return number

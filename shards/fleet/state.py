@@ -1,0 +1,231 @@
+"""What is remembered of a fleet between commands: the directory ``.fleet/<project>/``.
+
+It holds ``fleet.json`` (what runs), ``secrets/``, the parts' configuration, data and logs, and ``lock``, which one
+command at a time holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from shards.errors import ShardsError
+from shards.fleet.spec import Color, FleetSpec
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A color that is deployed.
+
+    Attributes:
+        release: which release of the app it runs.
+        replicas: how many.
+        workers: processes of each.
+    """
+
+    release: str
+    replicas: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class FleetState:
+    """What runs.
+
+    Attributes:
+        spec: what the fleet shall be.
+        ports: the port of each part, by its name; ``edge-0`` is its admin port.
+        active: the color that serves.
+        deployed: what each color runs, where it is deployed.
+        previous: the release that was active before, which `rollback` names.
+        up: the fleet was started and not yet stopped.
+    """
+
+    spec: FleetSpec
+    ports: dict[str, int] = field(default_factory=dict)
+    active: Color = "blue"
+    deployed: dict[Color, Deployment] = field(default_factory=dict)
+    previous: str | None = None
+    up: bool = False
+
+    def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:
+        """Give the state in which `color` runs `deployment`; None: nothing."""
+        deployed = {name: value for name, value in self.deployed.items() if name != color}
+        if deployment:
+            deployed[color] = deployment
+        return replace(self, deployed=deployed)
+
+
+class FleetDir:
+    """The directory of one fleet.
+
+    Args:
+        root: the directory of all fleets (``.fleet``).
+        project: the fleet's name.
+    """
+
+    def __init__(self, root: Path, project: str) -> None:
+        self.project = project
+        self.path = root.resolve() / project
+        self.logs = self.path / "logs"
+        self.password_file = self.path / "secrets" / "redis"
+        self.secret_key_file = self.path / "secrets" / "django"
+        self._state = self.path / "fleet.json"
+
+    def create(self) -> None:
+        """Make the directory, its folders and secrets, where they are missing.
+
+        Raises:
+            ShardsError: it can't be written.
+        """
+        with _writing(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in ("logs", "secrets", "conf", "data", "edge"):
+                (self.path / folder).mkdir(mode=0o700, exist_ok=True)
+            for file in (self.password_file, self.secret_key_file):
+                if not file.exists():
+                    write_atomically(file, secrets.token_urlsafe(48))
+
+    def password(self) -> str:
+        """Read the password of the fleet's Redis servers.
+
+        Raises:
+            ShardsError: there is none to read.
+        """
+        try:
+            return self.password_file.read_text().strip()
+        except OSError as error:
+            raise ShardsError(f"cannot read {self.password_file}: {error.strerror}") from None
+
+    def read(self) -> FleetState | None:
+        """Read what runs; None where no fleet of this name was ever started.
+
+        Raises:
+            ShardsError: the file can't be read or makes no sense.
+        """
+        try:
+            return msgspec.json.decode(self._state.read_bytes(), type=FleetState)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ShardsError(f"cannot read {self._state}: {error.strerror}") from None
+        except msgspec.MsgspecError as error:
+            raise ShardsError(
+                f"{self._state} is damaged ({error}): "
+                f"`inv down --purge --project {self.project}` ends what runs and deletes it"
+            ) from None
+
+    def write(self, state: FleetState) -> None:
+        """Write what runs, in one piece.
+
+        Raises:
+            ShardsError: it can't be written.
+        """
+        with _writing(self.path):
+            write_atomically(self._state, msgspec.json.format(msgspec.json.encode(state)).decode())
+
+    def forget(self, state: FleetState | None) -> None:
+        """Go back to what was remembered before a start that failed; None: to nothing, without any data."""
+        if state:
+            self.write(state)
+        else:
+            self._state.unlink(missing_ok=True)
+            shutil.rmtree(self.path / "data", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, command: str) -> Iterator[None]:
+        """Hold the fleet: one command at a time changes it.
+
+        Args:
+            command: what holds it, for the message that the next one gives.
+
+        Raises:
+            ShardsError: another command holds it, or the directory can't be written.
+        """
+        with _writing(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("a+")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ShardsError(self._busy(self.holder())) from None
+            lock.truncate(0)
+            lock.write(msgspec.json.encode(Holder(command, os.getpid(), time.time())).decode())
+            lock.flush()
+            try:
+                yield
+            finally:
+                lock.truncate(0)
+
+    def holder(self) -> Holder | None:
+        """Tell which command changes the fleet now; None where none does, or it can't be told."""
+        # Looks without taking the lock: a look must not be in a command's way.
+        try:
+            holder = msgspec.json.decode((self.path / "lock").read_bytes(), type=Holder)
+            started = psutil.Process(holder.pid).create_time()
+        except (OSError, msgspec.MsgspecError, psutil.Error):
+            return None
+        return holder if started <= holder.since else None
+
+    def _busy(self, holder: Holder | None) -> str:
+        if holder is None:
+            return f"another command is changing fleet {self.project}; wait until it is through"
+        since = time.strftime("%H:%M:%S", time.localtime(holder.since))
+        return (
+            f"`inv {holder.command}` (pid {holder.pid}, since {since}) is changing fleet {self.project}; "
+            "wait until it is through"
+        )
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The command that holds a fleet's lock.
+
+    Attributes:
+        command: its name.
+        pid: its process.
+        since: when it took the lock, seconds since 1970.
+    """
+
+    command: str
+    pid: int
+    since: float
+
+
+def write_atomically(path: Path, text: str, temporary: Path | None = None) -> None:
+    """Write a file so that whoever reads it sees the old text or the new, also after a crash.
+
+    Args:
+        path: the file; only its owner may read it.
+        text: what shall be in it.
+        temporary: where to write it first, on the same file system; beside it where not given.
+    """
+    first = temporary or path.with_name(f".{path.name}.tmp")
+    descriptor = os.open(first, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    first.replace(path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ShardsError(
+            f"cannot write {error.filename or path}: {error.strerror}; make it writable, "
+            "or set INVOKE_FLEET_STATE_DIR to a directory that is"
+        ) from None

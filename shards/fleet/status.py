@@ -1,0 +1,216 @@
+"""`inv status`: what runs where, asked of the parts themselves, all at once.
+
+The object it gives is a contract with scripts: names and types stay. What can't be known is null: figures of the
+registry and the slot table while the control Redis is away, the pid of a part that does not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psutil
+from redis.exceptions import RedisError
+
+from shards.errors import ShardsError
+from shards.fleet import health, layout, probe
+from shards.fleet.cutover import Cutover
+from shards.fleet.engines.base import EdgePart, Part, RedisPart, ReplicaPart, Running
+from shards.fleet.fleet import Fleet
+from shards.fleet.processes import Usage
+from shards.fleet.spec import COLORS
+from shards.fleet.state import FleetState
+from shards.ring import SLOTS
+from shards.router.control import Control, WorkerRecord
+from shards.router.table import SlotTable
+
+Status = dict[str, Any]
+
+DOWN: Status = {"state": "down"}
+
+
+@dataclass(frozen=True)
+class _Registry:
+    """What the control Redis knows; `table` and `workers` are None where it does not answer."""
+
+    table: SlotTable | None = None
+    workers: Sequence[WorkerRecord] | None = None
+    cutover: Cutover | None = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All that was found out at one moment."""
+
+    state: FleetState
+    supervised: bool
+    running: dict[str, Running]
+    registry: _Registry
+    usage: dict[str, Usage] = field(default_factory=dict)
+    ailments: dict[str, str | None] = field(default_factory=dict)
+    clients: dict[str, int | None] = field(default_factory=dict)
+    command: str | None = None
+
+    def well(self, name: str) -> bool:
+        return self.running.get(name, _GONE).up and self.ailments.get(name) is None
+
+
+_GONE = Running(False)
+
+
+async def status(fleet: Fleet) -> Status:
+    """Look at a fleet.
+
+    Returns:
+        The object that `inv status --json` prints; ``{"state": "down"}`` where nothing of the fleet runs.
+    """
+    state = fleet.directory.read()
+    if state is None or not state.ports:
+        return DOWN
+    engine = fleet.engine(state.spec)
+    running, supervised = await asyncio.gather(engine.running(), engine.alive())
+    if not any(part.up for part in running.values()):
+        return DOWN
+    if not supervised:
+        fleet.say("nothing keeps this fleet alive any more: what dies stays dead until `inv up`, which starts it anew")
+    parts = _parts(state)
+    registry, usage, clients, ailments = await asyncio.gather(
+        _registry(fleet, state),
+        engine.usage(running),
+        _clients(fleet, layout.redis_parts(state)),
+        asyncio.gather(*(health.ailment(fleet, engine, part) for part in parts)),
+    )
+    found = dict(zip((part.name for part in parts), ailments, strict=True))
+    holder = fleet.directory.holder()
+    command = holder.command if holder else None
+    return _object(_Seen(state, supervised, running, _living(registry, running), usage, found, clients, command))
+
+
+def _parts(state: FleetState) -> list[Part]:
+    replicas = [part for color in COLORS for part in layout.replica_parts(state, color)]
+    return [*layout.redis_parts(state), *replicas, *layout.edge_parts(state)]
+
+
+async def _clients(fleet: Fleet, parts: Sequence[RedisPart]) -> dict[str, int | None]:
+    password = fleet.directory.password()
+    counts = await asyncio.gather(*(probe.redis_clients(part.port, password) for part in parts))
+    return dict(zip((part.name for part in parts), counts, strict=True))
+
+
+async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
+    client = probe.redis_client(state.ports[layout.CONTROL], fleet.directory.password())
+    control = Control(client)
+    try:
+        async with asyncio.timeout(probe.PROBE_S):
+            entry = await control.journal()
+            cutover = Cutover.read(entry) if entry else None
+            return _Registry(await control.table(), await control.workers(), cutover)
+    except (RedisError, OSError, TimeoutError, ShardsError):
+        return _Registry()
+    finally:
+        await client.aclose()
+
+
+def _living(registry: _Registry, running: dict[str, Running]) -> _Registry:
+    """Leave out workers that have died since their last heartbeat, as far as this host can tell."""
+
+    def lives(worker: WorkerRecord) -> bool:
+        part = running.get(worker.replica, _GONE)
+        return part.container is not None or (part.up and psutil.pid_exists(worker.pid))
+
+    workers = registry.workers
+    return registry if workers is None else replace(registry, workers=[w for w in workers if lives(w)])
+
+
+def _object(seen: _Seen) -> Status:
+    spec, workers, table = seen.state.spec, seen.registry.workers, seen.registry.table
+    return {
+        "project": spec.project,
+        "engine": spec.engine,
+        "url": spec.url,
+        "active_color": seen.state.active,
+        "state": _fleet_state(seen),
+        "connections": sum(worker.connections for worker in workers) if workers is not None else None,
+        "ring": {"version": table.version if table else None, "slots": SLOTS},
+        "edges": [_edge(seen, part) for part in layout.edge_parts(seen.state)],
+        "replicas": [
+            _replica(seen, part)
+            for color in sorted(seen.state.deployed)
+            for part in layout.replica_parts(seen.state, color)
+        ],
+        "shards": [_shard(seen, name) for name in layout.shard_names(seen.state)],
+        "redis": [_redis(seen, name) for name in layout.redis_names(seen.state)],
+    }
+
+
+def _fleet_state(seen: _Seen) -> str:
+    if seen.registry.cutover:
+        return seen.registry.cutover.fleet_state
+    if seen.command in {"up", "promote", "rollback"}:
+        return "rolling_back" if seen.command == "rollback" else "deploying"
+    well = seen.supervised and seen.state.up and all(seen.well(part.name) for part in _parts(seen.state))
+    return "steady" if well else "degraded"
+
+
+def _common(seen: _Seen, name: str) -> Status:
+    running = seen.running.get(name, _GONE)
+    return {
+        "healthy": seen.well(name),
+        "pid": running.pid if running.up else None,
+        "container": running.container,
+        "rss_bytes": seen.usage.get(name, Usage()).rss_bytes,
+    }
+
+
+def _edge(seen: _Seen, part: EdgePart) -> Status:
+    return {"name": part.name, **_common(seen, part.name), "cpu_percent": _cpu(seen, part.name)}
+
+
+def _cpu(seen: _Seen, name: str) -> float:
+    return seen.usage.get(name, Usage()).cpu_percent
+
+
+def _replica(seen: _Seen, part: ReplicaPart) -> Status:
+    workers = seen.registry.workers
+    mine = [worker for worker in workers or () if worker.replica == part.name]
+    return {
+        "name": part.name,
+        "color": part.color,
+        "state": _replica_state(seen, part, mine),
+        "workers": part.workers,
+        "port": part.port,
+        "connections": sum(worker.connections for worker in mine) if workers is not None else None,
+        "cpu_percent": _cpu(seen, part.name),
+        "release": part.release,
+        **_common(seen, part.name),
+    }
+
+
+def _replica_state(seen: _Seen, part: ReplicaPart, workers: Sequence[WorkerRecord]) -> str:
+    if not seen.running.get(part.name, _GONE).up:
+        return "down"
+    said = {worker.state for worker in workers}
+    for state in ("draining", "starting", "ready", "active", "retired"):
+        if state in said:
+            return state
+    if seen.registry.workers is None and seen.well(part.name):
+        return "active" if part.color == seen.state.active else "ready"
+    return "starting"
+
+
+def _shard(seen: _Seen, name: str) -> Status:
+    table = seen.registry.table
+    healthy = seen.well(name)
+    return {
+        "name": name,
+        "state": "active" if healthy else "down",
+        "slots": len(table.slots_of(name)) if table else None,
+        "clients": seen.clients.get(name),
+        **_common(seen, name),
+    }
+
+
+def _redis(seen: _Seen, name: str) -> Status:
+    return {"name": name, "clients": seen.clients.get(name), **_common(seen, name)}

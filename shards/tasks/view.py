@@ -1,0 +1,83 @@
+"""How the status of a fleet is shown: tables on a terminal, plain lines with tabs otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from shards.fleet.status import Status
+
+_COLUMNS = {
+    "edges": ("name", "healthy", "pid", "rss_bytes", "cpu_percent"),
+    "replicas": (
+        "name",
+        "state",
+        "healthy",
+        "connections",
+        "workers",
+        "port",
+        "pid",
+        "rss_bytes",
+        "cpu_percent",
+        "release",
+    ),
+    "shards": ("name", "state", "healthy", "slots", "clients", "pid", "rss_bytes"),
+    "redis": ("name", "healthy", "clients", "pid", "rss_bytes"),
+}
+_HEADS = {"rss_bytes": "memory", "cpu_percent": "cpu %"}
+
+
+def headline(status: Status) -> str:
+    """Sum a fleet up in one line."""
+    if status["state"] == "down":
+        return "no fleet runs: start one with `inv up`"
+    ring = status["ring"]
+    return (
+        f"fleet {status['project']} is {status['state']} at {status['url']}: {status['active_color']} active, "
+        f"{_cell('', status['connections'])} connections, ring version {_cell('', ring['version'])}"
+    )
+
+
+def show(status: Status) -> None:
+    """Print a fleet's status on stdout."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table(status))
+        return
+    print(headline(status))
+    for rows in _rows(status):
+        for row in rows:
+            print("\t".join(row), flush=True)
+
+
+def table(status: Status) -> Group:
+    """Give a fleet's status for a terminal."""
+    tables = []
+    for heads, *rows in _rows(status):
+        grid = Table(*heads, box=None, header_style="bold")
+        for row in rows:
+            grid.add_row(*(Text(cell, style="red" if cell == "NO" else "") for cell in row))
+        tables.append(grid)
+    return Group(Text(headline(status), style="bold"), *tables)
+
+
+def _rows(status: Status) -> list[list[Sequence[str]]]:
+    tables: list[list[Sequence[str]]] = []
+    for kind, columns in _COLUMNS.items():
+        if parts := status.get(kind):
+            heads = [kind if name == "name" else _HEADS.get(name, name) for name in columns]
+            tables.append([heads, *([_cell(name, part[name]) for name in columns] for part in parts)])
+    return tables
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    if name == "rss_bytes" and isinstance(value, int):
+        return f"{value / 2**20:.0f} MB"
+    return str(value)

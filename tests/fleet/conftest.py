@@ -1,0 +1,46 @@
+"""Fleets for tests: one a module where tests can share it, or one a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shards.fleet.processes import free_port
+from tests.fleet.runner import Commands
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    """Commands for a fleet that was never started; nothing of it is left after the test."""
+    yield from _fleet(tmp_path, "t")
+
+
+@pytest.fixture
+def more_commands(tmp_path: Path) -> Iterator[Callable[[str], Commands]]:
+    """Make commands for fleets with other names, side by side."""
+    made: list[Iterator[Commands]] = []
+
+    def make(project: str) -> Commands:
+        made.append(_fleet(tmp_path, project))
+        return next(made[-1])
+
+    yield make
+    for fleet in made:
+        next(fleet, None)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """A fleet of two replicas, two shards and two edges that runs; a test leaves it as well as it found it."""
+    for commands in _fleet(tmp_path_factory.mktemp("fleet"), "t"):
+        commands.ok("up", "--replicas", "2", "--shards", "2", "--edges", "2")
+        yield commands
+
+
+def _fleet(directory: Path, project: str) -> Iterator[Commands]:
+    commands = Commands(directory / "fleets", free_port(()), project)
+    yield commands
+    commands("down")
+    commands.gone()

@@ -1,0 +1,133 @@
+"""Runs the commands as people do, `inv …` in a process of its own, on fleets that are gone after the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shards.fleet import processes
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND_S = 100
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def last(self) -> str:
+        """The last line on stderr, where errors are."""
+        return self.stderr.strip().splitlines()[-1] if self.stderr.strip() else ""
+
+
+@dataclass
+class Commands:
+    """`inv` for one fleet.
+
+    Attributes:
+        state_dir: of all fleets of the test.
+        port: of this one.
+        project: its name.
+    """
+
+    state_dir: Path
+    port: int
+    project: str = "t"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def directory(self) -> Path:
+        return self.state_dir.resolve() / self.project
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        settings = {
+            "INVOKE_FLEET_STATE_DIR": str(self.state_dir),
+            "INVOKE_FLEET_PROJECT": self.project,
+            "INVOKE_FLEET_PORT": str(self.port),
+            "INVOKE_FLEET_DRAIN_SECONDS": "3",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "invoke", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **settings, **self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, **environment: str) -> Result:
+        return finish(self.start(*arguments, **environment))
+
+    def ok(self, *arguments: str, **environment: str) -> Result:
+        result = self(*arguments, **environment)
+        assert result.code == 0, f"inv {' '.join(arguments)}: {result.stderr}"
+        return result
+
+    def status(self) -> dict[str, Any]:
+        result = self("status", "--json")
+        assert result.stdout, result.stderr
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    def until(self, question: Callable[[dict[str, Any]], bool], deadline_s: float = 10) -> dict[str, Any]:
+        """Look again and again until the status is as wanted."""
+        end = time.monotonic() + deadline_s
+        while True:
+            found = self.status()
+            if question(found):
+                return found
+            assert time.monotonic() < end, f"not in {deadline_s} s: {found}"
+
+    def processes(self) -> list[psutil.Process]:
+        """What carries this fleet's mark on this host."""
+        return [process for part in processes.of_fleet(self.directory).values() for process in part]
+
+    def ports(self) -> list[int]:
+        remembered = self.directory / "fleet.json"
+        ports = json.loads(remembered.read_text())["ports"] if remembered.exists() else {}
+        return [self.port, *ports.values()]
+
+    def gone(self) -> None:
+        """Check that nothing of the fleet is left on this host."""
+        assert self.processes() == []
+        assert not list(self.directory.glob("*.sock*"))
+        for port in self.ports():
+            assert processes.port_taken("127.0.0.1", port) is None, f"port {port} is still in use"
+
+
+def finish(process: subprocess.Popen[str]) -> Result:
+    """Wait for a command's end."""
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=COMMAND_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=30)
+            raise AssertionError(f"{process.args} took more than {COMMAND_S} s: {stderr}") from None
+    return Result(process.returncode, stdout, stderr)
+
+
+def part(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """Find a part in a status."""
+    kinds = ("edges", "replicas", "shards", "redis")
+    return next(part for kind in kinds for part in status[kind] if part["name"] == name)

