@@ -8,6 +8,6 @@ from shards.tasks import fleet
 
 _ROOT = Path(__file__).resolve().parent
 
-ns = Collection(fleet.up, fleet.status, fleet.promote, fleet.rollback, fleet.logs, fleet.down)
+ns = Collection(fleet.up, fleet.status, fleet.promote, fleet.rollback, fleet.reshard, fleet.logs, fleet.down)
 # What invoke.yaml can't know: where this project is. Everything else has its default there.
 ns.configure({"fleet": {"root": str(_ROOT), "state_dir": str(_ROOT / ".fleet"), "app_dir": str(_ROOT)}})

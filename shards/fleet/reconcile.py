@@ -5,6 +5,7 @@ More replicas:  start → ready → route
 Fewer replicas: route → edges confirm → drain → stop
 Other workers:  one replica more, then each in turn: route without it → drain → start anew → ready → route with it
 More edges:     start → they work by the route          Fewer: stop
+More shards:    start → move slots to them              Fewer: move their slots → stop
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from shards.fleet.drain import drain, draining
 from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet
 from shards.fleet.release import release_of
+from shards.fleet.reshard import plan, reshard, summary
 from shards.fleet.spec import Color, FleetSpec
 from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
 from shards.router.table import SlotTable
 
-_RESHAPED = {"replicas", "workers", "edges", "connections"}
+_RESHAPED = {"replicas", "workers", "edges", "connections", "shards"}
+_BAR = 24
 _REGISTERED_S = 5.0
 _FLAGS = {"app_dir": "--app-dir"}
 
@@ -51,8 +54,6 @@ async def up(fleet: Fleet, wanted: FleetSpec, drain_s: float) -> FleetState:
 
 
 async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec) -> FleetState:
-    if remembered and remembered.spec.shards != wanted.shards:
-        raise UsageError(_other_shards(remembered.spec, wanted))
     engine = fleet.engine(wanted)
     fleet.say("checking programs, port and app")
     if remembered and remembered.up:
@@ -63,11 +64,15 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     await engine.stop()
     engine.check(port_is_ours=False)
     deployment = Deployment(release_of(Path(wanted.app_dir)), wanted.replicas, wanted.workers)
-    fresh = FleetState(wanted, _ports_still_free(remembered), deployed={"blue": deployment}, up=True)
+    # Shards that hold data start too, even if they are to go: their slots move first.
+    spec = replace(wanted, shards=max(wanted.shards, remembered.spec.shards if remembered else 0))
+    fresh = FleetState(spec, _ports_still_free(remembered), deployed={"blue": deployment}, up=True)
     state = layout.with_ports(fresh, processes.free_port)
     try:
         fleet.directory.write(state)
         await _start_all(fleet, engine, state)
+        async with fleet.control(state) as control:
+            state = await _reshape_shards(fleet, engine, control, state, wanted.shards)
     except BaseException:
         fleet.say("stopping what was started")
         await engine.stop()
@@ -87,7 +92,7 @@ async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     await engine.add(layout.redis_parts(state))
     await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
     async with fleet.control(state) as control:
-        await _prepare(control, state)
+        await _prepare(fleet, control, state)
     await add_replicas(fleet, engine, state, state.active)
     engine.route(layout.route(state))
     await _add_edges(fleet, engine, state)
@@ -95,7 +100,7 @@ async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
         await _until_registered(fleet, control, state)
 
 
-async def _prepare(control: Control, state: FleetState) -> None:
+async def _prepare(fleet: Fleet, control: Control, state: FleetState) -> None:
     """Bring the control plane, which may remember an earlier run, to what this one needs."""
     await control.write_journal(None)
     await control.order({"blue": None, "green": None, state.active: Orders("active")})
@@ -104,10 +109,12 @@ async def _prepare(control: Control, state: FleetState) -> None:
     table, shards = await control.table(), layout.shards(state)
     if table is None:
         await control.swap_table(SlotTable.first(shards), 0)
-    elif [shard.name for shard in table.shards] != [shard.name for shard in shards]:
-        raise UsageError(_other_shards(replace(state.spec, shards=len(table.shards)), state.spec))
-    elif [shard.url for shard in table.shards] != [shard.url for shard in shards]:
-        await control.swap_table(table.with_shards(shards), table.version)
+        return
+    known = {shard.name for shard in table.shards}
+    today = [shard for shard in shards if shard.name in known]
+    if list(table.shards) != today:
+        await control.swap_table(table.with_shards(today), table.version)
+    await _move_slots(fleet, control, state)
 
 
 async def add_replicas(fleet: Fleet, engine: Engine, state: FleetState, color: Color) -> None:
@@ -170,27 +177,19 @@ async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: 
                 "a cutover is half-way: run `inv promote` again to finish it, or `inv rollback` to go back"
             )
         await _heal(fleet, engine, state)
+        state = await _reshape_shards(fleet, engine, control, state, wanted.shards)
         state = await _reshape_replicas(fleet, engine, control, state, wanted, drain_s)
     return await _reshape_edges(fleet, state, wanted)
 
 
 def _refuse(state: FleetState, wanted: FleetSpec) -> None:
     changed = state.spec.differences(wanted) - _RESHAPED
-    if "shards" in changed:
-        raise UsageError(_other_shards(state.spec, wanted))
     for name in sorted(changed):
         flag = _FLAGS.get(name, f"--{name}")
         raise UsageError(
             f"fleet {state.spec.project} runs with {flag} {getattr(state.spec, name)}, which can't change meanwhile: "
             "`inv down` first, or start another one with --project"
         )
-
-
-def _other_shards(today: FleetSpec, wanted: FleetSpec) -> str:
-    return (
-        f"fleet {today.project} has its data on {today.shards} shards: {wanted.shards} would need a reshard, "
-        f"which is not there yet; `inv up --shards {today.shards}` keeps the data, `inv down --purge` first gives it up"
-    )
 
 
 async def _heal(fleet: Fleet, engine: Engine, state: FleetState) -> None:
@@ -203,6 +202,47 @@ async def _heal(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     engine.route(layout.route(state))
     await engine.add(layout.edge_parts(state))
     await until_routed(fleet, engine, state, state.active)
+
+
+async def _reshape_shards(fleet: Fleet, engine: Engine, control: Control, state: FleetState, shards: int) -> FleetState:
+    """Bring the slots to `shards` shards; also finishes what an earlier run has left half-way."""
+    gone = layout.shard_names(state)[shards:]
+    if not gone:
+        state = layout.with_ports(replace(state, spec=replace(state.spec, shards=shards)), processes.free_port)
+        fleet.directory.write(state)
+        await engine.add(layout.redis_parts(state))
+        await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+        await _move_slots(fleet, control, state)
+        return state
+    smaller = replace(state, spec=replace(state.spec, shards=shards))
+    await _move_slots(fleet, control, smaller)
+    fleet.say(f"stopping {', '.join(gone)}")
+    await engine.remove(gone)
+    smaller = layout.without_ports(smaller, gone)
+    fleet.directory.write(smaller)
+    return smaller
+
+
+async def _move_slots(fleet: Fleet, control: Control, state: FleetState) -> None:
+    def moved(done: int, total: int) -> None:
+        full = _BAR * done // total
+        fleet.say(f"moving slots {'#' * full}{'.' * (_BAR - full)} {done:,} of {total:,}")
+
+    await reshard(control, layout.shards(state), fleet.directory.password(), moved)
+
+
+async def plan_shards(fleet: Fleet, shards: int) -> list[str]:
+    """Say what `up` with so many shards would move.
+
+    Raises:
+        ShardsError: no fleet runs, or its control Redis does not answer.
+    """
+    state = await fleet.require()
+    wanted = layout.with_ports(replace(state, spec=replace(state.spec, shards=shards)), processes.free_port)
+    async with fleet.control(state) as control:
+        table = await control.table()
+    assert table is not None, "a fleet that runs has a slot table"
+    return summary(table, plan(table, layout.shards(wanted)))
 
 
 async def _reshape_replicas(

@@ -12,14 +12,17 @@ afterwards only the cleaning up is left.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shards import ring
+from shards.errors import ShardUnavailable
 from shards.log import move
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
@@ -60,6 +63,16 @@ def plan(table: SlotTable, shards: Sequence[Shard], slots_a_step: int = SLOTS_A_
     ]
 
 
+def summary(table: SlotTable, steps: Sequence[Step]) -> list[str]:
+    """Say in lines what the steps would move, and what part of all slots that is."""
+    ways: Counter[tuple[str, str]] = Counter()
+    for step in steps:
+        ways[step.source, step.target] += len(step.slots)
+    total = ways.total()
+    lines = [f"{source} -> {target}: {slots} slots" for (source, target), slots in sorted(ways.items())]
+    return [*lines, f"{total} of {len(table.owners)} slots move ({100 * total / len(table.owners):.1f} %)"]
+
+
 async def reshard(
     control: Control, shards: Sequence[Shard], password: str | None, moved: Callable[[int, int], None]
 ) -> SlotTable:
@@ -75,13 +88,15 @@ async def reshard(
         The slot table at the end.
 
     Raises:
-        redis.exceptions.RedisError: a server did not do its part; run it again.
+        ShardUnavailable: a shard did not do its part; run it again.
+        redis.exceptions.RedisError: the control Redis did not.
         StaleVersion: somebody else changed the slot table.
     """
     table = await _table(control)
     known = {shard.name: shard for shard in (*table.shards, *shards)}
     async with _clients(known.values(), password) as clients:
         table = await _finish(control, clients, table)
+        await _note(control, None)
         if tuple(known.values()) != table.shards:
             table = await _swap(control, table.with_shards(tuple(known.values())), table.version)
         steps = plan(table, shards)
@@ -93,15 +108,21 @@ async def reshard(
         if table.shards != tuple(shards):
             table = await _swap(control, table.with_shards(shards), table.version)
             await move.announce(list(clients.values()), table.version)
+        await control.write_journal(None, "reshard")
     return table
+
+
+async def _note(control: Control, step: Step | None) -> None:
+    """Journal that a reshard is under way, and the step that is being done; None: between two."""
+    await control.write_journal({"step": msgspec.to_builtins(step)}, "reshard")
 
 
 async def _finish(control: Control, clients: Clients, table: SlotTable) -> SlotTable:
     """Finish the step that an earlier reshard has left half-way."""
     entry = await control.journal("reshard")
-    if entry is None:
+    if entry is None or entry["step"] is None:
         return table
-    step = msgspec.convert(entry, Step)
+    step = msgspec.convert(entry["step"], Step)
     if table.owner(step.slots[0]).name != step.target:
         return await _carry_out(control, clients, table, step)
     await _tidy(control, clients, step)
@@ -111,8 +132,11 @@ async def _finish(control: Control, clients: Clients, table: SlotTable) -> SlotT
 async def _carry_out(control: Control, clients: Clients, table: SlotTable, step: Step) -> SlotTable:
     after = table.moved(step.slots, step.target)
     step = Step(step.source, step.target, step.slots, after.version)
-    await control.write_journal(msgspec.to_builtins(step), "reshard")
-    await move.hand_over(clients[step.source], clients[step.target], step.slots, after.version)
+    await _note(control, step)
+    try:
+        await move.hand_over(clients[step.source], clients[step.target], step.slots, after.version)
+    except RedisError as error:
+        raise ShardUnavailable(f"{step.source} or {step.target}", f"{error}; run it again, its slots wait") from None
     await _swap(control, after, table.version)
     await _tidy(control, clients, step)
     return after
@@ -121,7 +145,7 @@ async def _carry_out(control: Control, clients: Clients, table: SlotTable, step:
 async def _tidy(control: Control, clients: Clients, step: Step) -> None:
     await move.announce(list(clients.values()), step.version)
     await move.clean_up(clients[step.source], step.slots)
-    await control.write_journal(None, "reshard")
+    await _note(control, None)
 
 
 async def _table(control: Control) -> SlotTable:

@@ -38,6 +38,7 @@ class _Registry:
     table: SlotTable | None = None
     workers: Sequence[WorkerRecord] | None = None
     cutover: Cutover | None = None
+    resharding: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
         async with asyncio.timeout(probe.PROBE_S):
             entry = await control.journal()
             cutover = Cutover.read(entry) if entry else None
-            return _Registry(await control.table(), await control.workers(), cutover)
+            resharding = await control.journal("reshard") is not None
+            return _Registry(await control.table(), await control.workers(), cutover, resharding)
     except (RedisError, OSError, TimeoutError, ShardsError):
         return _Registry()
     finally:
@@ -148,6 +150,8 @@ def _object(seen: _Seen) -> Status:
 def _fleet_state(seen: _Seen) -> str:
     if seen.registry.cutover:
         return seen.registry.cutover.fleet_state
+    if seen.registry.resharding:
+        return "resharding"
     if seen.command in {"up", "promote", "rollback"}:
         return "rolling_back" if seen.command == "rollback" else "deploying"
     well = seen.supervised and seen.state.up and all(seen.well(part.name) for part in _parts(seen.state))

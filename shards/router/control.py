@@ -97,8 +97,8 @@ class Control:
         Raises:
             StaleVersion: another version is there.
         """
-        found = await self._swap(keys=[_TABLE], args=[expected, table.version, table.encode()])
-        if found != table.version:
+        swapped, found = await self._swap(keys=[_TABLE], args=[expected, table.version, table.encode()])
+        if not swapped:
             raise StaleVersion(expected, int(found))
 
     async def heartbeat(self, record: WorkerRecord, metrics: bytes) -> tuple[int, Orders | None]:

@@ -75,7 +75,7 @@ class Served:
         reason = worker.why_not_ready()
         if reason:
             return 503, _JSON, _json({"ready": False, "reason": reason})
-        return 200, _JSON, _json({"ready": True})
+        return 200, _JSON, _json({"ready": True, "missing": worker.missing()})
 
     async def _metrics(self, worker: Worker, query: dict[str, list[str]]) -> Answer:
         mine = worker.samples()

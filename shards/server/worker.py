@@ -48,6 +48,7 @@ class Worker:
         self._drain: asyncio.Task[None] | None = None
         self._losses = 0
         self.control_up = False
+        self._was_ready = False
 
     async def start(self) -> None:
         """Begin to serve; returns at once, see `ready`."""
@@ -65,7 +66,18 @@ class Worker:
         await self.plane.stop()
 
     def why_not_ready(self) -> str | None:
-        """Say what is missing to serve; None: nothing."""
+        """Say what is missing to take the first socket; None: nothing, or it once was all there.
+
+        A worker that has served goes on without the control Redis or a shard: its sockets and those of other groups
+        work, and if every worker said no at once, the edges would send all new clients away.
+        """
+        if not self._was_ready and (missing := self.missing()):
+            return missing
+        self._was_ready = True
+        return None
+
+    def missing(self) -> str | None:
+        """Say what is missing now; None: nothing."""
         if self.plane.log.table is None:
             return "the slot table is not known yet"
         if down := self.plane.log.down():

@@ -20,7 +20,7 @@ from shards.errors import ShardsError
 
 _INTERRUPTED = 130
 _REPEAT_S = 2.0
-_COUNTDOWNS = {"waiting", "draining:"}
+_COUNTDOWNS = {"waiting", "draining:", "moving"}
 
 T = TypeVar("T")
 

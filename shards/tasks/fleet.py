@@ -1,4 +1,4 @@
-"""Commands of a fleet: up, status, promote, rollback, logs, down."""
+"""Commands of a fleet: up, status, promote, rollback, reshard, logs, down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json as jsonlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from invoke.context import Context
@@ -211,6 +211,33 @@ async def _roll(context: Context, verb: Verb, drain_seconds: str | None, project
     with progress() as say:
         state = await rollout.roll(_fleet(context, project, say), verb, seconds)
     print(f"{state.active} is active: release {state.deployed[state.active].release} at {state.spec.url}")
+
+
+@task(
+    auto_shortflags=False,
+    help={
+        "shards": "how many shards shall own the slots",
+        "dry_run": "only say what would move",
+        "project": _PROJECT,
+        "debug": _DEBUG,
+    },
+)
+def reshard(
+    context: Context, shards: str, dry_run: bool = False, project: str | None = None, debug: bool = False
+) -> None:
+    """Move slots to more shards, or off those that go, under load; killed at any step, run it again."""
+
+    async def work() -> None:
+        with progress() as say:
+            fleet = _fleet(context, project, say)
+            state = await fleet.require()
+            wanted = _spec(context, {"shards": shards}, state)
+            for line in await reconcile.plan_shards(fleet, wanted.shards):
+                print(line, flush=True)
+            if not dry_run:
+                await reconcile.up(fleet, replace(state.spec, shards=wanted.shards), _seconds(context, None))
+
+    run(work(), debug=debug)
 
 
 _VALUED_LOG_FLAGS = {"--project"}

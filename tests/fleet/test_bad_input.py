@@ -149,7 +149,8 @@ def test_one_command_at_a_time(commands: Commands, tmp_path: Path) -> None:
         one_line(finish(second), 1, f"`inv up` (pid {first.pid}", "wait")
     assert finish(first).code == 0
     for arguments, words in {
-        ("up", "--shards", "3"): ("shards",),
+        ("reshard", "--shards", "0"): ("--shards",),
+        ("reshard", "--shards", "x"): ("--shards",),
         ("up", "--port", "1234"): ("--port", "inv down"),
         ("up", "--app", "a:b"): ("--app", "inv down"),
         ("rollback",): ("nothing to roll back to",),

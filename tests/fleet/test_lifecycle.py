@@ -176,6 +176,36 @@ async def test_a_promote_that_is_killed_is_finished_or_taken_back(fleet: Command
     assert (ledger.failures, ledger.faults) == ([], [])
 
 
+async def test_shards_come_and_go_under_their_clients(fleet: Commands) -> None:
+    dry = fleet.ok("reshard", "--shards", "4", "--dry-run")
+    assert dry.stdout.splitlines()[-1] == "512 of 1024 slots move (50.0 %)"
+    async with crowd(fleet.url, 60) as ledger:
+        for verb, shards in (("reshard", 4), ("up", 3), ("reshard", 2)):
+            await command(fleet, verb, "--shards", str(shards))
+            status = await asyncio.to_thread(fleet.until, steady)
+            assert [shard["name"] for shard in status["shards"]] == [f"shared-{i}" for i in range(shards)]
+            assert sum(shard["slots"] for shard in status["shards"]) == 1024
+            assert max(shard["slots"] for shard in status["shards"]) <= 1024 // shards + 1
+    assert (ledger.failures, ledger.faults) == ([], [])
+    assert ledger.connects == 60, "nobody had to reconnect"
+
+
+async def test_a_reshard_that_is_killed_is_finished_by_the_next(fleet: Commands) -> None:
+    async with crowd(fleet.url, 20) as ledger:
+        reshard = fleet.start("reshard", "--shards", "4")
+        assert reshard.stderr is not None
+        for line in reshard.stderr:
+            if line.startswith("moving"):
+                break
+        reshard.kill()
+        reshard.communicate()
+        assert fleet.status()["state"] == "resharding"
+        await command(fleet, "reshard", "--shards", "2")
+        status = await asyncio.to_thread(fleet.until, steady)
+    assert [shard["slots"] for shard in status["shards"]] == [512, 512]
+    assert (ledger.failures, ledger.faults) == ([], [])
+
+
 def test_logs_of_one_part_or_of_all(fleet: Commands) -> None:
     fleet.until(steady)
     assert "Ready to accept connections" in fleet.ok("logs", "shared-0").stdout

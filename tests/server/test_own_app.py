@@ -14,9 +14,7 @@ ENVIRON = {"SHARDS_APP": "mysite.asgi:application", "SHARDS_APP_DIR": str(ROOT /
 
 async def test_the_tutorials_chat_crosses_replicas(service: list[Replica]) -> None:
     """Async and sync consumers, on two replicas, in one room."""
-    urls = [
-        f"ws://127.0.0.1:{replica.port}/ws/{kind}/lobby/" for replica in service for kind in ("chat", "sync")
-    ]
+    urls = [f"ws://127.0.0.1:{replica.port}/ws/{kind}/lobby/" for replica in service for kind in ("chat", "sync")]
     clients = [await connect(url) for url in urls]
     for number, talker in enumerate(clients):
         await talker.send(json.dumps({"message": f"hello {number}"}))
