@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 _AGAIN_SECONDS = 0.5
 
 
-async def end(tasks: Iterable[asyncio.Task[None] | None]) -> None:
+async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
     """Cancel `tasks` and wait until they are done.
 
     A cancel can be swallowed: by `asyncio.wait_for` before Python 3.12 where it comes together with the result

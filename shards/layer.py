@@ -1,8 +1,8 @@
 """The channel layer: ``CHANNEL_LAYERS = {"default": {"BACKEND": "shards.layer.ShardedChannelLayer"}}``.
 
 Groups ride on the shards' logs, so a group message that `group_send` has taken reaches every member once, in order,
-whatever dies in between. Sends to a channel by its name belong to one color and ride on channels_redis, over that
-color's own Redis: within a process they don't leave it.
+whatever dies in between. Sends to a channel by its name belong to one color and go over that color's own Redis, at most
+once, as the specification says: within a process they don't leave it.
 
 Specification: https://channels.readthedocs.io/en/latest/channel_layer_spec.html
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import threading
@@ -23,15 +24,17 @@ from typing import Any, ClassVar, TypeVar
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
-from channels_redis.core import RedisChannelLayer
 
 from shards.aio import end
 from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.log import BACKEND_MARK, Place, body_of
+from shards.mailbox import Mailboxes
 from shards.metrics import METRICS
 from shards.plane import Plane, serving_plane
 from shards.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Payload = dict[str, Any]
@@ -155,9 +158,9 @@ class ShardedChannelLayer(BaseChannelLayer):
             if (mine := home.channels.get(channel)) is not None and not mine.put(_copy(message)):
                 raise ChannelFull
         elif node := _node_of(channel):
-            await home.run(home.inner.send(node, {"do": "put", "channel": channel, "message": _plain(message)}))
+            await home.run(home.tell(node, {"do": "put", "channel": channel, "message": message}))
         else:
-            await home.run(home.inner.send(channel, _plain(message)))
+            await home.run(home.put(channel, message, self.get_capacity(channel)))
 
     async def receive(self, channel: str) -> Payload:
         """Wait for the next message on `channel`. A cancelled call takes no message."""
@@ -167,7 +170,7 @@ class ShardedChannelLayer(BaseChannelLayer):
             return await home.channel(channel).get()
         if _node_of(channel):
             raise TypeError(f"{channel} can be received from only in the process that made it")
-        return _unplain(await home.run(home.inner.receive(channel)))
+        return _decode(await home.run(home.mailboxes.take(channel)))
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Give the name of a new channel that only this process receives from."""
@@ -205,14 +208,14 @@ class ShardedChannelLayer(BaseChannelLayer):
         _require_payload(message)
         home = self._home()
         id = secrets.token_hex(8)
-        body = body_of(id, json.dumps(message, default=_encode_bytes, separators=(",", ":")).encode(), backend=True)
+        body = body_of(id, _encode(message), backend=True)
         await home.run(home.publish(group, id, body))
 
     async def flush(self) -> None:
         """Forget this process's channels and groups, and every message that waits on the color's Redis."""
         home = self._home()
         home.forget_channels(list(home.channels.values()))
-        await home.run(home.inner.flush())
+        await home.run(home.mailboxes.flush())
 
     async def close(self) -> None:
         """Disconnect; a later call connects again."""
@@ -238,7 +241,7 @@ class ShardedChannelLayer(BaseChannelLayer):
         if home.owns(channel):
             await home.run(home.obey(command))
         elif node:
-            await home.run(home.inner.send(node, command))
+            await home.run(home.tell(node, command))
         else:
             raise TypeError(f"{channel} belongs to no process: only channels from new_channel() can be in groups")
 
@@ -250,16 +253,7 @@ class _Home:
         self._layer = layer
         self.node = secrets.token_hex(6)
         self.channels: dict[str, _Channel] = {}
-        password = settings.redis_password()
-        host = {"address": settings.channel_redis_url, **({"password": password} if password else {})}
-        self.inner = RedisChannelLayer(
-            hosts=[host],
-            prefix="shards",
-            expiry=layer.expiry,
-            capacity=layer.capacity,
-            channel_capacity={_node_channel("*"): _NODE_CAPACITY},
-        )
-        self.inner.channel_capacity += layer.channel_capacity
+        self.mailboxes = Mailboxes(settings.channel_redis_url, settings.redis_password(), layer.expiry)
         self._own_thread = plane is None
         self._plane = plane or Plane(settings)
         self._tasks: list[asyncio.Task[None]] = []
@@ -308,7 +302,7 @@ class _Home:
     async def _stop(self) -> None:
         await end(self._tasks)
         self.forget_channels(list(self.channels.values()))
-        await self.inner.close_pools()
+        await self.mailboxes.close()
         if self._own_thread:
             await self._plane.stop()
 
@@ -337,7 +331,7 @@ class _Home:
         if channel is None:
             METRICS.layer_dropped.inc(command["do"] == "put")
         elif command["do"] == "put":
-            METRICS.layer_dropped.inc(not channel.put(_unplain(command["message"])))
+            METRICS.layer_dropped.inc(not channel.put(command["message"]))
         elif command["do"] == "add":
             await self._join(command["group"], channel)
         elif channel.joined.pop(command["group"], None):
@@ -357,11 +351,21 @@ class _Home:
         await self._plane.log.publish(group, self._plane.session, id, body)
         METRICS.published.inc()
 
+    async def put(self, channel: str, message: Payload, capacity: int) -> None:
+        """Put a message into the mailbox of a channel that any process may receive from."""
+        if not await self.mailboxes.put(channel, _encode(message), capacity):
+            raise ChannelFull
+
+    async def tell(self, node: str, command: Payload) -> None:
+        """Have another process obey a command."""
+        await self.put(node, command, _NODE_CAPACITY)
+
     async def _receive(self) -> None:
         while True:
             try:
-                await self.obey(await self.inner.receive(_node_channel(self.node)))
-            except Exception:  # whatever the color's Redis or a foreign process says, the next message counts
+                await self.obey(_decode(await self.mailboxes.take(_node_channel(self.node))))
+            except Exception as error:  # whatever the color's Redis or another process says, the next message counts
+                logger.warning("from other processes: %s", error or type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _sweep(self) -> None:
@@ -402,16 +406,15 @@ def _payload_of(body: bytes) -> Payload:
 
 
 def _copy(message: Payload) -> Payload:
-    return _unplain(_plain(message))
+    return _decode(_encode(message))
 
 
-def _plain(message: Payload) -> Payload:
-    plain: Payload = {"json": json.dumps(message, default=_encode_bytes)}
-    return plain
+def _encode(message: Payload) -> bytes:
+    return json.dumps(message, default=_encode_bytes, separators=(",", ":")).encode()
 
 
-def _unplain(plain: Payload) -> Payload:
-    payload: Payload = json.loads(plain["json"], object_hook=_decode_bytes)
+def _decode(data: bytes) -> Payload:
+    payload: Payload = json.loads(data, object_hook=_decode_bytes)
     return payload
 
 
