@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 PAGE = 200
 """Messages read from a log at a time."""
 
+REWIND = 1000
+"""How far back the hub looks for where a log parts from what was heard of it."""
+
 _TRY_AGAIN_SECONDS = 0.1
 _NOWHERE = Place("", 0)
 """The place of one who has lost it: no log has this epoch."""
@@ -100,11 +103,27 @@ class _Joining:
 
 @dataclass(slots=True, eq=False)
 class _Topic:
-    """A group here. `turn` counts the times it began to follow a shard: answers to earlier turns' reads are void."""
+    """A group here.
+
+    Attributes:
+        group: its name.
+        shard: who owns it.
+        place: that of the last message heard; None: nothing is known yet.
+        last_ms: when that message was published; None: unknown.
+        unsure: the shard was away since. It may have come back without the end of the log: what it had sent out
+            but, being killed, not written (docs/decisions/0005-written-before-acked.md).
+        live: what is pushed next is the next message.
+        reading: an answer is on its way.
+        turn: how often it began to follow a shard: answers to earlier turns' reads are void.
+        members: those who hear every message.
+        joining: those who don't yet.
+    """
 
     group: str
     shard: str
     place: Place | None = None
+    last_ms: int | None = None
+    unsure: bool = False
     live: bool = False
     reading: bool = False
     turn: int = 0
@@ -226,8 +245,11 @@ class Hub:
         topic.live = False
         if not topic.reading:
             topic.reading = True
-            after, most = (topic.place.offset, PAGE) if topic.place else (0, 0)
             turn = topic.turn
+            after, most = (-1, 1)
+            if topic.place is not None:
+                # To make sure, the message at its own place is asked for again.
+                after, most = max(0, topic.place.offset - topic.unsure), PAGE
             self.log.read(topic.group, after, most, lambda page: self._caught_up(topic, turn, page))
 
     def _caught_up(self, topic: _Topic, turn: int, page: Page | None) -> None:
@@ -239,13 +261,19 @@ class Hub:
             return
         if topic.place is None:
             topic.place = Place(page.epoch, page.head)
+            topic.last_ms = page.entries[-1].at_ms if page.entries else None
+        elif _has_parted(topic, page):
+            self._find_fork(topic)
+            return
         elif page.epoch != topic.place.epoch or page.head < topic.place.offset:
             self._skip(topic, Place(page.epoch, page.head))
         else:
             for entry in page.entries:
-                self._advance(topic, page.epoch, entry)
+                if entry.offset > topic.place.offset:
+                    self._advance(topic, page.epoch, entry)
             if len(page.entries) < PAGE and topic.place.offset < page.head:
                 self._skip(topic, Place(page.epoch, page.head))
+        topic.unsure = False
         if topic.place.offset < page.head:
             self._catch_up(topic)
         else:
@@ -265,16 +293,36 @@ class Hub:
         if entry.offset > topic.place.offset + 1:
             self._skip(topic, Place(epoch, entry.offset - 1))
         topic.place = Place(epoch, entry.offset)
+        topic.last_ms = entry.at_ms
         message = Message(topic.group, entry)
         for member in list(topic.members):
             member.on_message(message)
         self._observe_delivery(len(topic.members), entry.at_ms)
 
     def _skip(self, topic: _Topic, place: Place) -> None:
-        topic.place = place
+        topic.place, topic.last_ms, topic.unsure = place, None, False
         self._observe_gap(len(topic.members))
         for member in list(topic.members):
             member.on_gap(topic.group, place)
+
+    def _find_fork(self, topic: _Topic) -> None:
+        """Look for the last message that the log and this topic have in common, and go on from there, after a gap."""
+        assert topic.place is not None
+        topic.reading = True
+        turn, after = topic.turn, max(0, topic.place.offset - REWIND)
+        self.log.read(topic.group, after, REWIND, lambda page: self._found_fork(topic, turn, after, page))
+
+    def _found_fork(self, topic: _Topic, turn: int, after: int, page: Page | None) -> None:
+        if self._topics.get(topic.group) is not topic or turn != topic.turn or topic.place is None:
+            return
+        topic.reading = False
+        if page is None:
+            self._try_again(topic)
+            return
+        # What the log has taken in since the shard came back is younger than all that was heard before.
+        heard = [e.offset for e in page.entries if e.offset <= topic.place.offset and e.at_ms <= (topic.last_ms or 0)]
+        self._skip(topic, Place(page.epoch, heard[-1] if heard else min(after, page.head)))
+        self._catch_up(topic)
 
     def _try_again(self, topic: _Topic) -> None:
         """Read again a little later; a shard that is down calls for it itself when it is up."""
@@ -363,6 +411,7 @@ class Hub:
         for topic in self._topics.values():
             if topic.shard == shard:
                 topic.live = False
+                topic.unsure = topic.last_ms is not None
 
     def owners_changed(self) -> None:
         """See `shards.log.log.LogListener`."""
@@ -375,6 +424,16 @@ class Hub:
         for shard, groups in _by_shard([(old, topic.group) for topic, old in moved if old]).items():
             self.log.unsubscribe(shard, groups)
         self._follow([topic for topic, _ in moved])
+
+
+def _has_parted(topic: _Topic, page: Page) -> bool:
+    """Tell whether the log has another message at the topic's place than the one that was heard, or none."""
+    if not topic.unsure or topic.place is None or page.epoch != topic.place.epoch:
+        return False
+    if page.head < topic.place.offset:
+        return True
+    first = page.entries[0] if page.entries else None
+    return first is not None and first.offset == topic.place.offset and first.at_ms != topic.last_ms
 
 
 def _by_shard(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

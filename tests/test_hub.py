@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -141,7 +142,8 @@ async def test_history_that_has_run_out_is_a_gap_said_aloud(start_plane: StartPl
 
 async def test_a_killed_shard_loses_nothing(start_plane: StartPlane, redises: Redises) -> None:
     """Kill -9 in the middle of publishing: all is acked in the end, and heard once, in order."""
-    plane, other, member = await start_plane(), await start_plane(), Listener()
+    plane, other = await start_plane(), await start_plane(history_messages=4000)
+    member = Listener()
     plane.hub.join("room", member)
     await member.subscribed()
     owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
@@ -173,6 +175,32 @@ async def test_a_shard_that_lost_its_disk_is_a_gap_and_a_new_epoch(start_plane: 
     assert member.place is not None
     assert old is not None
     assert member.place.epoch != old.epoch
+
+
+@pytest.mark.parametrize("after", [2, 8, 300], ids=["shorter", "longer", "much longer"])
+async def test_a_log_that_comes_back_without_its_end_is_a_gap_and_nothing_acked_is_missed(
+    start_plane: StartPlane, redises: Redises, after: int
+) -> None:
+    """A shard may be killed after it sent messages out and before it wrote them."""
+    plane, member = await start_plane(), Listener()
+    plane.hub.join("room", member)
+    epoch = (await member.subscribed()).epoch
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    await publish(plane, "room", range(10))
+    shutil.copytree(owner.directory, owner.directory.with_name("written"))
+    await publish(plane, "room", range(10, 15))
+    await member.until(lambda m: len(m.heard) == 15)
+    owner.kill()
+    owner.wipe()
+    owner.directory.with_name("written").rename(owner.directory)
+    other = await start_plane(until_ready=False)
+    publishing = asyncio.create_task(publish(other, "room", range(100, 100 + after)))
+    owner.start()
+    places = await asyncio.wait_for(publishing, 20)
+    assert [place.offset for place in places] == list(range(11, 11 + after))
+    await member.until(lambda m: len(m.heard) == 15 + after)
+    assert member.gaps == [Place(epoch, 10)]
+    assert member.heard[15:] == [body(number) for number in range(100, 100 + after)]
 
 
 async def test_a_connection_cut_in_silence_is_noticed_and_made_good(start_plane: StartPlane, redises: Redises) -> None:

@@ -18,10 +18,13 @@ from shards.errors import ShardsError
 from shards.fleet.engines.base import EdgePart, ReplicaPart, Route
 
 ROUTER = "app"
-"""Name of the one router."""
+"""Name of the router that is asked whether a switch has come through; both are in one file."""
 
 _HEADERS = {"aliasHeadersStrategy": "delete"}
 """Django reads X_Forwarded_For as X-Forwarded-For: a client must not get it past the edge under that name."""
+
+
+_RETRY = {"attempts": 10, "initialInterval": "20ms"}
 
 
 def find_traefik(configured: str = "") -> str:
@@ -74,24 +77,27 @@ def dynamic(route: Route) -> dict[str, Any]:
     return {
         "http": {
             "routers": {
-                ROUTER: {
-                    "rule": "PathPrefix(`/`)",
-                    "entryPoints": ["web"],
-                    "service": route.active,
-                    "middlewares": ["retry"],
-                }
+                ROUTER: _router("PathPrefix(`/`)", route, "retry"),
+                "sockets": _router("HeaderRegexp(`Upgrade`, `(?i)^websocket$`)", route, "retry-handshake"),
             },
             # Until the health check has seen that a replica is gone, others are tried. Requests in between take
-            # their turns too, so that few attempts may all meet the dead one. Retrying by `status` as well would
-            # cover a replica that dies over a handshake, but then Traefik keeps a buffer of 2 MiB for every request,
-            # and for a WebSocket as long as it lives: 1,000 sockets, 2.2 GB of heap.
-            "middlewares": {"retry": {"retry": {"attempts": 10, "initialInterval": "20ms"}}},
+            # their turns too, so that few attempts may all meet the dead one. A handshake is also repeated where the
+            # replica died over it (502). For that Traefik keeps a buffer for the body, of 2 MiB by default and as long
+            # as the socket lives: 1,000 sockets took 2.2 GB. A handshake has no body.
+            "middlewares": {
+                "retry": {"retry": _RETRY},
+                "retry-handshake": {"retry": {**_RETRY, "status": ["502"], "maxRequestBodyBytes": 1024}},
+            },
             "services": {color: _service(replicas) for color, replicas in route.replicas.items()},
             "serversTransports": {
                 "replicas": {"maxIdleConnsPerHost": 100, "forwardingTimeouts": {"dialTimeout": "5s"}}
             },
         }
     }
+
+
+def _router(rule: str, route: Route, retry: str) -> dict[str, Any]:
+    return {"rule": rule, "entryPoints": ["web"], "service": route.active, "middlewares": [retry]}
 
 
 def _service(replicas: Any) -> dict[str, Any]:

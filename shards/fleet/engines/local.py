@@ -39,6 +39,9 @@ _SOCKET_PATH_BYTES = 90
 """A UNIX socket's path holds 107 bytes, and supervisor first binds one with its pid appended."""
 
 _KEEPER = "supervisord"
+SYNC = "sync_logs"
+"""Not a part of the fleet, but of how this engine keeps it."""
+
 _KEEPER_START_S = 15.0
 _STOP_S = 40.0
 _IMPORT_S = 20.0
@@ -172,8 +175,13 @@ class LocalEngine(Engine):
         if socket_path.parent.stat().st_uid != os.geteuid():
             raise ShardsError(f"{socket_path.parent} belongs to somebody else: set TMPDIR to a directory of your own")
         user = getpass.getuser() if os.geteuid() == 0 else None
-        text = render_keeper(socket_path, self.path, user)
+        text = render_keeper(socket_path, self.path, user) + render_program(self._sync())
         write_atomically(self.path / "conf" / "supervisord.conf", text)
+
+    def _sync(self) -> Program:
+        data = self.path / "data"
+        command = [sys.executable, "-m", "shards.fleet.engines.sync_logs", str(data)]
+        return self._program(SYNC, command, self.path, stop_s=5)
 
     async def stop(self) -> bool:
         alive = await self.alive()
