@@ -100,7 +100,7 @@ def test_redis_keeps_what_all_have_in_common_and_lowers_what_the_host_does_not_a
     settings = dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
     assert settings["maxclients"] == "19968"
     assert settings["tcp-keepalive"] == "300"
-    assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "everysec")
+    assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "no")
     assert settings["save"] == "60 1000"
     assert settings["client-output-buffer-limit"] == "pubsub 256mb 64mb 60"
     assert (settings["bind"], settings["port"], settings["dir"]) == ("127.0.0.1", "7", '"/a b"')
