@@ -30,6 +30,7 @@ class Settings:
         send_budget_bytes: SHARDS_SEND_BUDGET_BYTES: unsent bytes after which a slow reader is closed.
         rate_limit: SHARDS_RATE_LIMIT: frames a second a socket may send; 0: any number.
         groups_per_socket: SHARDS_GROUPS_PER_SOCKET: how many groups a socket may subscribe.
+        ping_seconds: SHARDS_PING_SECONDS: silence after which a client is pinged; unanswered for as long, it is closed.
         max_connections: SHARDS_MAX_CONNECTIONS: sockets a worker holds before it answers 503; 0: any number.
         allowed_origins: SHARDS_ALLOWED_ORIGINS: comma-separated origins that may connect; empty or ``*``: any.
     """
@@ -49,6 +50,7 @@ class Settings:
     send_budget_bytes: int = 1 << 20
     rate_limit: float = 100.0
     groups_per_socket: int = 100
+    ping_seconds: float = 20.0
     max_connections: int = 0
     allowed_origins: str = ""
 

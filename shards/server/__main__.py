@@ -14,7 +14,6 @@ from shards.server.asgi import Served
 from shards.settings import Settings
 
 BACKLOG = 4096
-PING_SECONDS = 20.0
 STOP_SECONDS = 5
 
 
@@ -46,8 +45,8 @@ def config(environ: os._Environ[str] = os.environ) -> uvicorn.Config:
         http="httptools",
         ws="shards.server.protocol:SocketProtocol",
         ws_max_size=4 * settings.message_bytes,
-        ws_ping_interval=PING_SECONDS,
-        ws_ping_timeout=PING_SECONDS,
+        ws_ping_interval=settings.ping_seconds,
+        ws_ping_timeout=settings.ping_seconds,
         ws_per_message_deflate=False,
         lifespan="on",
         backlog=BACKLOG,

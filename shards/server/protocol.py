@@ -28,6 +28,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     on_drain: Callable[[int], None] | None = None
     """Called where the socket should go elsewhere, with the milliseconds it may take; None: it is just closed."""
 
+    heard_at = 0.0
+    """When the client last sent anything, by the loop's clock."""
+
     @property
     def worker(self) -> Worker:
         """The worker this socket is of."""
@@ -38,6 +41,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+    def send_keepalive_ping(self) -> None:
+        """Ping a client that has been silent; one that talks is alive, and with 10,000 of them pings are work."""
+        silent_for = self.loop.time() - self.heard_at
+        if self.ping_interval is not None and silent_for < self.ping_interval:
+            self.ping_timer = self.loop.call_later(self.ping_interval - silent_for, self.send_keepalive_ping)
+        else:
+            super().send_keepalive_ping()
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

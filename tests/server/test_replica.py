@@ -12,7 +12,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.replica import Replica
 from tests.server.test_wire import closed_with, enter
 
-ENVIRON = {"SHARDS_MAX_CONNECTIONS": "60", "SHARDS_RATE_LIMIT": "20", "SHARDS_SEND_BUDGET_BYTES": "65536"}
+ENVIRON = {
+    "SHARDS_MAX_CONNECTIONS": "60",
+    "SHARDS_RATE_LIMIT": "20",
+    "SHARDS_SEND_BUDGET_BYTES": "65536",
+    "SHARDS_PING_SECONDS": "2",
+}
 
 
 async def until_steady(replica: Replica) -> None:
@@ -113,6 +118,19 @@ async def test_a_reader_too_slow_for_its_budget_is_closed_and_can_come_back(serv
     assert (await back.hear())["offset"] == 1
     for client in (*talkers, back):
         await client.close()
+
+
+async def test_a_client_that_answers_no_ping_is_closed_and_one_that_talks_is_not(service: list[Replica]) -> None:
+    await until_steady(service[0])
+    talker, dead = await enter(service[0].ws), await enter(service[0].ws)
+    dead.ws.transport.pause_reading()
+    async with asyncio.timeout(15):
+        while service[0].metric("app_active_connections") != 1:
+            await talker.say(type="ping")
+            await talker.hear()
+            await asyncio.sleep(0.2)
+    dead.ws.transport.abort()
+    await talker.close()
 
 
 async def test_a_drain_hints_first_and_closes_with_1012(service: list[Replica]) -> None:
