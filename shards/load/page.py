@@ -129,7 +129,7 @@ def _y_axis(top: float, unit: str, y_at: Callable[[float], float]) -> str:
     for index in range(_TICKS + 1):
         value = top * index / _TICKS
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y_at(value)}" y2="{y_at(value)}"/>')
-        parts.append(f'<text class="y" x="{_LEFT - 6}" y="{y_at(value) + 4}">{value:,.4g} {unit}</text>')
+        parts.append(f'<text class="y" x="{_LEFT - 6}" y="{y_at(value) + 4}">{value:,.6g} {unit}</text>')
     return "".join(parts)
 
 
