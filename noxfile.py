@@ -34,5 +34,5 @@ def types(session: nox.Session) -> None:
 @nox.session(name="loadtest-10k")
 def loadtest_10k(session: nox.Session) -> None:
     """10,000 sockets through Traefik, 10,000 messages a second in rooms of ten; N= and DURATION= scale it down."""
-    session.install("-e", ".[load]")
+    session.install("-e", ".")
     session.run("python", "-m", "shards.load", "loadtest-10k", *session.posargs)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.urls import path
+from django.urls import path, re_path
 
-from app.consumers import Rooms
+from app.consumers import Rooms, nowhere
 
 rooms: Any = Rooms.as_asgi()  # Django's own stubs know views only, not ASGI applications
-websocket_urlpatterns: Any = [path("ws/", rooms), path("ws/<str:group>/", rooms)]
+elsewhere: Any = nowhere
+websocket_urlpatterns: Any = [path("ws/", rooms), path("ws/<str:group>/", rooms), re_path("", elsewhere)]

@@ -20,7 +20,7 @@ import msgspec
 
 from shards.hub import Message
 from shards.log.link import LinkLost
-from shards.log.log import Page, Place, body_of
+from shards.log.log import Entry, Page, Place, body_of
 from shards.metrics import METRICS
 from shards.names import is_name
 from shards.plane import Plane
@@ -90,8 +90,9 @@ class Ping(Command, tag="ping"):
     """Ask for a pong."""
 
 
-class _Id(msgspec.Struct):
+class _About(msgspec.Struct):
     id: object = None
+    group: object = None
 
 
 T = TypeVar("T")
@@ -103,10 +104,11 @@ _encode = msgspec.json.encode
 class Refused(Exception):
     """A command that can't be carried out; the client gets an error frame."""
 
-    def __init__(self, code: str, message: str, id: str | None = None) -> None:
+    def __init__(self, code: str, message: str, id: str | None = None, group: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.id = id
+        self.group = group
 
 
 class Socket(Protocol):
@@ -154,8 +156,11 @@ class GroupConsumer:
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
         self.socket: Socket
         self._groups: set[str] = set()
+        self._too_slow = False
         self._rate = TokenBucket(self.settings.rate_limit, self.settings.rate_limit * 2)
         self._offences = TokenBucket(_OFFENCES_A_SECOND, _OFFENCES_AT_ONCE)
+        # A client that comes back with much to say may be too fast for a while; one that never stops is closed.
+        self._floods = TokenBucket(self.settings.rate_limit, self.settings.rate_limit * 20)
 
     @classmethod
     def as_asgi(cls) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -235,17 +240,18 @@ class GroupConsumer:
         try:
             await command
         except Refused as refused:
-            self._error(refused.code, str(refused), refused.id)
-            if not self._offences.take(time.monotonic()):
+            self._error(refused)
+            bucket = self._floods if refused.code == "rate_limited" else self._offences
+            if not bucket.take(time.monotonic()):
                 self.socket.close(1008, "too many errors")
 
     async def _carry_out(self, text: str) -> None:
         if not self._rate.take(time.monotonic()):
-            raise Refused("rate_limited", f"more than {self.settings.rate_limit:g} frames a second", _id_in(text))
+            raise Refused("rate_limited", f"more than {self.settings.rate_limit:g} frames a second", *_about(text))
         try:
             command = _decode(text)
         except msgspec.ValidationError as error:
-            raise Refused("bad_message", str(error), _id_in(text)) from None
+            raise Refused("bad_message", str(error), *_about(text)) from None
         except (msgspec.DecodeError, RecursionError):
             raise Refused("bad_json", "a frame is one JSON object", None) from None
         match command:
@@ -260,7 +266,7 @@ class GroupConsumer:
             case PresenceOf():
                 await self._presence(command)
             case Ping():
-                self.socket.write(b'{"type":"pong"}')
+                self._send(b'{"type":"pong"}')
 
     # Commands
 
@@ -299,11 +305,11 @@ class GroupConsumer:
     def _published(self, group: str, id: str, started: float, place: asyncio.Future[Place]) -> None:
         error = place.exception()
         if error is not None:
-            self._error("unavailable", "the message could not be stored; publish it again with the same id", id)
+            self._error(Refused("unavailable", "it could not be stored; publish it again with the same id", id, group))
             return
         METRICS.published.inc()
         METRICS.publish_seconds.observe(time.monotonic() - started)
-        self.socket.write(
+        self._send(
             b'{"type":"ack","id":%b,"group":"%b","offset":%d}' % (_encode(id), group.encode(), place.result().offset)
         )
 
@@ -321,8 +327,8 @@ class GroupConsumer:
         if found is None:
             raise Refused("unavailable", "the group's shard does not answer; ask again")
         lost = since is not None and (since.epoch != found.epoch or since.offset > found.head)
-        entries = [] if lost else found.entries
-        self.socket.write(
+        entries = [] if lost else _within_bytes(found.entries, self.settings.send_budget_bytes)
+        self._send(
             b'{"type":"history","group":"%b","epoch":"%b","offset":%d,"messages":[%b]}'
             % (
                 group.encode(),
@@ -332,6 +338,7 @@ class GroupConsumer:
             )
         )
         if lost or (since and entries and entries[0].offset > since.offset + 1):
+            METRICS.gaps.inc()
             self.on_gap(group, Place(found.epoch, entries[0].offset - 1 if entries else found.head))
 
     async def _presence(self, command: PresenceOf) -> None:
@@ -360,11 +367,21 @@ class GroupConsumer:
 
     def on_message(self, message: Message) -> None:
         """Write the message, or close a client that does not read; it can come back to its place."""
-        if self.socket.unsent > self.settings.send_budget_bytes:
+        if self._keeps_up():
+            self.socket.write_message(message)
+
+    def _keeps_up(self) -> bool:
+        if self.socket.unsent <= self.settings.send_budget_bytes:
+            return True
+        if not self._too_slow:
+            self._too_slow = True
             METRICS.slow.inc()
             self.socket.close(1013, "too slow: come back with your place")
-        else:
-            self.socket.write_message(message)
+        return False
+
+    def _send(self, payload: bytes) -> None:
+        if self._keeps_up():
+            self.socket.write(payload)
 
     def on_gap(self, group: str, place: Place) -> None:
         """Tell the client what it can't have any more."""
@@ -374,11 +391,12 @@ class GroupConsumer:
         self._write({"type": "reconnect", "within_ms": within_ms})
 
     def _write(self, frame: dict[str, object]) -> None:
-        self.socket.write(_encode(frame))
+        self._send(_encode(frame))
 
-    def _error(self, code: str, message: str, id: str | None) -> None:
-        METRICS.errors.labels(code).inc()
-        self._write({"type": "error", "code": code, "message": message, **({"id": id} if id is not None else {})})
+    def _error(self, refused: Refused) -> None:
+        METRICS.errors.labels(refused.code).inc()
+        about = {name: value for name in ("id", "group") if (value := getattr(refused, name)) is not None}
+        self._write({"type": "error", "code": refused.code, "message": str(refused), **about})
 
 
 def _checked(group: str, id: str | None = None) -> str:
@@ -395,13 +413,24 @@ def _place(since: Since | None) -> Place | None:
     return Place(since.epoch, since.offset)
 
 
-def _id_in(text: str) -> str | None:
-    """Find the id in a frame that is not carried out, so that the client knows which of its own was refused."""
+def _about(text: str) -> tuple[str | None, str | None]:
+    """Find id and group of a frame that is not carried out, so that the client knows which of its own was refused."""
     try:
-        id = msgspec.json.decode(text, type=_Id).id
+        about = msgspec.json.decode(text, type=_About)
     except (msgspec.DecodeError, RecursionError):
-        return None
-    return id if isinstance(id, str) and len(id) <= ID_LENGTH else None
+        return None, None
+    id = about.id if isinstance(about.id, str) and len(about.id) <= ID_LENGTH else None
+    return id, about.group if isinstance(about.group, str) and is_name(about.group) else None
+
+
+def _within_bytes(entries: list[Entry], most: int) -> list[Entry]:
+    """Give as many of the entries, from the oldest on, as fit; at least one, so that a reader gets on."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry.body)
+        if size > most and count:
+            return entries[:count]
+    return entries
 
 
 def _origin_allowed(headers: list[tuple[bytes, bytes]], allowed: str) -> bool:

@@ -135,7 +135,8 @@ class Hub:
     """The groups that this process has members of.
 
     Args:
-        observe_delivery: told of each message: how many members it went to, and its shard's time, in ms.
+        observe_delivery: told of each message: how many members it went to, and its shard's time, in ms; None where it
+            is an old one that a member had missed.
         observe_gap: told of each gap that members had to be told.
     """
 
@@ -143,7 +144,7 @@ class Hub:
 
     def __init__(
         self,
-        observe_delivery: Callable[[int, int], None] = lambda _members, _at_ms: None,
+        observe_delivery: Callable[[int, int | None], None] = lambda _members, _at_ms: None,
         observe_gap: Callable[[int], None] = lambda _members: None,
     ) -> None:
         self._observe_delivery = observe_delivery
@@ -265,19 +266,25 @@ class Hub:
         elif _has_parted(topic, page):
             self._find_fork(topic)
             return
-        elif page.epoch != topic.place.epoch or page.head < topic.place.offset:
-            self._skip(topic, Place(page.epoch, page.head))
         else:
-            for entry in page.entries:
-                if entry.offset > topic.place.offset:
-                    self._advance(topic, page.epoch, entry)
-            if len(page.entries) < PAGE and topic.place.offset < page.head:
-                self._skip(topic, Place(page.epoch, page.head))
-        topic.unsure = False
-        if topic.place.offset < page.head:
+            self._take(topic, topic.place, page)
+        if topic.place != Place(page.epoch, page.head):
             self._catch_up(topic)
         else:
             self._go_live(topic)
+
+    def _take(self, topic: _Topic, place: Place, page: Page) -> None:
+        """Deliver what a page has after the topic's place."""
+        topic.unsure = False
+        if page.epoch != place.epoch:
+            # All of a new log is news; but what this page holds was asked for by the old one's offset.
+            self._skip(topic, Place(page.epoch, 0))
+            return
+        new = [entry for entry in page.entries if entry.offset > place.offset]
+        for entry in new:
+            self._advance(topic, page.epoch, entry)
+        if page.head < place.offset or (len(page.entries) < PAGE and not new and place.offset < page.head):
+            self._skip(topic, Place(page.epoch, page.head))
 
     def _go_live(self, topic: _Topic) -> None:
         topic.live = True
@@ -386,6 +393,7 @@ class Hub:
             joining.member.on_subscribed(joining.group, since, True)
         for entry in page.entries:
             joining.member.on_message(Message(joining.group, entry))
+            self._observe_delivery(1, None)
         joining.since = Place(page.epoch, page.entries[-1].offset)
 
     # What the log calls

@@ -155,7 +155,10 @@ class ShardedChannelLayer(BaseChannelLayer):
         _require_payload(message)
         home = self._home()
         if home.owns(channel):
-            if (mine := home.channels.get(channel)) is not None and not mine.put(_copy(message)):
+            mine = home.channels.get(channel)
+            if mine is None:
+                METRICS.layer_dropped.inc()
+            elif not mine.put(_copy(message)):
                 raise ChannelFull
         elif node := _node_of(channel):
             await home.run(home.tell(node, {"do": "put", "channel": channel, "message": message}))
@@ -181,7 +184,10 @@ class ShardedChannelLayer(BaseChannelLayer):
         return name
 
     async def group_add(self, group: str, channel: str) -> None:
-        """Make `channel` a member of `group`; once this returns, it gets what is sent from then on.
+        """Make `channel` a member of `group`.
+
+        Once this returns, a channel of this process gets what is sent from then on; another process's is told, and
+        gets it from a moment later on.
 
         Raises:
             TypeError: `group` or `channel` is no valid name, or `channel` belongs to no process.

@@ -8,14 +8,15 @@ message; docs/decisions/0004-mailboxes.md).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from importlib.resources import files
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from shards.aio import end
+from shards.metrics import METRICS
 
 _WAIT_SECONDS = 5
 _ANSWER_SECONDS = 5
@@ -58,23 +59,24 @@ class Mailboxes:
             while True:
                 taking = self._taking.get(name) or asyncio.create_task(self._pop(name))
                 self._taking[name] = taking
-                message = await asyncio.shield(taking)
-                del self._taking[name]
+                try:
+                    message = await asyncio.shield(taking)
+                finally:
+                    # Only what is done goes: one that is still waiting has the next call's message.
+                    if taking.done():
+                        del self._taking[name]
                 if message is not None:
                     return message
 
     async def _pop(self, name: str) -> bytes | None:
-        try:
-            answer = await cast(Awaitable[list[bytes] | None], self._redis.blpop([_KEY + name], timeout=_WAIT_SECONDS))
-        except RedisError:
-            self._taking.pop(name, None)
-            raise
-        return await self._unexpired(answer[1]) if answer else None
-
-    async def _unexpired(self, entry: bytes) -> bytes | None:
-        expires_ms, _, message = entry.partition(b":")
-        seconds, microseconds = await self._redis.time()
-        return message if int(expires_ms) > seconds * 1000 + microseconds // 1000 else None
+        answer = await cast(Awaitable[list[bytes] | None], self._redis.blpop([_KEY + name], timeout=_WAIT_SECONDS))
+        if answer is None:
+            return None
+        expires_ms, _, message = answer[1].partition(b":")
+        if int(expires_ms) > time.time() * 1000:
+            return message
+        METRICS.layer_dropped.inc()
+        return None
 
     async def flush(self) -> None:
         """Empty every mailbox of this color.

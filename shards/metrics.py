@@ -7,6 +7,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
+ERROR_CODES = (
+    *("bad_json", "bad_message", "bad_name", "bad_id", "bad_place", "bad_limit", "too_large", "rate_limited"),
+    *("too_many_groups", "already_subscribed", "not_subscribed", "forbidden", "unavailable"),
+)
+"""Of error frames; see docs/design.md."""
+
+
 class Metrics:
     """The counters of one process, in a registry of their own."""
 
@@ -35,8 +42,14 @@ class Metrics:
         self.handoffs = Counter(
             "app_handoff_total", "Sockets sent elsewhere by a drain, by result", ["result"], registry=registry
         )
+        for code in ERROR_CODES:
+            self.errors.labels(code)
+        for result in ("hinted", "closed"):
+            self.handoffs.labels(result)
         self.layer_dropped = Counter(
-            "app_layer_dropped_total", "Channel-layer messages dropped at capacity", registry=registry
+            "app_layer_dropped_total",
+            "Channel-layer messages dropped: at capacity, expired, or sent to a channel that is gone",
+            registry=registry,
         )
         self.shard_losses = Counter("shards_connection_losses_total", "Lost connections to shards", registry=registry)
         self.ring_version = Gauge("shards_ring_version", "Version of the slot table in use", registry=registry)

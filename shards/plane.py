@@ -48,7 +48,7 @@ class Plane:
         self,
         settings: Settings,
         worker: str | None = None,
-        observe_delivery: Callable[[int, int], None] = lambda _members, _at_ms: None,
+        observe_delivery: Callable[[int, int | None], None] = lambda _members, _at_ms: None,
         observe_gap: Callable[[int], None] = lambda _members: None,
     ) -> None:
         self.settings = settings

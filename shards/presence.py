@@ -67,6 +67,8 @@ class Presence:
             mine = msgspec.json.encode(Present(len(members), members[:MEMBERS_NAMED]))
             self._log.command(group, _ignore, "HSET", "presence", self._worker, mine)
             self._log.command(group, _ignore, "PEXPIRE", "presence", self._idle_ms)
+            # A group that is listened to is not idle: its place must not be forgotten while nobody talks.
+            self._log.command(group, _ignore, "PEXPIRE", "meta", self._idle_ms)
         else:
             self._log.command(group, _ignore, "HDEL", "presence", self._worker)
 

@@ -32,7 +32,7 @@ class Settings:
         groups_per_socket: SHARDS_GROUPS_PER_SOCKET: how many groups a socket may subscribe.
         ping_seconds: SHARDS_PING_SECONDS: silence after which a client is pinged; unanswered for as long, it is closed.
         max_connections: SHARDS_MAX_CONNECTIONS: sockets a worker holds before it answers 503; 0: any number.
-        allowed_origins: SHARDS_ALLOWED_ORIGINS: comma-separated origins that may connect; empty or ``*``: any.
+        allowed_origins: SHARDS_ALLOWED_ORIGINS: origins, comma-separated, that may connect besides our own; ``*``: any.
     """
 
     message_redis_url: str = "redis://127.0.0.1:6379/0"
@@ -59,7 +59,7 @@ class Settings:
         """Read the settings from `environ`.
 
         Raises:
-            UsageError: a number is not one, or negative.
+            UsageError: a number is not one, negative, or 0 where that makes no sense.
         """
         values: dict[str, str | float] = {}
         for setting in fields(cls):
@@ -73,6 +73,7 @@ class Settings:
         return Path(self.redis_password_file).read_text().strip() if self.redis_password_file else None
 
 
+_MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS"}
 _UNPREFIXED = {"color", "message_redis_url", "channel_redis_url"}
 
 
@@ -90,4 +91,6 @@ def _parse(variable: str, text: str, kind: str) -> str | float:
         raise UsageError(f"{variable} must be a number, not {text!r}") from None
     if not 0 <= number < float("inf"):
         raise UsageError(f"{variable} must not be negative: {text}")
+    if number == 0 and variable not in _MAY_BE_ZERO:
+        raise UsageError(f"{variable} must be more than 0")
     return number

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
+from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.log import Place, body_of
 from shards.plane import Plane
@@ -201,6 +202,38 @@ async def test_a_log_that_comes_back_without_its_end_is_a_gap_and_nothing_acked_
     await member.until(lambda m: len(m.heard) == 15 + after)
     assert member.gaps == [Place(epoch, 10)]
     assert member.heard[15:] == [body(number) for number in range(100, 100 + after)]
+
+
+async def test_a_group_that_was_quiet_for_long_still_delivers(start_plane: StartPlane) -> None:
+    """Its place is forgotten, so the next message begins a new log: a gap, and then the message."""
+    plane, member = await start_plane(idle_seconds=0.3, history_seconds=0.1), Listener()
+    plane.hub.join("room", member)
+    await member.subscribed()
+    await publish(plane, "room", range(3))
+    await member.until(lambda m: len(m.heard) == 3)
+    plane.presence._idle_ms = 1  # nobody keeps it alive
+    await asyncio.sleep(0.5)
+    await publish(plane, "room", range(3, 5))
+    await member.until(lambda m: len(m.heard) == 5)
+    assert [gap.offset for gap in member.gaps] == [0]
+
+
+async def test_a_repeated_id_is_known_for_the_whole_window(start_plane: StartPlane) -> None:
+    """Marks are kept in buckets of a window each; whatever edge lies between, a repeat within the window is one."""
+    plane = await start_plane(dedupe_seconds=1)
+    firsts = []
+    for number in range(5):
+        firsts += await publish(plane, "room", range(number, number + 1))
+        await asyncio.sleep(0.15)
+    assert await publish(plane, "room", range(5)) == firsts
+
+
+async def test_a_publish_that_no_shard_takes_is_refused_in_the_end(start_plane: StartPlane, redises: Redises) -> None:
+    plane = await start_plane(publish_seconds=0.5)
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    owner.kill()
+    with pytest.raises(ShardUnavailable):
+        await asyncio.wait_for(publish(plane, "room", range(1)), 5)
 
 
 async def test_a_connection_cut_in_silence_is_noticed_and_made_good(start_plane: StartPlane, redises: Redises) -> None:

@@ -12,6 +12,7 @@
 
 const FIRST_DELAY_MS = 250;
 const LAST_DELAY_MS = 10_000;
+const WINDOW = 32;   // publishes on their way at once: who comes back with a full outbox is not taken for a flood
 
 /** Full jitter: anywhere up to the exponential bound, so that a crowd comes back spread out. */
 export function delay(attempt, random = Math.random) {
@@ -26,7 +27,8 @@ export function connect(url, handlers = {}) {
 class Client {
   #url; #handlers; #socket = null; #session = null; #attempt = 0; #closed = false; #timer = 0;
   #groups = new Map();   // group → { handlers, place }
-  #outbox = new Map();   // id → { frame, resolve, reject }
+  #outbox = new Map();   // id → { frame, resolve, reject, sent }, in the order they were published
+  #underway = 0;
 
   constructor(url, handlers) {
     this.#url = url;
@@ -48,8 +50,8 @@ class Client {
   publish(group, data, id = crypto.randomUUID?.() ?? String(Math.random()).slice(2)) {
     const frame = { type: "publish", group, id, data };
     return new Promise((resolve, reject) => {
-      this.#outbox.set(id, { frame, resolve, reject });
-      this.#say(frame);
+      this.#outbox.set(id, { frame, resolve, reject, sent: false });
+      this.#send();
     });
   }
 
@@ -100,7 +102,7 @@ class Client {
       case "error":
         this.#handlers.error?.(frame);
         // Not stored, and the server says to try again: it stays in the outbox, under the same id.
-        if (frame.code === "unavailable" || frame.code === "rate_limited") return this.#again(frame.id);
+        if (frame.code === "unavailable" || frame.code === "rate_limited") return this.#again(frame);
         return this.#settle(frame.id, (waiting) => waiting.reject(Object.assign(new Error(frame.message), frame)));
       default: return this.#handlers[frame.type]?.(frame);
     }
@@ -111,17 +113,47 @@ class Client {
     this.#attempt = 0;
     this.#session = frame.session;
     for (const [group, { place }] of this.#groups) this.#say({ type: "subscribe", group, ...(place && { since: place }) });
-    for (const { frame } of this.#outbox.values()) this.#say(frame);
+    for (const waiting of this.#outbox.values()) waiting.sent = false;
+    this.#underway = 0;
+    this.#send();
     this.#handlers.online?.(frame);
   }
 
   #settle(id, how) {
     const waiting = this.#outbox.get(id);
-    if (waiting && this.#outbox.delete(id)) how(waiting);
+    if (!waiting) return;
+    this.#outbox.delete(id);
+    if (waiting.sent) this.#underway--;
+    how(waiting);
+    this.#send();
   }
 
-  #again(id) {
+  /** Send what waits, oldest first, as far as the window goes. */
+  #send() {
+    if (!this.#socket?.welcomed) return;
+    for (const waiting of this.#outbox.values()) {
+      if (this.#underway >= WINDOW) return;
+      if (waiting.sent) continue;
+      waiting.sent = true;
+      this.#underway++;
+      this.#say(waiting.frame);
+    }
+  }
+
+  /** Say again a little later what the server had no time for: a publish, or a subscription. */
+  #again({ id, group }) {
+    const socket = this.#socket;
     const waiting = this.#outbox.get(id);
-    if (waiting) setTimeout(() => this.#outbox.has(id) && this.#say(waiting.frame), delay(3));
+    setTimeout(() => {
+      if (socket !== this.#socket) return;   // all is said anew with the next welcome
+      if (waiting?.sent) {
+        waiting.sent = false;
+        this.#underway--;
+        this.#send();
+      } else if (!id && this.#groups.has(group)) {
+        const { place } = this.#groups.get(group);
+        this.#say({ type: "subscribe", group, ...(place && { since: place }) });
+      }
+    }, 500 + delay(3));
   }
 }

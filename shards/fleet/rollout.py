@@ -116,10 +116,13 @@ class _Performance:
         if self.cutover.deploys_afresh:
             await self._take_away()
         await self.control.order({new: Orders("ready")})
+        found = release_of(Path(spec.app_dir))
+        if self.cutover.verb == "rollback" and found != self.cutover.release:
+            # Nobody is told that an old release runs when it does not.
+            self.fleet.say(f"{spec.app_dir} holds {found}, not {self.cutover.release}: that is what will run")
+            self.cutover = replace(self.cutover, release=found)
         deployment = Deployment(self.cutover.release, spec.replicas, spec.workers)
         self._remember(layout.with_ports(self.state.with_deployed(new, deployment), processes.free_port))
-        if self.cutover.verb == "rollback" and release_of(Path(spec.app_dir)) != self.cutover.release:
-            self.fleet.say(f"the code is what {spec.app_dir} holds now: check {self.cutover.release} out there first")
         await add_replicas(self.fleet, self.engine, self.state, new)
 
     async def _take_away(self) -> None:

@@ -19,8 +19,8 @@ from shards.ring import slot_of
 from shards.router.table import SlotTable
 from shards.settings import Settings
 
-MOST_WAITING = 100_000
-"""Publishes that may wait for their shards in one process; more are refused at once."""
+MOST_WAITING_BYTES = 64 << 20
+"""Bodies that may wait for their shards in one process; more are refused at once."""
 
 _RETRY_SECONDS = 0.1
 
@@ -125,7 +125,7 @@ class GroupLog:
         self._held: dict[int, deque[_Publish]] = {}
         self._retry: asyncio.TimerHandle | None = None
         self.table: SlotTable | None = None
-        self.waiting = 0
+        self._waiting_bytes = 0
 
     @property
     def ready(self) -> bool:
@@ -174,7 +174,8 @@ class GroupLog:
     def publish(self, group: str, session: str, id: str, body: bytes) -> asyncio.Future[Place]:
         """Append a message to its group's log, trying until its shard has it.
 
-        Publishes of one group are sent in the order of these calls, also when tried again.
+        Publishes of one group are sent in the order of these calls. Where some are sent back, by a closed fence or a
+        lost connection, later ones may overtake them; offsets say in which order they came to lie.
 
         Args:
             group: a valid name.
@@ -189,10 +190,10 @@ class GroupLog:
         done: asyncio.Future[Place] = loop.create_future()
         deadline = loop.time() + self._settings.publish_seconds
         publish = _Publish(_slot(group), group, f"{session} {id}", body, deadline, done)
-        if self.waiting >= MOST_WAITING:
-            _refuse(publish, ShardUnavailable("all", f"{MOST_WAITING} publishes wait already"))
+        if self._waiting_bytes + len(body) > MOST_WAITING_BYTES:
+            _refuse(publish, ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
             return done
-        self.waiting += 1
+        self._waiting_bytes += len(body)
         if publish.slot in self._held:
             self._held[publish.slot].append(publish)
         else:
@@ -235,7 +236,7 @@ class GroupLog:
             self._fenced(publish.slot, reply[1])
             self._hold(publish, reply)
         else:
-            self.waiting -= 1
+            self._waiting_bytes -= len(publish.body)
             if not publish.done.done():
                 publish.done.set_result(Place(reply[1].decode(), reply[0]))
 
@@ -247,7 +248,7 @@ class GroupLog:
 
     def _hold(self, publish: _Publish, reply: Reply = None) -> None:
         if asyncio.get_running_loop().time() > publish.deadline:
-            self.waiting -= 1
+            self._waiting_bytes -= len(publish.body)
             shard = self.table.owner(publish.slot).name if self.table else "unknown"
             _refuse(publish, ShardUnavailable(shard, str(reply)))
             return

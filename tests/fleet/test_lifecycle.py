@@ -112,6 +112,19 @@ def test_a_part_that_is_killed_comes_back(fleet: Commands, kind: str, index: int
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("kind,name", [("replicas", 0), ("edges", 1), ("shards", 1), ("redis", 0)])
+def test_a_part_that_hangs_is_told_of(fleet: Commands, kind: str, name: int) -> None:
+    """Its process is there, so nothing restarts it; but it does not answer."""
+    pid = fleet.until(steady)[kind][name]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = fleet.until(lambda status: status["state"] == "degraded")
+        assert not found[kind][name]["healthy"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    fleet.until(steady)
+
+
 async def test_promote_and_rollback_lose_nothing(fleet: Commands) -> None:
     before = fleet.until(steady)
     first, second = ("blue", "green") if before["active_color"] == "blue" else ("green", "blue")

@@ -250,6 +250,11 @@ async def test_a_page_of_another_origin_is_refused_before_the_upgrade(service: l
         await (await enter(url, origin=origin)).close()
 
 
+@pytest.mark.parametrize("path", ["/ws", "/nope/", "/ws/a/b/"])
+async def test_a_path_that_is_none_is_refused_before_the_upgrade(service: list[Replica], path: str) -> None:
+    assert await refused_with(service[0].ws.removesuffix("/ws/") + path) == 403
+
+
 @pytest.mark.parametrize("path", ["a%20b/", "g" * 101 + "/", "ok/?session=a%20b"])
 async def test_a_bad_name_in_the_url_is_refused_before_the_upgrade(service: list[Replica], path: str) -> None:
     assert await refused_with(service[0].ws + path) == 403

@@ -46,7 +46,12 @@ _KEEPER_START_S = 15.0
 _STOP_S = 40.0
 _IMPORT_S = 20.0
 
-_IMPORT = "import sys; from uvicorn.importer import import_from_string as load; load(sys.argv[1])"
+_IMPORT = """
+import sys
+from uvicorn.importer import import_from_string
+if not callable(import_from_string(sys.argv[1])):
+    sys.exit("it is no ASGI application: it can't be called")
+"""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ local first = redis.call('HGET', seen, ARGV[3]) or redis.call('HGET', KEYS[4] ..
 if first and epoch then return { tonumber(first), epoch } end
 
 if not epoch then
+  -- What an earlier log has left would not fit this one's offsets.
+  redis.call('DEL', KEYS[3], seen, KEYS[4] .. (bucket - 1))
   epoch = ARGV[5]
-  redis.call('HSET', KEYS[2], 'epoch', epoch)
   redis.call('SADD', KEYS[5], ARGV[6])
 end
-redis.call('HSET', KEYS[2], 'offset', offset, 'seen', bucket)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], offset .. '-0', 't', now, 'm', ARGV[4])
+redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', offset, 'seen', bucket)
 redis.call('HSET', seen, ARGV[3], offset)
 
 -- Each eighth of a history's age: what is too old goes, what is in use lives on. Halving the range finds where the
@@ -34,7 +35,7 @@ redis.call('HSET', seen, ARGV[3], offset)
 local age, idle = tonumber(ARGV[8]), tonumber(ARGV[9])
 if now - swept > age / 8 then
   redis.call('HSET', KEYS[2], 'swept', now)
-  redis.call('PEXPIRE', KEYS[2], idle)
+  redis.call('PEXPIRE', KEYS[2], math.max(idle, age * 2))
   redis.call('PEXPIRE', KEYS[3], math.floor(age * 1.25))
   redis.call('PEXPIRE', seen, window * 2)
   local low, high = tonumber(string.match(redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1][1], '^%d+')), offset

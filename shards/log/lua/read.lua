@@ -11,6 +11,7 @@ local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 local epoch, head = meta[1], tonumber(meta[2] or '0')
 if not epoch then
   epoch = ARGV[3]
+  redis.call('DEL', KEYS[3])
   redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', '0')
   redis.call('SADD', KEYS[4], ARGV[4])
   -- An index forgets what has expired: two looks for each group that comes keep it within twice the living ones.
@@ -19,7 +20,7 @@ if not epoch then
     if redis.call('EXISTS', other) == 0 then redis.call('SREM', KEYS[4], group) end
   end
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[7])
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[7]) then redis.call('PEXPIRE', KEYS[2], ARGV[7]) end
 
 local after, most = tonumber(ARGV[5]), tonumber(ARGV[6])
 if after < 0 then after = math.max(0, head + after) end
