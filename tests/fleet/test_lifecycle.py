@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.fleet.clients import crowd
 from tests.fleet.runner import Commands, part
@@ -251,12 +252,19 @@ async def test_a_keeper_that_is_killed_is_told_of_and_replaced(commands: Command
     assert steady(commands.until(steady))
 
 
+async def history(url: str, group: str) -> set[str]:
+    """Read the ids of the messages in a group's log."""
+    async with connect(f"{url}/ws/") as socket:
+        await socket.recv()
+        await socket.send(json.dumps({"type": "history", "group": group, "limit": 1000}))
+        return {message["id"] for message in json.loads(await socket.recv())["messages"]}
+
+
 async def test_after_a_reboot_up_starts_it_again_with_its_data(commands: Commands) -> None:
     commands.ok("up", "--replicas", "1", "--shards", "1", "--edges", "1")
     async with crowd(commands.url, 1) as ledger:
         while not ledger.acked:
             await asyncio.sleep(0.05)
-    await asyncio.sleep(1.1)  # the append-only file is written once a second
     left = commands.processes()
     for process in sorted(left, key=lambda process: "supervisor.supervisord" not in process.cmdline()):
         process.kill()
@@ -265,6 +273,8 @@ async def test_after_a_reboot_up_starts_it_again_with_its_data(commands: Command
     commands.ok("up", "--replicas", "1", "--edges", "1")
     status = commands.until(steady)
     assert len(status["shards"]) == 1, "as many as hold the data, not the default"
+    for group, acked in ledger.acked.items():
+        assert acked <= await history(commands.url, group), "what was acked is there"
     down = commands.ok("down")
     assert down.stdout.strip() == "fleet t is down"
     commands.gone()
