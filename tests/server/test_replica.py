@@ -148,7 +148,8 @@ async def test_a_drain_hints_first_and_closes_with_1012(service: list[Replica]) 
         await until_steady(service[1])
     finally:
         service[1].order("active")
-        await until_active(service[1])
+        for replica in service:  # orders are for the whole color
+            await until_active(replica)
 
 
 async def test_a_killed_replicas_clients_go_on_elsewhere(service: list[Replica]) -> None:
