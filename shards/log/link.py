@@ -40,11 +40,6 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def waiting(self) -> int:
-        """How many commands wait for their reply."""
-        return len(self._waiting)
-
     def send(self, answered: Answered, *command: bytes | str | int) -> None:
         """Send a command; `answered` is called with its reply, always, once.
 

@@ -354,7 +354,6 @@ class LocalEngine(Engine):
             "SHARDS_REDIS_PASSWORD_FILE": str(self.directory.password_file),
             "SHARDS_SECRET_KEY_FILE": str(self.directory.secret_key_file),
             "SHARDS_RELEASE": part.release,
-            "SHARDS_PROJECT": self.spec.project,
             "PYTHONUNBUFFERED": "1",
             **self._mark(part.name),
         }
