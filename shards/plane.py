@@ -59,7 +59,7 @@ class Plane:
         )
         self.control = Control(self._redis)
         self.hub = Hub(observe_delivery, observe_gap)
-        self.log = GroupLog(settings, password, self.hub, self.refresh)
+        self.log = GroupLog(settings, self.hub, self.refresh)
         self.hub.log = self.log
         self.presence = Presence(self.worker, self.hub, self.log, self._living, settings.idle_seconds)
         self.session = secrets.token_urlsafe(12)

@@ -111,3 +111,18 @@ def _keep(owners: Sequence[str | None], room: dict[str, int]) -> list[str | None
 def moves(before: Sequence[str], after: Sequence[str]) -> dict[int, tuple[str, str]]:
     """Give the slots whose owner differs: slot → (old owner, new owner)."""
     return {slot: (old, new) for slot, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+
+
+def least_moves(weights: Mapping[str, float], before: Sequence[str]) -> int:
+    """Give how many slots must move at least, whatever the method, so that each member has its share, rounded.
+
+    Args:
+        weights: the members that shall own slots, each with its weight.
+        before: the owner of each slot.
+    """
+    held, total = Counter(before), sum(weights.values())
+    shares = {member: len(before) * weight / total for member, weight in weights.items()}
+    stay = sum(min(held[member], floor(share)) for member, share in shares.items())
+    # What rounding leaves over stays where there is more already, as far as it goes.
+    over = len(before) - sum(map(floor, shares.values()))
+    return len(before) - stay - min(over, sum(held[member] > floor(share) for member, share in shares.items()))

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import msgspec
+
 from shards.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a Redis server is shown; without a password there is no AUTH."""
+
+    username: str = "default"
+    password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,7 @@ class Settings:
         message_redis_url: MESSAGE_REDIS_URL: the shared control Redis.
         channel_redis_url: CHANNEL_REDIS_URL: the color's own Redis.
         redis_password_file: SHARDS_REDIS_PASSWORD_FILE: the password of all of them; empty: none.
+        shard_credentials_file: SHARDS_SHARD_CREDENTIALS_FILE: of shards that have others, JSON by URL; empty: none has.
         color: COLOR.
         replica: SHARDS_REPLICA.
         release: SHARDS_RELEASE.
@@ -38,6 +49,7 @@ class Settings:
     message_redis_url: str = "redis://127.0.0.1:6379/0"
     channel_redis_url: str = "redis://127.0.0.1:6379/0"
     redis_password_file: str = ""
+    shard_credentials_file: str = ""
     color: str = "blue"
     replica: str = "blue-0"
     release: str = "dev"
@@ -71,6 +83,19 @@ class Settings:
     def redis_password(self) -> str | None:
         """Read the password of the fleet's Redis servers; None where there is none."""
         return Path(self.redis_password_file).read_text().strip() if self.redis_password_file else None
+
+    def credentials(self, url: str) -> Credentials:
+        """Read what the shard at `url` is shown, anew each time: shards come, and passwords change, while one runs."""
+        if self.shard_credentials_file:
+            others = read_credentials(Path(self.shard_credentials_file))
+            if url in others:
+                return others[url]
+        return Credentials(password=self.redis_password() or "")
+
+
+def read_credentials(path: Path) -> dict[str, Credentials]:
+    """Read what shards are shown, by URL, from a file of JSON."""
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Credentials])
 
 
 _MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS"}

@@ -35,7 +35,7 @@ async def ailment(fleet: Fleet, engine: Engine, part: Part, route: Route | None 
     """
     match part:
         case RedisPart():
-            well = await probe.redis_clients(part.port, fleet.directory.password()) is not None
+            well = await probe.redis_clients(probe.redis_client(part.port, fleet.directory.password())) is not None
             return None if well else "does not answer PING"
         case ReplicaPart():
             return await _replica_ailment(part)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from shards.fleet.engines.base import EdgePart, RedisPart, ReplicaPart, Route
+from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import COLORS, Color
 from shards.fleet.state import FleetState
 from shards.router.table import Shard
@@ -13,9 +14,9 @@ from shards.router.table import Shard
 CONTROL = "redis_shared"
 
 
-def shard_names(state: FleetState) -> list[str]:
-    """Name the shards."""
-    return [f"shared-{i}" for i in range(state.spec.shards)]
+def local_shard_names(state: FleetState) -> list[str]:
+    """Name the shards that are parts of the fleet itself, and not lost."""
+    return [shard.name for shard in state.shards if not shard.url and not shard.lost]
 
 
 def redis_names(state: FleetState) -> list[str]:
@@ -37,7 +38,7 @@ def edge_names(state: FleetState) -> list[str]:
 def names(state: FleetState) -> list[str]:
     """Name every part."""
     replicas = [name for color in COLORS for name in replica_names(state, color)]
-    return shard_names(state) + redis_names(state) + replicas + edge_names(state)
+    return local_shard_names(state) + redis_names(state) + replicas + edge_names(state)
 
 
 def with_ports(state: FleetState, choose: Callable[[Iterable[int]], int]) -> FleetState:
@@ -61,8 +62,8 @@ def without_ports(state: FleetState, gone: Iterable[str]) -> FleetState:
 
 
 def redis_parts(state: FleetState) -> list[RedisPart]:
-    """Give all Redis servers."""
-    return [RedisPart(name, state.ports[name]) for name in shard_names(state) + redis_names(state)]
+    """Give the Redis servers that are parts of the fleet."""
+    return [RedisPart(name, state.ports[name]) for name in local_shard_names(state) + redis_names(state)]
 
 
 def replica_parts(state: FleetState, color: Color) -> list[ReplicaPart]:
@@ -94,6 +95,11 @@ def route(state: FleetState, active: Color | None = None) -> Route:
     return Route(active or state.active, {color: replica_parts(state, color) for color in sorted(state.deployed)})
 
 
+def as_shard(state: FleetState, shard: FleetShard) -> Shard:
+    """Give a shard as the slot table knows it."""
+    return Shard(shard.name, shard.url or f"redis://127.0.0.1:{state.ports.get(shard.name, 0)}/0", shard.weight)
+
+
 def shards(state: FleetState) -> list[Shard]:
-    """Give the shards as the slot table knows them."""
-    return [Shard(name, f"redis://127.0.0.1:{state.ports[name]}/0") for name in shard_names(state)]
+    """Give the shards that are not lost as the slot table knows them."""
+    return [as_shard(state, one) for one in state.shards if not one.lost]

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from shards.settings import Credentials
 
 PROBE_S = 1.0
 """A part that takes longer to answer is not healthy."""
@@ -62,9 +66,24 @@ def redis_client(port: int, password: str, timeout: float = PROBE_S) -> Redis:
     return Redis(host="127.0.0.1", port=port, password=password, socket_timeout=timeout, socket_connect_timeout=timeout)
 
 
-async def redis_clients(port: int, password: str) -> int | None:
-    """Ask a Redis server how many clients it has; None where it does not answer, or still loads its data."""
-    client = redis_client(port, password)
+def shard_client(url: str, credentials: Credentials, timeout: float = PROBE_S) -> Redis:
+    """Make a client of a shard, wherever it runs; the caller closes it."""
+    return Redis.from_url(
+        url,
+        username=credentials.username if credentials.password else None,
+        password=credentials.password or None,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+async def redis_clients(client: Redis) -> int | None:
+    """Ask a Redis server how many clients it has; None where it does not answer, or still loads its data.
+
+    Args:
+        client: of the server; it is closed.
+    """
     try:
         async with asyncio.timeout(PROBE_S):
             await client.ping()

@@ -2,19 +2,24 @@
 
 Step by step, each of a few slots from one shard to one other::
 
-    journal the step → close the slots at the source, copy them, open them at the target → new slot table
-    → announce it → clean up the source → journal: through
+    journal the step → copy the slots → close them at the source, copy what is new, open them at the target
+    → new slot table → announce it → clean up the source → journal: through
 
 A publish that meets a closed slot waits in its worker and is sent again under the new table, milliseconds later. A
 reshard killed at any point is finished by the next one: until the table has changed its step is done anew, and
 afterwards only the cleaning up is left.
+
+The slots of a shard that is lost have nothing to be copied: they are opened, empty, at their new owners. Their groups
+get logs with new epochs, by which their subscribers know that there is a gap.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -23,11 +28,20 @@ from redis.exceptions import RedisError
 
 from shards import ring
 from shards.errors import ShardUnavailable
+from shards.fleet import probe
 from shards.log import move
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
+from shards.settings import Credentials
 
 SLOTS_A_STEP = 16
+
+_SHARD_S, _LOST_S = 10.0, 1.0
+"""How long a shard may take for one answer, in seconds, and how long one that is lost is asked."""
+
+_PATIENCE_S, _AGAIN_S = 15.0, 0.2
+_KNOWN_S = 3.0
+"""How long workers may take, in seconds, to take a slot table up; one that hangs is not waited for longer."""
 
 Clients = Mapping[str, Redis]
 
@@ -49,40 +63,57 @@ class Step:
     version: int = 0
 
 
-def plan(table: SlotTable, shards: Sequence[Shard], slots_a_step: int = SLOTS_A_STEP) -> list[Step]:
-    """Give the steps that lead from `table` to one in which just `shards` own slots, moving as few as possible."""
+def plan(
+    table: SlotTable, shards: Sequence[Shard], lost: Collection[str] = (), slots_a_step: int = SLOTS_A_STEP
+) -> list[Step]:
+    """Give the steps that lead from `table` to one in which just `shards` own slots, moving as few as possible.
+
+    Slots of the `lost` shards go first, and all at once, since their publishes wait already.
+    """
     before = table.owner_names()
     after = ring.assign({shard.name: shard.weight for shard in shards}, before)
     ways: dict[tuple[str, str], list[int]] = {}
     for slot, way in ring.moves(before, after).items():
         ways.setdefault(way, []).append(slot)
-    return [
-        Step(source, target, tuple(slots[start : start + slots_a_step]))
-        for (source, target), slots in sorted(ways.items())
-        for start in range(0, len(slots), slots_a_step)
-    ]
+    steps: list[Step] = []
+    for source, target in sorted(ways, key=lambda way: (way[0] not in lost, way)):
+        slots = ways[source, target]
+        size = len(slots) if source in lost else slots_a_step
+        steps += [Step(source, target, tuple(slots[at : at + size])) for at in range(0, len(slots), size)]
+    return steps
 
 
-def summary(table: SlotTable, steps: Sequence[Step]) -> list[str]:
-    """Say in lines what the steps would move, and what part of all slots that is."""
+def summary(table: SlotTable, shards: Sequence[Shard], lost: Collection[str] = ()) -> list[str]:
+    """Say in lines what would move so that just `shards` own slots, and what the least possible is."""
     ways: Counter[tuple[str, str]] = Counter()
-    for step in steps:
+    for step in plan(table, shards, lost):
         ways[step.source, step.target] += len(step.slots)
+    lines = [
+        f"{source} -> {target}: {slots} slots" + (", their history is lost" if source in lost else "")
+        for (source, target), slots in sorted(ways.items())
+    ]
+    least = ring.least_moves({shard.name: shard.weight for shard in shards}, table.owner_names())
+    slots = len(table.owners)
     total = ways.total()
-    lines = [f"{source} -> {target}: {slots} slots" for (source, target), slots in sorted(ways.items())]
-    return [*lines, f"{total} of {len(table.owners)} slots move ({100 * total / len(table.owners):.1f} %)"]
+    part, least_part = (f"{100 * number / slots:.1f} %" for number in (total, least))
+    return [*lines, f"{total} of {slots} slots move ({part}); the least possible: {least} ({least_part})"]
 
 
 async def reshard(
-    control: Control, shards: Sequence[Shard], password: str | None, moved: Callable[[int, int], None]
+    control: Control,
+    shards: Sequence[Shard],
+    credentials: Callable[[str], Credentials],
+    moved: Callable[[int, int], None],
+    lost: Collection[str] = (),
 ) -> SlotTable:
     """Make `shards` the owners of all slots.
 
     Args:
         control: of the fleet.
-        shards: which shall own slots; they run, as do those that own some now.
-        password: of the shards.
+        shards: which shall own slots; they run, as do those that own some now and are not lost.
+        credentials: gives, by a shard's URL, what it is shown.
         moved: told of progress: slots moved, slots to move in all.
+        lost: names of shards that are gone for good, with their data.
 
     Returns:
         The slot table at the end.
@@ -92,79 +123,135 @@ async def reshard(
         redis.exceptions.RedisError: the control Redis did not.
         StaleVersion: somebody else changed the slot table.
     """
-    table = await _table(control)
-    known = {shard.name: shard for shard in (*table.shards, *shards)}
-    async with _clients(known.values(), password) as clients:
-        table = await _finish(control, clients, table)
-        await _note(control, None)
-        if tuple(known.values()) != table.shards:
-            table = await _swap(control, table.with_shards(tuple(known.values())), table.version)
-        steps = plan(table, shards)
-        done, total = 0, sum(len(step.slots) for step in steps)
-        for step in steps:
-            table = await _carry_out(control, clients, table, step)
-            done += len(step.slots)
-            moved(done, total)
-        if table.shards != tuple(shards):
-            table = await _swap(control, table.with_shards(shards), table.version)
-            await move.announce(list(clients.values()), table.version)
-        await control.write_journal(None, "reshard")
-    return table
-
-
-async def _note(control: Control, step: Step | None) -> None:
-    """Journal that a reshard is under way, and the step that is being done; None: between two."""
-    await control.write_journal({"step": msgspec.to_builtins(step)}, "reshard")
-
-
-async def _finish(control: Control, clients: Clients, table: SlotTable) -> SlotTable:
-    """Finish the step that an earlier reshard has left half-way."""
-    entry = await control.journal("reshard")
-    if entry is None or entry["step"] is None:
-        return table
-    step = msgspec.convert(entry["step"], Step)
-    if table.owner(step.slots[0]).name != step.target:
-        return await _carry_out(control, clients, table, step)
-    await _tidy(control, clients, step)
-    return table
-
-
-async def _carry_out(control: Control, clients: Clients, table: SlotTable, step: Step) -> SlotTable:
-    after = table.moved(step.slots, step.target)
-    step = Step(step.source, step.target, step.slots, after.version)
-    await _note(control, step)
-    try:
-        await move.hand_over(clients[step.source], clients[step.target], step.slots, after.version)
-    except RedisError as error:
-        raise ShardUnavailable(f"{step.source} or {step.target}", f"{error}; run it again, its slots wait") from None
-    await _swap(control, after, table.version)
-    await _tidy(control, clients, step)
-    return after
-
-
-async def _tidy(control: Control, clients: Clients, step: Step) -> None:
-    await move.announce(list(clients.values()), step.version)
-    await move.clean_up(clients[step.source], step.slots)
-    await _note(control, None)
-
-
-async def _table(control: Control) -> SlotTable:
     table = await control.table()
     assert table is not None, "a fleet that runs has a slot table"
-    return table
+    known = {shard.name: shard for shard in (*table.shards, *shards)}
+    async with _clients(known.values(), credentials, lost) as clients:
+        mover = _Mover(control, clients, lost, table)
+        await mover.finish()
+        await mover.note(None)
+        await mover.introduce(tuple(known.values()))
+        steps = plan(mover.table, shards, lost)
+        done, total = 0, sum(len(step.slots) for step in steps)
+        for step in steps:
+            await mover.carry_out(step)
+            done += len(step.slots)
+            moved(done, total)
+        if mover.table.shards != tuple(shards):
+            await mover.swap(mover.table.with_shards(shards))
+        await control.write_journal(None, "reshard")
+    return mover.table
 
 
-async def _swap(control: Control, table: SlotTable, expected: int) -> SlotTable:
-    await control.swap_table(table, expected)
-    return table
+@dataclass
+class _Mover:
+    """A reshard being done; `table` is the slot table as it stands."""
+
+    control: Control
+    clients: Clients
+    lost: Collection[str]
+    table: SlotTable
+
+    async def note(self, step: Step | None) -> None:
+        """Journal that a reshard is under way, and the step that is being done; None: between two."""
+        await self.control.write_journal({"step": msgspec.to_builtins(step)}, "reshard")
+
+    async def swap(self, table: SlotTable) -> None:
+        await self.control.swap_table(table, self.table.version)
+        self.table = table
+        await self._announce()
+
+    async def _announce(self) -> None:
+        living = [client for name, client in self.clients.items() if name not in self.lost]
+        await move.announce(living, self.table)
+
+    async def introduce(self, shards: tuple[Shard, ...]) -> None:
+        """Have workers connect to shards that are new, before a publish has to wait for that."""
+        if shards == self.table.shards:
+            return
+        await self.swap(self.table.with_shards(shards))
+        end = time.monotonic() + _KNOWN_S
+        while any(worker.ring_version < self.table.version for worker in await self.control.workers()):
+            if time.monotonic() > end:
+                return
+            await asyncio.sleep(0.05)
+
+    async def finish(self) -> None:
+        """Finish the step that an earlier reshard has left half-way."""
+        entry = await self.control.journal("reshard")
+        if entry is None or entry["step"] is None:
+            return
+        step = msgspec.convert(entry["step"], Step)
+        if self.table.owner(step.slots[0]).name == step.target:
+            await self._announce()
+            await self._tidy(step)
+        elif step.source not in self.lost:
+            # What was closed for a target that is gone is opened again where it is.
+            await (
+                self._give(Step(step.source, step.source, step.slots))
+                if step.target in self.lost
+                else self.carry_out(step)
+            )
+        elif step.target not in self.lost and await self._is_copied(step):
+            await self._give(step)
+
+    async def carry_out(self, step: Step) -> None:
+        step = Step(step.source, step.target, step.slots, self.table.version + 1)
+        await self.note(step)
+        await self._insist(step, self._open_empty if step.source in self.lost else self._hand_over)
+        await self.swap(self.table.moved(step.slots, step.target))
+        await self._tidy(step)
+
+    async def _insist(self, step: Step, work: Callable[[Step], Awaitable[None]]) -> None:
+        """Do a part of a step, again where a shard fails meanwhile: one that is killed is back in a second."""
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await work(step)
+            except RedisError as error:
+                if time.monotonic() > end:
+                    names = " or ".join({step.source: 0, step.target: 0})
+                    raise ShardUnavailable(names, f"{error}; run it again, its slots wait") from None
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _hand_over(self, step: Step) -> None:
+        source, target = self.clients[step.source], self.clients[step.target]
+        copied = await move.copy(source, target, step.slots)
+        await move.hand_over(source, target, step.slots, step.version, copied)
+
+    async def _open_empty(self, step: Step) -> None:
+        """Give slots of a shard that is lost to another, with nothing in them."""
+        with suppress(RedisError, OSError):
+            # Should it be reachable after all, it takes no more from workers who don't know of this yet.
+            async with asyncio.timeout(_LOST_S):
+                await move.close(self.clients[step.source], step.slots, step.version)
+        await move.wipe(self.clients[step.target], step.slots)
+        await move.open(self.clients[step.target], step.slots, step.version)
+
+    async def _is_copied(self, step: Step) -> bool:
+        """Tell whether the target has all of a step's slots, whose source was lost before the table said so."""
+        return await move.is_open(self.clients[step.target], step.slots, step.version)
+
+    async def _give(self, step: Step) -> None:
+        """Give slots to a shard that has all there is of them."""
+        after = self.table.moved(step.slots, step.target)
+        await self._insist(step, lambda step: move.open(self.clients[step.target], step.slots, after.version))
+        await self.swap(after)
+
+    async def _tidy(self, step: Step) -> None:
+        if step.source not in self.lost:
+            await self._insist(step, lambda step: move.wipe(self.clients[step.source], step.slots))
+        await self.note(None)
 
 
 @asynccontextmanager
-async def _clients(shards: Iterable[Shard], password: str | None) -> AsyncIterator[Clients]:
+async def _clients(
+    shards: Iterable[Shard], credentials: Callable[[str], Credentials], lost: Collection[str]
+) -> AsyncIterator[Clients]:
     async with AsyncExitStack() as stack:
         yield {
             shard.name: await stack.enter_async_context(
-                Redis.from_url(shard.url, password=password, socket_timeout=10, socket_connect_timeout=3)
+                probe.shard_client(shard.url, credentials(shard.url), _LOST_S if shard.name in lost else _SHARD_S)
             )
             for shard in shards
         }

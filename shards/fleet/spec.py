@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from shards.errors import UsageError
+from shards.fleet.shard_list import External, Wanted, read_externals
 
 Color = Literal["blue", "green"]
 COLORS: tuple[Color, ...] = get_args(Color)
@@ -32,7 +33,7 @@ _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 # setting → (least, most, why not more)
 _BOUNDS = {
     "replicas": (1, 64, "each is a process of its own on this host; add --workers or hosts instead"),
-    "shards": (1, 64, "each is a Redis server of its own on this host, and there are 1,024 slots to share"),
+    "shards": (1, 64, "each is a Redis server of its own, and there are 1,024 slots to share"),
     "workers": (1, 32, "more processes than a host has cores only take memory"),
     "edges": (1, 16, "one edge carries thousands of sockets; `auto` counts how many it takes"),
     "port": (1, 65535, "there is no such port"),
@@ -48,7 +49,7 @@ class FleetSpec:
         project: names the fleet: 1-32 of ``a-z 0-9 _ -``.
         engine: where it runs.
         replicas: app servers of a color.
-        shards: Redis servers that own slots.
+        shards: Redis servers that own slots: so many of our own, or those that run elsewhere.
         workers: processes of a replica.
         edges: proxies that share the port.
         app: the ASGI application, ``module:attribute``.
@@ -61,7 +62,7 @@ class FleetSpec:
     project: str = "shards"
     engine: str = "local"
     replicas: int = 3
-    shards: int = 2
+    shards: Wanted = 2
     workers: int = 1
     edges: int = 1
     app: str = REFERENCE_APP
@@ -85,7 +86,7 @@ class FleetSpec:
         """Make a spec of flags and settings, numbers given as text or not.
 
         Args:
-            values: by the attributes' names; `edges` may be ``auto``.
+            values: by the attributes' names; `edges` may be ``auto``, `shards` a list of URLs.
             descriptors: how many files a process of the host may open (the hard limit).
 
         Raises:
@@ -93,12 +94,12 @@ class FleetSpec:
         """
         text = {field.name: str(values.get(field.name, field.default)).strip() for field in fields(cls)}
         _check_names(text)
-        numbers = {name: _number(name, text[name]) for name in _BOUNDS if name != "edges"}
+        numbers = {name: _number(name, text[name]) for name in _BOUNDS if name not in {"edges", "shards"}}
         if text["edges"] == "auto":
             numbers["edges"] = edges_for(numbers["connections"], descriptors)
         else:
             numbers["edges"] = _number("edges", text["edges"])
-        return cls(**text | numbers)  # type: ignore[arg-type]
+        return cls(**text | numbers | {"shards": _shards(values.get("shards", 2))})  # type: ignore[arg-type]
 
     def differences(self, other: FleetSpec) -> set[str]:
         """Give the attributes in which two specs differ."""
@@ -148,6 +149,22 @@ def _check_names(text: Mapping[str, str]) -> None:
     # The files that are written for supervisor have no way to quote these.
     if re.search(r'["\r\n]|\s[#;]', text["app_dir"]):
         raise UsageError(f"--app-dir must not hold quotes, line ends, ' #' or ' ;': {text['app_dir']!r}")
+
+
+def shards_text(value: object) -> str:
+    """Write what is asked for as shards, a list in a configuration file too, as the command line has it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value).strip()
+
+
+def _shards(value: object) -> Wanted:
+    if isinstance(value, tuple) and all(isinstance(one, External) for one in value):
+        return value
+    text = shards_text(value)
+    if not re.search("[:/,]", text):
+        return _number("shards", text)
+    externals = read_externals(text)
+    _number("shards", str(len(externals)))
+    return externals
 
 
 def _number(name: str, text: str) -> int:

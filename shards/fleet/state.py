@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,9 @@ import msgspec
 import psutil
 
 from shards.errors import ShardsError
+from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import Color, FleetSpec
+from shards.settings import Credentials, read_credentials
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class FleetState:
         deployed: what each color runs, where it is deployed.
         previous: the release that was active before, which `rollback` names.
         up: the fleet was started and not yet stopped.
+        shards: those there are; while slots move, those that come and those that go.
     """
 
     spec: FleetSpec
@@ -57,6 +60,7 @@ class FleetState:
     deployed: dict[Color, Deployment] = field(default_factory=dict)
     previous: str | None = None
     up: bool = False
+    shards: tuple[FleetShard, ...] = ()
 
     def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:
         """Give the state in which `color` runs `deployment`; None: nothing."""
@@ -80,6 +84,7 @@ class FleetDir:
         self.logs = self.path / "logs"
         self.password_file = self.path / "secrets" / "redis"
         self.secret_key_file = self.path / "secrets" / "django"
+        self.credentials_file = self.path / "secrets" / "shards"
         self._state = self.path / "fleet.json"
 
     def create(self) -> None:
@@ -95,6 +100,8 @@ class FleetDir:
             for file in (self.password_file, self.secret_key_file):
                 if not file.exists():
                     write_atomically(file, secrets.token_urlsafe(48))
+            if not self.credentials_file.exists():
+                write_atomically(self.credentials_file, "{}")
 
     def password(self) -> str:
         """Read the password of the fleet's Redis servers.
@@ -106,6 +113,38 @@ class FleetDir:
             return self.password_file.read_text().strip()
         except OSError as error:
             raise ShardsError(f"cannot read {self.password_file}: {error.strerror}") from None
+
+    def credentials(self, url: str) -> Credentials:
+        """Read what the shard at `url` is shown.
+
+        Raises:
+            ShardsError: it can't be read.
+        """
+        return self.external_credentials().get(url) or Credentials(password=self.password())
+
+    def external_credentials(self) -> dict[str, Credentials]:
+        """Read what the shards that run elsewhere are shown, by URL.
+
+        Raises:
+            ShardsError: it can't be read.
+        """
+        try:
+            return read_credentials(self.credentials_file)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ShardsError(f"cannot read {self.credentials_file}: {error}") from None
+
+    def keep_credentials(self, shown: Mapping[str, Credentials]) -> None:
+        """Remember what the shards that run elsewhere are shown, by URL; what was remembered of others is forgotten.
+
+        Raises:
+            ShardsError: it can't be written.
+        """
+        with _writing(self.path):
+            write_atomically(self.credentials_file, msgspec.json.format(msgspec.json.encode(shown)).decode())
+
+    def forget_data(self, part: str) -> None:
+        """Delete the data of a part that is gone for good."""
+        shutil.rmtree(self.path / "data" / part, ignore_errors=True)
 
     def read(self) -> FleetState | None:
         """Read what runs; None where no fleet of this name was ever started.

@@ -17,9 +17,10 @@ from redis.exceptions import RedisError
 from shards.errors import ShardsError
 from shards.fleet import health, layout, probe
 from shards.fleet.cutover import Cutover
-from shards.fleet.engines.base import EdgePart, Part, RedisPart, ReplicaPart, Running
+from shards.fleet.engines.base import EdgePart, Part, ReplicaPart, Running
 from shards.fleet.fleet import Fleet
 from shards.fleet.processes import Usage
+from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import COLORS
 from shards.fleet.state import FleetState
 from shards.ring import SLOTS
@@ -55,6 +56,8 @@ class _Seen:
     command: str | None = None
 
     def well(self, name: str) -> bool:
+        if any(shard.name == name and shard.url for shard in self.state.shards):
+            return self.clients.get(name) is not None
         return self.running.get(name, _GONE).up and self.ailments.get(name) is None
 
 
@@ -80,7 +83,7 @@ async def status(fleet: Fleet) -> Status:
     registry, usage, clients, ailments = await asyncio.gather(
         _registry(fleet, state),
         engine.usage(running),
-        _clients(fleet, layout.redis_parts(state)),
+        _clients(fleet, state),
         asyncio.gather(*(health.ailment(fleet, engine, part) for part in parts)),
     )
     found = dict(zip((part.name for part in parts), ailments, strict=True))
@@ -94,10 +97,14 @@ def _parts(state: FleetState) -> list[Part]:
     return [*layout.redis_parts(state), *replicas, *layout.edge_parts(state)]
 
 
-async def _clients(fleet: Fleet, parts: Sequence[RedisPart]) -> dict[str, int | None]:
+async def _clients(fleet: Fleet, state: FleetState) -> dict[str, int | None]:
     password = fleet.directory.password()
-    counts = await asyncio.gather(*(probe.redis_clients(part.port, password) for part in parts))
-    return dict(zip((part.name for part in parts), counts, strict=True))
+    servers = {part.name: probe.redis_client(part.port, password) for part in layout.redis_parts(state)}
+    for shard in state.shards:
+        if shard.url:
+            servers[shard.name] = probe.shard_client(shard.url, fleet.directory.credentials(shard.url))
+    counts = await asyncio.gather(*map(probe.redis_clients, servers.values()))
+    return dict(zip(servers, counts, strict=True))
 
 
 async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
@@ -142,7 +149,7 @@ def _object(seen: _Seen) -> Status:
             for color in sorted(seen.state.deployed)
             for part in layout.replica_parts(seen.state, color)
         ],
-        "shards": [_shard(seen, name) for name in layout.shard_names(seen.state)],
+        "shards": [_shard(seen, shard) for shard in seen.state.shards],
         "redis": [_redis(seen, name) for name in layout.redis_names(seen.state)],
     }
 
@@ -154,7 +161,8 @@ def _fleet_state(seen: _Seen) -> str:
         return "resharding"
     if seen.command in {"up", "promote", "rollback"}:
         return "rolling_back" if seen.command == "rollback" else "deploying"
-    well = seen.supervised and seen.state.up and all(seen.well(part.name) for part in _parts(seen.state))
+    names = [part.name for part in _parts(seen.state)] + [shard.name for shard in seen.state.shards]
+    well = seen.supervised and seen.state.up and all(map(seen.well, names))
     return "steady" if well else "degraded"
 
 
@@ -204,14 +212,15 @@ def _replica_state(seen: _Seen, part: ReplicaPart, workers: Sequence[WorkerRecor
     return "starting"
 
 
-def _shard(seen: _Seen, name: str) -> Status:
-    table = seen.registry.table
+def _shard(seen: _Seen, shard: FleetShard) -> Status:
+    table, name = seen.registry.table, shard.name
     healthy = seen.well(name)
     return {
         "name": name,
         "state": "active" if healthy else "down",
         "slots": len(table.slots_of(name)) if table else None,
         "clients": seen.clients.get(name),
+        "url": layout.as_shard(seen.state, shard).url,
         **_common(seen, name),
     }
 

@@ -108,16 +108,12 @@ class GroupLog:
 
     Args:
         settings: how much history is kept, and deadlines.
-        password: of the shards.
         listener: hears messages and what happens to shards.
         refresh: called where the slot table in use turns out to be old; should lead to a call of `use`.
     """
 
-    def __init__(
-        self, settings: Settings, password: str | None, listener: LogListener, refresh: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: Settings, listener: LogListener, refresh: Callable[[], None]) -> None:
         self._settings = settings
-        self._password = password
         self._listener = listener
         self._refresh = refresh
         self._connections: dict[str, ShardConnection] = {}
@@ -147,12 +143,12 @@ class GroupLog:
         self.table = table
         known = {shard.name: shard for shard in table.shards}
         for name, connection in list(self._connections.items()):
-            if known.get(name) != connection.shard:
+            if name not in known or known[name].url != connection.shard.url:
                 self._leaving.append(asyncio.ensure_future(self._connections.pop(name).stop()))
                 self._listener.shard_down(name)
         for name, shard in known.items():
             if name not in self._connections:
-                self._connections[name] = ShardConnection(shard, self._password, self)
+                self._connections[name] = ShardConnection(shard, self._settings.credentials, self)
                 self._connections[name].start()
         self._listener.owners_changed()
         self._send_held()
@@ -234,11 +230,18 @@ class GroupLog:
             self._hold(publish, reply)
         elif reply[0] < 0:
             self._fenced(publish.slot, reply[1])
-            self._hold(publish, reply)
+            if self._has_moved(publish.slot, reply[1]):
+                self._send(publish)
+            else:
+                self._hold(publish, reply)
         else:
             self._waiting_bytes -= len(publish.body)
             if not publish.done.done():
                 publish.done.set_result(Place(reply[1].decode(), reply[0]))
+
+    def _has_moved(self, slot: int, found: int) -> bool:
+        """Tell whether a slot that was met closed has an owner by now, who was learned of before the answer came."""
+        return self.table is not None and found < 0 and -found <= self.table.since[slot]
 
     def _fenced(self, slot: int, found: int) -> None:
         """Find out who owns a slot now; where a shard knows nothing of its slots, it has lost its data: tell it."""
@@ -360,11 +363,17 @@ class GroupLog:
         """See `shards.log.shard.Listener`."""
         group = channel.decode()
         if group == ANNOUNCEMENTS:
-            self._refresh()
+            self._announced(payload)
         elif connection.shard.name == self.owner(group):
             place, comma, rest = payload.partition(b",")
             epoch, offset, at_ms = place.split(b":")
             self._listener.log_pushed(group, epoch.decode(), Entry(int(offset), int(at_ms), comma + rest))
+
+    def _announced(self, payload: bytes) -> None:
+        """Take a slot table up that every shard tells of, before it is found in the control Redis."""
+        version, _, table = payload.partition(b" ")
+        if self.table is None or int(version) > self.table.version:
+            self.use(SlotTable.decode(table))
 
     def _open_fences(self, connection: ShardConnection) -> None:
         """Have a shard take publishes for its slots, if it is new or has lost its data; moves keep theirs closed."""

@@ -1,94 +1,171 @@
-"""Moves slots from one shard to another: close, copy, open. The table changes between `hand_over` and `clean_up`.
+"""Moves slots from one shard to another: copy, close, copy what changed meanwhile, open; then the table may change.
 
-Keys are copied with DUMP and RESTORE: epochs, offsets, dedupe marks and what is left of their lives come along as they
-are. Every step may be done again, so a move that was cut short is begun anew.
+The first copy is made while the slots are in use. They are closed only for what has come since, so that their
+publishes wait for a few round trips, however much history there is. Keys are copied with DUMP and RESTORE: epochs,
+offsets, dedupe marks and what is left of their lives come along as they are. Every step may be done again, so a move
+that was cut short is begun anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
-from typing import cast
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shards.log.shard import ANNOUNCEMENTS, FENCE, Script
+from shards.router.table import SlotTable
 
-CLOSE = Script("close")
+CLOSE, COPY, WIPE = Script("close"), Script("copy"), Script("wipe")
 
-_GROUPS_AT_ONCE = 100
+_GROUPS_AT_ONCE = 10
+"""A script holds its server up: ten logs of 1,000 short messages take it a few milliseconds."""
 
 
-async def hand_over(source: Redis, target: Redis, slots: Sequence[int], version: int) -> int:
-    """Close `slots` on the source, copy their groups, open them on the target.
+@dataclass(frozen=True)
+class Head:
+    """How far a group's log has come.
+
+    Attributes:
+        epoch: which log it is.
+        offset: of its last message.
+        bucket: in which the last dedupe marks are.
+    """
+
+    epoch: bytes
+    offset: bytes
+    bucket: bytes
+
+
+Group = tuple[int, str]
+"""A group and the slot it is in."""
+
+_NOTHING = Head(b"", b"", b"")
+
+
+async def copy(source: Redis, target: Redis, slots: Sequence[int]) -> dict[Group, Head]:
+    """Copy the groups of `slots`, which stay in use meanwhile.
 
     Args:
         source: the shard that owns the slots; it gives bytes, not text.
+        target: the shard that shall own them; what it still has of them, from other times, is deleted.
+        slots: which.
+
+    Returns:
+        How far the copies have come.
+
+    Raises:
+        redis.exceptions.RedisError: a shard did not do its part.
+    """
+    await wipe(target, slots)
+    async with source.pipeline(transaction=False) as read:
+        for slot in slots:
+            read.smembers(f"index:{slot}")
+        names = await read.execute()
+    groups = {(slot, name.decode()): _NOTHING for slot, found in zip(slots, names, strict=True) for name in found}
+    return await _copy(source, target, groups)
+
+
+async def hand_over(
+    source: Redis, target: Redis, slots: Sequence[int], version: int, copied: Mapping[Group, Head]
+) -> int:
+    """Close `slots` on the source, copy what is new, open them on the target.
+
+    Args:
+        source: the shard that owns the slots.
         target: the shard that shall own them.
         slots: which.
         version: of the slot table that will say so.
+        copied: what `copy` gave for these slots.
 
     Returns:
-        How many groups were copied.
+        How many groups had changed since they were copied.
 
     Raises:
         redis.exceptions.RedisError: a shard did not do its part; the slots are closed until the move is done again.
     """
-    found = await cast(Awaitable[list[list[bytes]]], source.eval(CLOSE.source, 1, "fence", version, *slots))
-    groups = [(slot, group.decode()) for slot, names in zip(slots, found, strict=True) for group in names]
-    for some in _batches(groups):
-        await _copy(source, target, some)
+    heads = await close(source, slots, version)
+    changed = {group: copied.get(group, _NOTHING) for group, head in heads.items() if copied.get(group) != head}
+    await _copy(source, target, changed)
+    await open(target, slots, version)
+    return len(changed)
+
+
+async def close(shard: Redis, slots: Sequence[int], version: int) -> dict[Group, Head]:
+    """Have a shard take nothing more for `slots`, which the table of `version` gives to another.
+
+    Returns:
+        How far the slots' groups have come.
+    """
+    found = await cast(Awaitable[list[list[bytes]]], shard.eval(CLOSE.source, 1, "fence", version, *slots))
+    return {
+        (slot, fields[i].decode()): Head(*fields[i + 1 : i + 4])
+        for slot, fields in zip(slots, found, strict=True)
+        for i in range(0, len(fields), 4)
+    }
+
+
+async def open(shard: Redis, slots: Sequence[int], version: int) -> None:
+    """Have a shard take what shows that it knows the table of `version`."""
     pairs = [number for slot in slots for number in (slot, version)]
-    await cast(Awaitable[int], target.eval(FENCE.source, 1, "fence", *pairs))
-    return len(groups)
+    await cast(Awaitable[int], shard.eval(FENCE.source, 1, "fence", *pairs))
 
 
-async def announce(shards: Sequence[Redis], version: int) -> None:
-    """Tell every worker, by way of every shard, that the slot table has changed."""
-    for shard in shards:
-        await shard.publish(ANNOUNCEMENTS, version)
+async def is_open(shard: Redis, slots: Sequence[int], version: int) -> bool:
+    """Tell whether `hand_over` was through: the slots are open on their new owner."""
+    fences = await cast(Awaitable[list[bytes | None]], shard.hmget("fence", [str(slot) for slot in slots]))
+    return all(fence == b"%d" % version for fence in fences)
 
 
-async def clean_up(source: Redis, slots: Sequence[int]) -> None:
-    """Delete what the source still has of slots that it gave away; their fences stay closed."""
-    for slot in slots:
-        groups = [group.decode() for group in await cast(Awaitable[set[bytes]], source.smembers(f"index:{slot}"))]
-        for some in _batches([(slot, group) for group in groups]):
-            await source.unlink(*await _keys(source, some))
-        await source.unlink(f"index:{slot}")
+async def newest_version(shard: Redis) -> int:
+    """Give the newest version of a slot table that a shard has seen; 0: none."""
+    fences = await cast(Awaitable[list[bytes]], shard.hvals("fence"))
+    return max((abs(int(fence)) for fence in fences), default=0)
 
 
-async def _copy(source: Redis, target: Redis, groups: Sequence[tuple[int, str]]) -> None:
-    keys = await _keys(source, groups)
-    async with source.pipeline(transaction=False) as read:
-        for key in keys:
-            read.dump(key)
-            read.pttl(key)
-        answers = await read.execute()
-    async with target.pipeline(transaction=False) as write:
-        for key, dump, ttl in zip(keys, answers[::2], answers[1::2], strict=True):
-            if dump is None:
-                write.delete(key)
-            else:
-                write.restore(key, max(0, ttl), dump, replace=True)
-        for slot, group in groups:
-            write.sadd(f"index:{slot}", group)
-        await write.execute()
+async def announce(shards: Sequence[Redis], table: SlotTable) -> None:
+    """Tell every worker the new slot table, by way of every shard; one that is down is left out."""
+    payload = b"%d %b" % (table.version, table.encode())
+
+    async def publish(shard: Redis) -> None:
+        with suppress(RedisError, OSError):
+            await shard.publish(ANNOUNCEMENTS, payload)
+
+    await asyncio.gather(*map(publish, shards))
 
 
-async def _keys(source: Redis, groups: Sequence[tuple[int, str]]) -> list[str]:
-    """Give what makes up groups: place, log, dedupe marks; not presence, which workers report anew."""
-    names = [f"{slot}:{group}" for slot, group in groups]
-    async with source.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.hget(f"meta:{name}", "seen")
-        buckets: list[bytes | None] = await pipe.execute()
-    keys = [f"{kind}:{name}" for name in names for kind in ("meta", "log")]
-    for name, bucket in zip(names, buckets, strict=True):
-        if bucket is not None:
-            keys += [f"seen:{name}:{int(bucket) - 1}", f"seen:{name}:{int(bucket)}"]
-    return keys
+async def wipe(shard: Redis, slots: Sequence[int]) -> None:
+    """Delete what a shard has of slots that it does not own; their fences stay as they are."""
+    async with shard.pipeline(transaction=False) as pipe:
+        for slot in slots:
+            pipe.eval(WIPE.source, 1, f"index:{slot}", str(slot))
+        await pipe.execute()
 
 
-def _batches(groups: Sequence[tuple[int, str]]) -> Iterator[Sequence[tuple[int, str]]]:
-    for start in range(0, len(groups), _GROUPS_AT_ONCE):
-        yield groups[start : start + _GROUPS_AT_ONCE]
+async def _copy(source: Redis, target: Redis, groups: Mapping[Group, Head]) -> dict[Group, Head]:
+    """Bring the target's copies, which are as far as `groups` says, to what the source has; gives how far that is."""
+    heads: dict[Group, Head] = {}
+    for some in _batches(groups):
+        arguments = [
+            field for (slot, name), head in some.items() for field in (slot, name, head.epoch, head.offset, head.bucket)
+        ]
+        found = await cast(Awaitable[list[list[Any]]], source.eval(COPY.source, 0, *arguments))
+        async with target.pipeline(transaction=False) as write:
+            for group, answer in zip(some, found, strict=True):
+                if answer:
+                    *fields, commands = answer
+                    heads[group] = Head(*fields)
+                    for command in commands:
+                        write.execute_command(*command)
+            await write.execute()
+    return heads
+
+
+def _batches(groups: Mapping[Group, Head]) -> Iterator[dict[Group, Head]]:
+    items = list(groups.items())
+    for start in range(0, len(items), _GROUPS_AT_ONCE):
+        yield dict(items[start : start + _GROUPS_AT_ONCE])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Protocol
@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 from shards.aio import end
 from shards.log.link import Answered, Link, LinkLost, Reply
 from shards.router.table import Shard
+from shards.settings import Credentials
 
 logger = logging.getLogger(__name__)
 
 ANNOUNCEMENTS = "!"
-"""Channel on which a shard is told that the slot table has changed; no group can have this name."""
+"""Channel of new slot tables: the version, a space, the table; no group can have this name."""
 
 _CONNECT_SECONDS = 3.0
 _PING_SECONDS = 1.0
@@ -55,14 +56,14 @@ class ShardConnection:
 
     Args:
         shard: where to connect.
-        password: for AUTH; None: no AUTH.
+        credentials: gives, by a shard's URL, what it is shown; asked at each connect.
         listener: hears of every connect, loss and message.
     """
 
-    def __init__(self, shard: Shard, password: str | None, listener: Listener) -> None:
+    def __init__(self, shard: Shard, credentials: Callable[[str], Credentials], listener: Listener) -> None:
         self.shard = shard
         self.losses = 0
-        self._password = password
+        self._credentials = credentials
         self._listener = listener
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
@@ -123,6 +124,7 @@ class ShardConnection:
                 lambda: Link(self._on_push, lambda _: lost.set()),
                 url.hostname or "127.0.0.1",
                 url.port or 6379,
+                ssl=True if url.scheme == "rediss" else None,
             )
             try:
                 await self._greet(link, url.path.strip("/") or "0")
@@ -140,7 +142,8 @@ class ShardConnection:
             self._listener.shard_down(self)
 
     async def _greet(self, link: Link, database: str) -> None:
-        auth = ("AUTH", "default", self._password) if self._password else ()
+        shown = self._credentials(self.shard.url)
+        auth = ("AUTH", shown.username, shown.password) if shown.password else ()
         await link.ask("HELLO", "3", *auth, "SETNAME", "shards-worker")
         if database != "0":
             await link.ask("SELECT", database)

@@ -16,7 +16,7 @@ class Shard:
 
     Attributes:
         name: what it is called, for instance ``shared-0``.
-        url: where it listens, ``redis://host:port/db``, without the password.
+        url: where it listens, ``redis://host:port/db`` (``rediss``: over TLS), without user and password.
         weight: its share of the slots, relative to the others'.
     """
 
@@ -42,11 +42,11 @@ class SlotTable:
     since: tuple[int, ...] = field(repr=False)
 
     @classmethod
-    def first(cls, shards: Sequence[Shard]) -> SlotTable:
-        """Make version 1: the slots shared out among `shards` by weight."""
+    def first(cls, shards: Sequence[Shard], version: int = 1) -> SlotTable:
+        """Make the first table: the slots shared out among `shards` by weight."""
         names = [shard.name for shard in shards]
         owners = ring.assign({shard.name: shard.weight for shard in shards})
-        return cls(1, tuple(shards), tuple(names.index(o) for o in owners), (1,) * len(owners))
+        return cls(version, tuple(shards), tuple(names.index(o) for o in owners), (version,) * len(owners))
 
     def owner(self, slot: int) -> Shard:
         """Give the shard that owns `slot`."""

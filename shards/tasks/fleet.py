@@ -23,8 +23,10 @@ from shards.fleet.engines.local import LocalOptions
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
 from shards.fleet.processes import descriptor_limit
-from shards.fleet.spec import FleetSpec
+from shards.fleet.shard_list import credentials_in
+from shards.fleet.spec import FleetSpec, shards_text
 from shards.fleet.state import FleetDir, FleetState
+from shards.settings import Credentials
 from shards.tasks import view
 from shards.tasks.console import given, progress, run, setting
 
@@ -65,6 +67,12 @@ def _spec(context: Context, flags: dict[str, str | None], state: FleetState | No
     return FleetSpec.read(values, descriptor_limit())
 
 
+def _credentials(context: Context, flag: str | None) -> dict[str, Credentials]:
+    """Give the users and passwords in the URLs of shards, which a spec does not hold."""
+    text = shards_text(setting(context, SECTION, "shards", flag))
+    return credentials_in(text) if "@" in text else {}
+
+
 def _seconds(context: Context, flag: str | None) -> float:
     text = str(setting(context, SECTION, "drain_seconds", flag))
     try:
@@ -80,7 +88,7 @@ def _seconds(context: Context, flag: str | None) -> float:
     auto_shortflags=False,
     help={
         "replicas": "app servers of a color (default 3)",
-        "shards": "Redis servers that share the groups (default 2)",
+        "shards": "Redis servers that share the groups (default 2), or URLs, with commas, of some that run elsewhere",
         "workers": "processes of a replica (default 1)",
         "edges": "proxies on the port; auto: as many as the descriptor limit asks for",
         "engine": "where it runs: local (docker and swarm are not there yet)",
@@ -121,7 +129,7 @@ def up(
         with progress() as say:
             fleet = _fleet(context, project, say)
             wanted = _spec(context, flags, fleet.directory.read())
-            await reconcile.up(fleet, wanted, _seconds(context, None))
+            await reconcile.up(fleet, wanted, _seconds(context, None), _credentials(context, shards))
             found = await looking.status(fleet)
         view.show(found)
 
@@ -216,28 +224,50 @@ async def _roll(context: Context, verb: Verb, drain_seconds: str | None, project
 @task(
     auto_shortflags=False,
     help={
-        "shards": "how many shards shall own the slots",
+        "shards": "how many shards shall own the slots, or the URLs of those that shall",
+        "without": "a shard that is gone for good: its groups begin anew on the others",
         "dry_run": "only say what would move",
         "project": _PROJECT,
         "debug": _DEBUG,
     },
 )
 def reshard(
-    context: Context, shards: str, dry_run: bool = False, project: str | None = None, debug: bool = False
+    context: Context,
+    shards: str | None = None,
+    without: str | None = None,
+    dry_run: bool = False,
+    project: str | None = None,
+    debug: bool = False,
 ) -> None:
     """Move slots to more shards, or off those that go, under load; killed at any step, run it again."""
 
     async def work() -> None:
+        if (shards is None) == (without is None):
+            raise UsageError("say which shards there shall be: --shards N, --shards URL,URL or --without NAME")
         with progress() as say:
             fleet = _fleet(context, project, say)
+            if without is not None:
+                await _give_up(fleet, without, dry_run)
+                return
             state = await fleet.require()
             wanted = _spec(context, {"shards": shards}, state)
-            for line in await reconcile.plan_shards(fleet, wanted.shards):
-                print(line, flush=True)
+            _print(await reconcile.plan_shards(fleet, wanted))
             if not dry_run:
-                await reconcile.up(fleet, replace(state.spec, shards=wanted.shards), _seconds(context, None))
+                spec = replace(state.spec, shards=wanted.shards)
+                await reconcile.up(fleet, spec, _seconds(context, None), _credentials(context, shards))
 
     run(work(), debug=debug)
+
+
+async def _give_up(fleet: Fleet, shard: str, dry_run: bool) -> None:
+    _print(await reconcile.plan_without(fleet, shard))
+    if not dry_run:
+        await reconcile.give_up(fleet, shard)
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 _VALUED_LOG_FLAGS = {"--project"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -14,6 +15,7 @@ from shards.log.log import Place
 from shards.plane import Plane
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
+from shards.settings import Credentials
 from tests.conftest import Redises
 from tests.redis_server import RedisServer
 from tests.test_hub import Listener, body
@@ -27,8 +29,12 @@ def shards_of(redises: Redises) -> list[Shard]:
 
 
 async def to_shards(redises: Redises, count: int) -> SlotTable:
+    return await to_these(redises, shards_of(redises)[:count])
+
+
+async def to_these(redises: Redises, shards: list[Shard], lost: Collection[str] = ()) -> SlotTable:
     async with Redis.from_url(redises.control.url) as redis:
-        return await reshard.reshard(Control(redis), shards_of(redises)[:count], None, lambda done, total: None)
+        return await reshard.reshard(Control(redis), shards, lambda url: Credentials(), lambda done, total: None, lost)
 
 
 class Traffic:
@@ -97,20 +103,19 @@ class Killed(Exception):
     """The reshard was killed here."""
 
 
-@pytest.mark.parametrize("step", ["hand_over", "after hand_over", "announce", "clean_up", "after clean_up"])
-async def test_a_reshard_killed_at_any_step_is_finished_by_the_next(
-    start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    plane = await start_plane()
-    first = [await plane.log.publish(group, "s", "1", body(1)) for group in GROUPS]
-    calls = 0
+STEPS = ["close", "after close", "open", "after open", "announce", "after announce", "wipe", "after wipe"]
+
+
+@contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, step: str, time: int) -> Iterator[None]:
+    """Have a reshard killed as it does something to a shard, or just after it, for the n-th time."""
     name = step.removeprefix("after ")
-    real = getattr(reshard.move, name)
+    real, calls = getattr(reshard.move, name), 0
 
     async def dies(*args: object) -> object:
         nonlocal calls
         calls += 1
-        if calls < 3:
+        if calls < time:
             return await real(*args)
         if step.startswith("after"):
             await real(*args)
@@ -119,7 +124,17 @@ async def test_a_reshard_killed_at_any_step_is_finished_by_the_next(
     with monkeypatch.context() as patched:
         patched.setattr(reshard.move, name, dies)
         with pytest.raises(Killed):
-            await to_shards(redises, 1)
+            yield
+
+
+@pytest.mark.parametrize("step", ["copy", "after copy", *STEPS])
+async def test_a_reshard_killed_at_any_step_is_finished_by_the_next(
+    start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    plane = await start_plane()
+    first = [await plane.log.publish(group, "s", "1", body(1)) for group in GROUPS]
+    with killed_at(monkeypatch, step, 3):
+        await to_shards(redises, 1)
     table = await to_shards(redises, 1)
     assert set(table.owner_names()) == {"shared-0"}
     again = await asyncio.gather(*(plane.log.publish(group, "s", "1", body(1)) for group in GROUPS))

@@ -352,6 +352,7 @@ class LocalEngine(Engine):
             "SHARDS_HOST": "127.0.0.1",
             "SHARDS_PORT": str(part.port),
             "SHARDS_REDIS_PASSWORD_FILE": str(self.directory.password_file),
+            "SHARDS_SHARD_CREDENTIALS_FILE": str(self.directory.credentials_file),
             "SHARDS_SECRET_KEY_FILE": str(self.directory.secret_key_file),
             "SHARDS_RELEASE": part.release,
             "PYTHONUNBUFFERED": "1",

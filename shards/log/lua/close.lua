@@ -1,10 +1,16 @@
 -- Closes slots on the shard that gives them away: no publish and no read passes from here on.
 -- KEYS  1 fence
 -- ARGV  1 version that the move makes   2.. slots
--- gives the groups of each slot: {{group, …}, …}
-local groups = {}
+-- gives where the groups of each slot are: {{group, epoch, offset, dedupe bucket, group, …}, …}
+local slots = {}
 for i = 2, #ARGV do
   redis.call('HSET', KEYS[1], ARGV[i], -tonumber(ARGV[1]))
-  groups[#groups + 1] = redis.call('SMEMBERS', 'index:' .. ARGV[i])
+  local groups = {}
+  for _, group in ipairs(redis.call('SMEMBERS', 'index:' .. ARGV[i])) do
+    local meta = redis.call('HMGET', 'meta:' .. ARGV[i] .. ':' .. group, 'epoch', 'offset', 'seen')
+    groups[#groups + 1] = group
+    for field = 1, 3 do groups[#groups + 1] = meta[field] or '' end
+  end
+  slots[#slots + 1] = groups
 end
-return groups
+return slots
