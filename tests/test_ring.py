@@ -1,16 +1,23 @@
 """The ring keeps its three promises: balance, little movement, the same answer everywhere."""
 
+import hashlib
+import itertools
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from math import ceil, floor
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards import ring
 
-PINNED = {"a": 559, "room:42": 444, "lobby": 566, "home": "blue-1"}
+ROOT = str(Path(__file__).resolve().parents[1])
+PINNED = {"a": 559, "room:42": 444, "lobby": 566, "home": "blue-1", "resized": "f6f03a3c49440485"}
 
 
 def names(count: int) -> list[str]:
@@ -63,16 +70,70 @@ def test_slots_follow_weights(weights: list[float]) -> None:
         assert abs(load[name] - ring.SLOTS * weight / sum(weights)) < 1 + 1e-6
 
 
-def test_another_process_computes_the_same_ring() -> None:
+@st.composite
+def fleets(draw: st.DrawFn) -> dict[str, float]:
+    """Draw which shards there are, under any names, and their weights."""
+    numbers = draw(st.sets(st.integers(0, 15), min_size=1, max_size=8))
+    return {f"shared-{number}": draw(st.sampled_from([0.5, 1.0, 1.0, 2.0, 3.0])) for number in sorted(numbers)}
+
+
+@settings(max_examples=40)
+@given(st.lists(fleets(), min_size=2, max_size=5))
+def test_any_sequence_of_fleets_moves_the_least_and_follows_the_weights(history: list[dict[str, float]]) -> None:
+    owners = ring.assign(history[0])
+    for weights in history[1:]:
+        before, owners = owners, ring.assign(weights, owners)
+        assert len(ring.moves(before, owners)) == ring.least_moves(weights, before)
+        load = Counter(owners)
+        for name, weight in weights.items():
+            assert abs(load[name] - ring.SLOTS * weight / sum(weights.values())) < 1 + 1e-6
+        assert ring.assign(weights, owners) == owners, "what is right already stays"
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(1, 16), min_size=2, max_size=6))
+def test_equal_shards_differ_by_a_slot_at_most_whatever_was_before(history: list[int]) -> None:
+    owners: Sequence[str] | None = None
+    for count in history:
+        owners = ring.assign(even(count), owners)
+        load = Counter(owners)
+        assert max(load.values()) - min(load.values()) <= 1
+
+
+@given(fleets(), st.data())
+def test_no_assignment_moves_less(weights: dict[str, float], data: st.DataObject) -> None:
+    """The least is what any assignment with these loads needs, found by trying all ways to round."""
+    slots = 8
+    owners = data.draw(st.lists(st.sampled_from(sorted({*weights, "gone"})), min_size=slots, max_size=slots))
+    held, total = Counter(owners), sum(weights.values())
+    shares = [slots * weight / total for weight in weights.values()]
+    roundings = itertools.product(*({floor(share), ceil(share)} for share in shares))
+    fits = [loads for loads in roundings if sum(loads) == slots]
+    most = max(sum(min(held[name], load) for name, load in zip(weights, loads, strict=True)) for loads in fits)
+    assert ring.least_moves(weights, owners) == slots - most
+
+
+def other_pythons() -> list[str]:
+    """Find interpreters of other versions than this one on this machine."""
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 16) if minor != sys.version_info.minor]
+    works = [
+        path
+        for path in found
+        if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode
+    ]
+    return [sys.executable, *works]
+
+
+@pytest.mark.parametrize("python", other_pythons(), ids=lambda path: Path(path).name)
+def test_another_process_computes_the_same_ring(python: str) -> None:
     code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
         "from shards import ring;"
         "a = ring.assign({'shared-%d' % i: 1.0 for i in range(5)});"
         "print(ring.slot_of('room:42'), ring.home(7, ['blue-0', 'blue-1']), *a)"
     )
     seen = {
-        subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
-        ).stdout
+        subprocess.run([python, "-c", code, ROOT], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
         for seed in ("1", "2")
     }
     here = [str(ring.slot_of("room:42")), str(ring.home(7, ["blue-0", "blue-1"])), *ring.assign(even(5))]
@@ -87,6 +148,8 @@ def test_the_ring_of_today_is_the_ring_of_tomorrow() -> None:
         PINNED["lobby"],
     ]
     assert ring.home(7, ["blue-0", "blue-1", "blue-2"]) == PINNED["home"]
+    resized = ring.assign({"shared-0": 1.0, "shared-2": 2.0, "shared-3": 1.0}, ring.assign(even(3)))
+    assert hashlib.sha256(" ".join(resized).encode()).hexdigest()[:16] == PINNED["resized"]
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 0.0}, {"a": -1.0}])

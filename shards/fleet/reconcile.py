@@ -503,5 +503,8 @@ async def down(fleet: Fleet, purge: bool) -> bool:
         if state:
             fleet.directory.write(replace(state, up=False, deployed={}))
         if purge:
+            elsewhere = [shard.url for shard in (state.shards if state else ()) if shard.url]
+            if elsewhere:
+                fleet.say(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
     return stopped

@@ -49,7 +49,7 @@ def test_the_status_is_what_scripts_rely_on(fleet: Commands) -> None:
             "cpu_percent": float,
             "release": str,
         },
-        "shards": common | {"state": str, "slots": int, "clients": int},
+        "shards": common | {"state": str, "slots": int, "clients": int, "url": str},
         "redis": common | {"clients": int},
     }
     for kind, types in kinds.items():
@@ -192,7 +192,7 @@ async def test_a_promote_that_is_killed_is_finished_or_taken_back(fleet: Command
 
 async def test_shards_come_and_go_under_their_clients(fleet: Commands) -> None:
     dry = fleet.ok("reshard", "--shards", "4", "--dry-run")
-    assert dry.stdout.splitlines()[-1] == "512 of 1024 slots move (50.0 %)"
+    assert dry.stdout.splitlines()[-1] == "512 of 1024 slots move (50.0 %); the least possible: 512 (50.0 %)"
     async with crowd(fleet.url, 60) as ledger:
         for verb, shards in (("reshard", 4), ("up", 3), ("reshard", 2)):
             await command(fleet, verb, "--shards", str(shards))

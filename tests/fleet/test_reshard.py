@@ -11,8 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from shards.fleet import reshard
+from shards.log import move
 from shards.log.log import Place
 from shards.plane import Plane
+from shards.ring import slot_of
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
 from shards.settings import Credentials
@@ -154,3 +156,130 @@ def test_the_plan_moves_no_more_than_it_must() -> None:
         table = table.with_shards(shards[:count])
         for step in steps:
             table = table.moved(step.slots, step.target)
+
+
+async def test_closed_slots_are_opened_again_where_the_target_is_lost(
+    start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch, start_redis: Callable[..., RedisServer]
+) -> None:
+    plane = await start_plane()
+    first = await publish_once(plane)
+    redises.shards.append(start_redis())
+    with killed_at(monkeypatch, "after close", 1):
+        await to_shards(redises, 3)
+    redises.shards[2].kill()
+    await to_these(redises, shards_of(redises)[:2], {"shared-2"})
+    assert await publish_once(plane) == first, "nothing of it was only there"
+
+
+async def publish_once(plane: Plane, number: int = 1) -> list[Place]:
+    return await asyncio.gather(*(plane.log.publish(group, "s", str(number), body(number)) for group in GROUPS))
+
+
+class TestAShardThatIsLost:
+    """Its groups begin anew on the others, and say so; the others' are left as they are."""
+
+    async def lose(self, plane: Plane, redises: Redises) -> tuple[set[str], list[asyncio.Future[Place]]]:
+        """Kill a shard; gives its groups, and publishes to all that wait for it."""
+        gone = {group for group in GROUPS if plane.log.owner(group) == "shared-1"}
+        redises.shards[1].kill()
+        redises.shards[1].wipe()
+        return gone, [plane.log.publish(group, "s", "2", body(2)) for group in GROUPS]
+
+    async def without_it(self, redises: Redises) -> SlotTable:
+        return await to_these(redises, shards_of(redises)[:1], {"shared-1"})
+
+    async def test_its_members_get_a_gap_and_go_on(self, start_plane: StartPlane, redises: Redises) -> None:
+        plane = await start_plane()
+        before = dict(zip(GROUPS, await publish_once(plane), strict=True))
+        members = {group: Listener() for group in GROUPS}
+        for group, member in members.items():
+            plane.hub.join(group, member)
+            await member.subscribed()
+        gone, waiting = await self.lose(plane, redises)
+        table = await self.without_it(redises)
+        assert [shard.name for shard in table.shards] == ["shared-0"]
+        places = dict(zip(GROUPS, await asyncio.wait_for(asyncio.gather(*waiting), 10), strict=True))
+        for group, member in members.items():
+            await member.until(lambda m: body(2) in m.heard)
+            assert (places[group].epoch != before[group].epoch) == (group in gone)
+            assert [gap.epoch for gap in member.gaps] == ([places[group].epoch] if group in gone else [])
+            assert places[group].offset == (1 if group in gone else 2)
+
+    async def test_who_comes_back_with_a_place_in_it_gets_a_gap(
+        self, start_plane: StartPlane, redises: Redises
+    ) -> None:
+        plane = await start_plane()
+        before = dict(zip(GROUPS, await publish_once(plane), strict=True))
+        gone, _ = await self.lose(plane, redises)
+        await self.without_it(redises)
+        for group in GROUPS:
+            member = Listener()
+            plane.hub.join(group, member, before[group])
+            await member.subscribed()
+            assert member.recovered is (group not in gone)
+            assert len(member.gaps) == (group in gone)
+
+    @pytest.mark.parametrize("step", STEPS)
+    async def test_killed_at_any_step_it_is_finished_by_the_next_run(
+        self, start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        plane = await start_plane()
+        gone, waiting = await self.lose(plane, redises)
+        with killed_at(monkeypatch, step, 1):
+            await self.without_it(redises)
+        await self.without_it(redises)
+        places = await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        assert {place.offset for place in places} == {1}
+        assert gone
+
+    async def test_what_an_earlier_life_of_the_new_owner_left_is_not_read(
+        self, start_plane: StartPlane, redises: Redises
+    ) -> None:
+        plane = await start_plane()
+        await publish_once(plane)
+        await to_shards(redises, 1)
+        async with Redis.from_url(redises.shards[1].url) as left:
+            for group in GROUPS:
+                slot = slot_of(group)
+                await left.sadd(f"index:{slot}", group)
+                await left.hset(f"meta:{slot}:{group}", mapping={"epoch": "old", "offset": 7})
+        await to_shards(redises, 2)
+        again = await publish_once(plane)
+        assert {place.offset for place in again} == {1}
+
+    async def test_only_its_slots_move(self) -> None:
+        table = SlotTable.first([Shard(f"shared-{i}", "redis://x") for i in range(4)])
+        left = [shard for shard in table.shards if shard.name != "shared-1"]
+        steps = reshard.plan(table, left, {"shared-1"})
+        assert {step.source for step in steps} == {"shared-1"}
+        assert len(steps) == 3, "at once: publishes wait already"
+        assert sum(len(step.slots) for step in steps) == 256
+        assert reshard.summary(table, left, {"shared-1"})[-1].endswith("the least possible: 256 (25.0 %)")
+
+
+async def test_groups_that_change_while_they_are_copied_come_along_whole(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    """The second copy brings what the first has not: messages, dedupe marks, and groups that are new."""
+    plane = await start_plane()
+    await publish_once(plane)
+    slots = sorted({slot_of(group) for group in GROUPS if plane.log.owner(group) == "shared-1"})
+    async with Redis.from_url(redises.shards[1].url) as source, Redis.from_url(redises.shards[0].url) as target:
+        copied = await move.copy(source, target, slots)
+        second = await publish_once(plane, 2)
+        new = next(f"new-{n}" for n in range(10_000) if slot_of(f"new-{n}") in slots)
+        await plane.log.publish(new, "s", "1", body(1))
+        changed = await move.hand_over(source, target, slots, 2, copied)
+        assert changed == len([group for group in GROUPS if slot_of(group) in slots]) + 1
+        for group in [*GROUPS, new]:
+            slot = slot_of(group)
+            if slot in slots:
+                assert await target.hgetall(f"meta:{slot}:{group}") == await source.hgetall(f"meta:{slot}:{group}")
+                assert await target.xrange(f"log:{slot}:{group}") == await source.xrange(f"log:{slot}:{group}")
+                assert await target.pttl(f"log:{slot}:{group}") > 0
+    async with Redis.from_url(redises.control.url) as redis:
+        table = await Control(redis).table()
+        assert table is not None
+        await Control(redis).swap_table(table.moved(slots, "shared-0"), 1)
+    plane.refresh()
+    assert await publish_once(plane, 2) == second, "dedupe marks came along"
