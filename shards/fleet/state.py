@@ -130,6 +130,8 @@ class FleetDir:
         """
         try:
             return read_credentials(self.credentials_file)
+        except FileNotFoundError:
+            return {}
         except (OSError, msgspec.MsgspecError) as error:
             raise ShardsError(f"cannot read {self.credentials_file}: {error}") from None
 

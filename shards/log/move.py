@@ -22,8 +22,8 @@ from shards.router.table import SlotTable
 
 CLOSE, COPY, WIPE = Script("close"), Script("copy"), Script("wipe")
 
-_GROUPS_AT_ONCE = 10
-"""A script holds its server up: ten logs of 1,000 short messages take it a few milliseconds."""
+_WHOLE_AT_ONCE, _CHANGED_AT_ONCE = 10, 200
+"""A script holds its server up: ten logs of 1,000 short messages take it a few milliseconds, what is new hardly any."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ async def copy(source: Redis, target: Redis, slots: Sequence[int]) -> dict[Group
             read.smembers(f"index:{slot}")
         names = await read.execute()
     groups = {(slot, name.decode()): _NOTHING for slot, found in zip(slots, names, strict=True) for name in found}
-    return await _copy(source, target, groups)
+    return await _copy(source, target, groups, _WHOLE_AT_ONCE)
 
 
 async def hand_over(
@@ -90,7 +90,7 @@ async def hand_over(
     """
     heads = await close(source, slots, version)
     changed = {group: copied.get(group, _NOTHING) for group, head in heads.items() if copied.get(group) != head}
-    await _copy(source, target, changed)
+    await _copy(source, target, changed, _CHANGED_AT_ONCE)
     await open(target, slots, version)
     return len(changed)
 
@@ -146,10 +146,10 @@ async def wipe(shard: Redis, slots: Sequence[int]) -> None:
         await pipe.execute()
 
 
-async def _copy(source: Redis, target: Redis, groups: Mapping[Group, Head]) -> dict[Group, Head]:
+async def _copy(source: Redis, target: Redis, groups: Mapping[Group, Head], at_once: int) -> dict[Group, Head]:
     """Bring the target's copies, which are as far as `groups` says, to what the source has; gives how far that is."""
     heads: dict[Group, Head] = {}
-    for some in _batches(groups):
+    for some in _batches(groups, at_once):
         arguments = [
             field for (slot, name), head in some.items() for field in (slot, name, head.epoch, head.offset, head.bucket)
         ]
@@ -165,7 +165,7 @@ async def _copy(source: Redis, target: Redis, groups: Mapping[Group, Head]) -> d
     return heads
 
 
-def _batches(groups: Mapping[Group, Head]) -> Iterator[dict[Group, Head]]:
+def _batches(groups: Mapping[Group, Head], size: int) -> Iterator[dict[Group, Head]]:
     items = list(groups.items())
-    for start in range(0, len(items), _GROUPS_AT_ONCE):
-        yield dict(items[start : start + _GROUPS_AT_ONCE])
+    for start in range(0, len(items), size):
+        yield dict(items[start : start + size])

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from shards.errors import UsageError
-from shards.fleet import reconcile, rollout
+from shards.fleet import reconcile, rollout, sharding
 from shards.fleet import status as looking
 from shards.fleet.cutover import Verb
 from shards.fleet.engines.local import LocalOptions
@@ -251,7 +251,7 @@ def reshard(
                 return
             state = await fleet.require()
             wanted = _spec(context, {"shards": shards}, state)
-            _print(await reconcile.plan_shards(fleet, wanted))
+            _print(await sharding.plan(fleet, wanted))
             if not dry_run:
                 spec = replace(state.spec, shards=wanted.shards)
                 await reconcile.up(fleet, spec, _seconds(context, None), _credentials(context, shards))
@@ -260,9 +260,9 @@ def reshard(
 
 
 async def _give_up(fleet: Fleet, shard: str, dry_run: bool) -> None:
-    _print(await reconcile.plan_without(fleet, shard))
+    _print(await sharding.plan_without(fleet, shard))
     if not dry_run:
-        await reconcile.give_up(fleet, shard)
+        await sharding.give_up(fleet, shard)
 
 
 def _print(lines: Sequence[str]) -> None:

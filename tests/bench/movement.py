@@ -90,6 +90,7 @@ def movement() -> None:
 # -- the pause
 
 GROUPS = [f"room-{number}" for number in range(1000)]
+PROBES = {ring.slot_of(name): name for name in (f"probe-{number}" for number in range(12_000))}
 PUBLISHERS, RATE = 200, 2000
 FULL = 1000
 FILL = """
@@ -150,7 +151,7 @@ class Load:
 
 async def pause_of(plane: Plane, slot: int, version: int, closed: float) -> float:
     """Publish to a slot until its owner by the table of `version` takes it; gives how long after `closed`, in ms."""
-    group = next(name for name in (f"probe-{n}" for n in itertools.count()) if ring.slot_of(name) == slot)
+    group = PROBES[slot]
     for number in itertools.count():
         await plane.log.publish(group, f"probe-{closed}", str(number), body_of("p", b"0"))
         if plane.log.table is not None and plane.log.table.since[slot] >= version:
