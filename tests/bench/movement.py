@@ -13,6 +13,7 @@ import asyncio
 import bisect
 import hashlib
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from shards.fleet import reshard
 from shards.log import move
 from shards.log.log import Place, body_of
 from shards.plane import Plane
-from shards.router.control import Control
+from shards.router.control import Control, WorkerRecord
 from shards.router.table import Shard, SlotTable
 from shards.settings import Credentials, Settings
 from tests.redis_server import RedisServer
@@ -92,16 +93,17 @@ def movement() -> None:
 GROUPS = [f"room-{number}" for number in range(1000)]
 PROBES = {ring.slot_of(name): name for name in (f"probe-{number}" for number in range(12_000))}
 PUBLISHERS, RATE = 200, 2000
-FULL = 1000
 FILL = """
-for i = 1, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
   local name = ARGV[i] .. ':' .. ARGV[i + 1]
   local meta = redis.call('HMGET', 'meta:' .. name, 'offset', 'seen')
   for offset = meta[1] + 1, meta[1] + 1000 do
-    redis.call('XADD', 'log:' .. name, offset .. '-0', 't', 9e12, 'm', string.rep('x', 90))
-    redis.call('HSET', 'seen:' .. name .. ':' .. meta[2], 'session-of-client-0 ' .. offset, offset)
-    redis.call('HSET', 'meta:' .. name, 'offset', offset)
+    redis.call('XADD', 'log:' .. name, offset .. '-0', 't', '9000000000000', 'm', ARGV[1])
+    if offset % 8 == 0 then
+      redis.call('HSET', 'seen:' .. name .. ':' .. meta[2], 'session-of-client-0 ' .. offset, offset)
+    end
   end
+  redis.call('HSET', 'meta:' .. name, 'offset', meta[1] + 1000)
 end
 """
 
@@ -187,6 +189,15 @@ async def pauses(plane: Plane, control: RedisServer, shards: Sequence[RedisServe
     return await asyncio.gather(*probes)
 
 
+async def be_registered(plane: Plane) -> None:
+    """Say, as workers do each second, by which slot table this process works: a reshard looks."""
+    while True:
+        version = plane.log.table.version if plane.log.table else 0
+        record = WorkerRecord("blue-0/0", "blue", "blue-0", "0", os.getpid(), "active", 0, "r", version, 0.0)
+        await plane.control.heartbeat(record, b"[]")
+        await asyncio.sleep(1)
+
+
 async def fill(plane: Plane, shards: Sequence[RedisServer]) -> None:
     """Give every group a full history."""
     table = plane.log.table
@@ -194,9 +205,9 @@ async def fill(plane: Plane, shards: Sequence[RedisServer]) -> None:
     for number, server in enumerate(shards):
         async with Redis.from_url(server.url, socket_timeout=30) as redis:
             mine = [group for group in GROUPS if plane.log.owner(group) == f"shared-{number}"]
-            for start in range(0, len(mine), 20):
-                arguments = [field for group in mine[start : start + 20] for field in (ring.slot_of(group), group)]
-                await redis.eval(FILL, 0, *arguments)  # type: ignore[misc]
+            for start in range(0, len(mine), 5):
+                arguments = [field for group in mine[start : start + 5] for field in (ring.slot_of(group), group)]
+                await redis.eval(FILL, 0, "x" * 90, *arguments)  # type: ignore[misc]
 
 
 async def measure(directory: Path, full: bool) -> None:
@@ -214,13 +225,14 @@ async def measure(directory: Path, full: bool) -> None:
         await plane.log.publish(group, "first", "1", body_of("1", b"1"))
     if full:
         await fill(plane, shards)
-    load = Load(plane)
+    load, heart = Load(plane), asyncio.create_task(be_registered(plane))
     await asyncio.sleep(3)
     calm, load.latencies = load.latencies, []
     began = time.perf_counter()
     waited = await pauses(plane, control, shards)
     seconds = time.perf_counter() - began
     await load.stop()
+    await end([heart])
     for one in (plane, other):
         await one.stop()
     for server in (control, *shards):
