@@ -267,7 +267,8 @@ class LocalEngine(Engine):
         """Stop parts, all at once; each is killed where it takes longer than it may."""
         kept = await self._processes()
         for name in names:
-            if not kept[name].stopped:
+            # A command that was killed may have begun to stop it.
+            if not kept[name].stopped and kept[name].state != "STOPPING":
                 await self._ask("stopProcess", name, False)
 
         async def stopped() -> bool:
