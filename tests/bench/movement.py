@@ -142,13 +142,15 @@ class Load:
 
     def _note(self, at: float) -> Callable[[asyncio.Future[Place]], None]:
         def acked(done: asyncio.Future[Place]) -> None:
-            done.result()
+            assert done.exception() is None
             self.latencies.append(1000 * (time.perf_counter() - at))
 
         return acked
 
     async def stop(self) -> None:
+        """Publish no more; returns once what is under way is acked."""
         await end(self._tasks)
+        await asyncio.sleep(1)
 
 
 async def pause_of(plane: Plane, slot: int, version: int, closed: float) -> float:
