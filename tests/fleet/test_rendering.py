@@ -16,12 +16,17 @@ from shards.fleet.engines import edge, redis_server
 from shards.fleet.engines.base import EdgePart
 from shards.fleet.engines.local import last_line, last_line_of, socket_path_of
 from shards.fleet.engines.supervisord import Program, render_keeper, render_program
+from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetState
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = layout.with_ports(
-    FleetState(FleetSpec(edges=2), deployed={"blue": Deployment("r1", 2, 1), "green": Deployment("r2", 1, 1)}),
+    FleetState(
+        FleetSpec(edges=2),
+        deployed={"blue": Deployment("r1", 2, 1), "green": Deployment("r2", 1, 1)},
+        shards=(FleetShard("shared-0"), FleetShard("shared-1", "redis://elsewhere:6379/0")),
+    ),
     lambda taken: max(taken) + 1,
 )
 
@@ -31,6 +36,9 @@ def test_layout_gives_every_part_a_port_of_its_own_and_keeps_those_there_are() -
     assert len(set(STATE.ports.values()) | {STATE.spec.port}) == len(STATE.ports) + 1
     assert layout.with_ports(STATE, lambda taken: 0) == STATE
     assert "blue-1" not in layout.without_ports(STATE, ["blue-1"]).ports
+    assert "shared-0" in STATE.ports
+    assert "shared-1" not in STATE.ports, "what runs elsewhere has none of ours"
+    assert [shard.url for shard in layout.shards(STATE)][1] == "redis://elsewhere:6379/0"
 
 
 def test_the_edges_know_both_colors_and_send_requests_to_the_active_one() -> None:
