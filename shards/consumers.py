@@ -12,12 +12,13 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 
 import hiredis
 import msgspec
 
+from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.link import LinkLost
 from shards.log.log import Entry, Page, Place, body_of
@@ -115,10 +116,13 @@ class Socket(Protocol):
     """A WebSocket that frames can be written to at once, without waiting."""
 
     on_drain: Callable[[int], None] | None
+    answers_due: int
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that wait for the client to read."""
+    def take_over(self, on_text: Callable[[str], None], on_slow: Callable[[], None], send_budget: int) -> None:
+        """Give each text to `on_text` from now on, and call `on_slow` where over `send_budget` bytes wait."""
+
+    def defer(self, event: dict[str, object]) -> None:
+        """Have ASGI's `receive` give an event; nothing more is read from the client until it has."""
 
     def write(self, payload: bytes) -> None:
         """Send text."""
@@ -156,7 +160,8 @@ class GroupConsumer:
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
         self.socket: Socket
         self._groups: set[str] = set()
-        self._too_slow = False
+        self._deferred = 0
+        self._publishes_freely = type(self).may_publish is GroupConsumer.may_publish
         self._rate = TokenBucket(self.settings.rate_limit, self.settings.rate_limit * 2)
         self._offences = TokenBucket(_OFFENCES_A_SECOND, _OFFENCES_AT_ONCE)
         # A client that comes back with much to say may be too fast for a while; one that never stops is closed.
@@ -197,12 +202,15 @@ class GroupConsumer:
         await send({"type": "websocket.accept"})
         self.socket = self.scope["extensions"]["shards.socket"]
         self.socket.on_drain = self._ask_to_reconnect
+        self.socket.take_over(self._hear, self._close_slow, self.settings.send_budget_bytes)
+        # What is written to all members of a group goes straight to the socket.
+        self.on_message = self.socket.write_message  # type: ignore[method-assign]
         try:
             self._write({"type": "welcome", "session": self.session, "replica": self.settings.replica})
             if self.default_group is not None:
-                await self._guarded(self._subscribe_default())
-            while (event := await receive())["type"] == "websocket.receive":
-                await self._hear(event.get("text"))
+                self._subscribe_default()
+            while (event := await receive())["type"] != "websocket.disconnect":
+                await self._take_deferred(event)
         finally:
             for group in self._groups:
                 self.plane.hub.leave(group, self)
@@ -215,48 +223,73 @@ class GroupConsumer:
         group = self.default_group
         return group is None or (is_name(group) and await self.may_subscribe(group))
 
-    async def _subscribe_default(self) -> None:
+    def _subscribe_default(self) -> None:
         assert self.default_group is not None
         epoch, offset = self._asked("epoch"), self._asked("offset")
         since = None
         if epoch is not None or offset is not None:
             if epoch is None or offset is None or not offset.isascii() or not offset.isdigit() or len(offset) > 18:
-                self._join(self.default_group, None)
-                raise Refused("bad_place", "epoch and offset go together; offset is a whole number, 0 or more")
-            since = Place(epoch, int(offset))
+                self._refuse(Refused("bad_place", "epoch and offset go together; offset is a whole number, 0 or more"))
+            else:
+                since = Place(epoch, int(offset))
         self._join(self.default_group, since)
 
     def _asked(self, name: str) -> str | None:
         return next(iter(self.query.get(name, ())), None)
 
-    async def _hear(self, text: str | None) -> None:
-        if text is None:
-            self.socket.close(1003, "text frames only")
-            return
-        await self._guarded(self._carry_out(text))
-
-    async def _guarded(self, command: Awaitable[None]) -> None:
-        """Answer what can't be carried out with an error frame; close who does not stop."""
+    def _hear(self, text: str) -> None:
+        """Carry out what a client says: at once where that needs no waiting, else in its turn."""
         try:
-            await command
+            command = self._command_in(text)
+            if self._deferred or not self._carry_out_now(command):
+                self._deferred += 1
+                self.socket.defer({"type": "websocket.receive", "command": command})
         except Refused as refused:
-            self._error(refused)
-            bucket = self._floods if refused.code == "rate_limited" else self._offences
-            if not bucket.take(time.monotonic()):
-                self.socket.close(1008, "too many errors")
+            self._refuse(refused)
 
-    async def _carry_out(self, text: str) -> None:
+    async def _take_deferred(self, event: MutableMapping[str, Any]) -> None:
+        if (command := event.get("command")) is None:
+            # It came before the handshake was through, which no client should do.
+            self._hear(event.get("text") or "")
+            return
+        try:
+            await self._carry_out(command)
+        except Refused as refused:
+            self._refuse(refused)
+        self._deferred -= 1
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer what can't be carried out with an error frame; close who does not stop."""
+        self._error(refused)
+        bucket = self._floods if refused.code == "rate_limited" else self._offences
+        if not bucket.take(time.monotonic()):
+            self.socket.close(1008, "too many errors")
+
+    def _command_in(self, text: str) -> Command:
         if not self._rate.take(time.monotonic()):
             raise Refused("rate_limited", f"more than {self.settings.rate_limit:g} frames a second", *_about(text))
         try:
-            command = _decode(text)
+            return cast(Command, _decode(text))
         except msgspec.ValidationError as error:
             raise Refused("bad_message", str(error), *_about(text)) from None
         except (msgspec.DecodeError, RecursionError):
             raise Refused("bad_json", "a frame is one JSON object", None) from None
+
+    def _carry_out_now(self, command: Command) -> bool:
+        """Carry out a command that needs no waiting; False: it does."""
+        match command:
+            case Publish() if self._publishes_freely:
+                self._publish(*self._checked_publish(command))
+            case Ping():
+                self.socket.write(b'{"type":"pong"}')
+            case _:
+                return False
+        return True
+
+    async def _carry_out(self, command: Command) -> None:
         match command:
             case Publish():
-                await self._publish(command)
+                await self._publish_if_allowed(command)
             case Subscribe():
                 await self._subscribe(command)
             case Unsubscribe():
@@ -266,7 +299,7 @@ class GroupConsumer:
             case PresenceOf():
                 await self._presence(command)
             case Ping():
-                self._send(b'{"type":"pong"}')
+                self.socket.write(b'{"type":"pong"}')
 
     # Commands
 
@@ -290,27 +323,35 @@ class GroupConsumer:
         self._groups.remove(command.group)
         self.plane.hub.leave(command.group, self)
 
-    async def _publish(self, command: Publish) -> None:
-        id = command.id
+    def _checked_publish(self, command: Publish) -> tuple[str, str, bytes]:
+        id, data = command.id, bytes(command.data)
         if not 1 <= len(id) <= ID_LENGTH:
             raise Refused("bad_id", f"an id has 1-{ID_LENGTH} characters")
         group = _checked(command.group or self.default_group or "", id)
-        if memoryview(command.data).nbytes > self.settings.message_bytes:
+        if len(data) > self.settings.message_bytes:
             raise Refused("too_large", f"data may have {self.settings.message_bytes} bytes", id)
+        return group, id, data
+
+    async def _publish_if_allowed(self, command: Publish) -> None:
+        group, id, data = self._checked_publish(command)
         if not await self.may_publish(group):
             raise Refused("forbidden", f"you may not publish to {group}", id)
-        place = self.plane.log.publish(group, self.session, id, body_of(id, bytes(command.data)))
-        place.add_done_callback(partial(self._published, group, id, time.monotonic()))
+        self._publish(group, id, data)
 
-    def _published(self, group: str, id: str, started: float, place: asyncio.Future[Place]) -> None:
-        error = place.exception()
-        if error is not None:
+    def _publish(self, group: str, id: str, data: bytes) -> None:
+        self.socket.answers_due += 1
+        published = partial(self._published, group, id, time.monotonic())
+        self.plane.log.append(group, self.session, id, body_of(id, data), published)
+
+    def _published(self, group: str, id: str, started: float, answer: Place | ShardUnavailable) -> None:
+        self.socket.answers_due -= 1
+        if not isinstance(answer, Place):
             self._error(Refused("unavailable", "it could not be stored; publish it again with the same id", id, group))
             return
-        METRICS.published.inc()
+        METRICS.published.value += 1
         METRICS.publish_seconds.observe(time.monotonic() - started)
-        self._send(
-            b'{"type":"ack","id":%b,"group":"%b","offset":%d}' % (_encode(id), group.encode(), place.result().offset)
+        self.socket.write(
+            b'{"type":"ack","id":%b,"group":"%b","offset":%d}' % (_encode(id), group.encode(), answer.offset)
         )
 
     async def _history(self, command: History) -> None:
@@ -328,7 +369,7 @@ class GroupConsumer:
             raise Refused("unavailable", "the group's shard does not answer; ask again")
         lost = since is not None and (since.epoch != found.epoch or since.offset > found.head)
         entries = [] if lost else _within_bytes(found.entries, self.settings.send_budget_bytes)
-        self._send(
+        self.socket.write(
             b'{"type":"history","group":"%b","epoch":"%b","offset":%d,"messages":[%b]}'
             % (
                 group.encode(),
@@ -366,22 +407,13 @@ class GroupConsumer:
         )
 
     def on_message(self, message: Message) -> None:
-        """Write the message, or close a client that does not read; it can come back to its place."""
-        if self._keeps_up():
-            self.socket.write_message(message)
+        """Write the message."""
+        self.socket.write_message(message)
 
-    def _keeps_up(self) -> bool:
-        if self.socket.unsent <= self.settings.send_budget_bytes:
-            return True
-        if not self._too_slow:
-            self._too_slow = True
-            METRICS.slow.inc()
-            self.socket.close(1013, "too slow: come back with your place")
-        return False
-
-    def _send(self, payload: bytes) -> None:
-        if self._keeps_up():
-            self.socket.write(payload)
+    def _close_slow(self) -> None:
+        """Close a client that does not read; it can come back to its place."""
+        METRICS.slow.inc()
+        self.socket.close(1013, "too slow: come back with your place")
 
     def on_gap(self, group: str, place: Place) -> None:
         """Tell the client what it can't have any more."""
@@ -391,7 +423,7 @@ class GroupConsumer:
         self._write({"type": "reconnect", "within_ms": within_ms})
 
     def _write(self, frame: dict[str, object]) -> None:
-        self._send(_encode(frame))
+        self.socket.write(_encode(frame))
 
     def _error(self, refused: Refused) -> None:
         METRICS.errors.labels(refused.code).inc()

@@ -37,30 +37,17 @@ class Message:
     Attributes:
         group: where it was published.
         entry: its offset, time and body.
+        frame: the message as a WebSocket frame, made once, however many members get it.
     """
 
-    __slots__ = ("_frame", "entry", "group")
+    __slots__ = ("entry", "frame", "group")
 
     def __init__(self, group: str, entry: Entry) -> None:
         self.group = group
         self.entry = entry
-        self._frame: bytes | None = None
-
-    @property
-    def text(self) -> bytes:
-        """The message as the wire protocol says it, JSON in UTF-8."""
-        return b'{"type":"message","group":"%b","offset":%d%b' % (
-            self.group.encode(),
-            self.entry.offset,
-            self.entry.body,
+        self.frame = text_frame(
+            b'{"type":"message","group":"%b","offset":%d%b' % (group.encode(), entry.offset, entry.body)
         )
-
-    @property
-    def frame(self) -> bytes:
-        """The message as a WebSocket frame, made once, however many members get it."""
-        if self._frame is None:
-            self._frame = text_frame(self.text)
-        return self._frame
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -299,10 +286,13 @@ class Hub:
         assert topic.place is not None
         if entry.offset > topic.place.offset + 1:
             self._skip(topic, Place(epoch, entry.offset - 1))
+        self._deliver(topic, epoch, entry)
+
+    def _deliver(self, topic: _Topic, epoch: str, entry: Entry) -> None:
         topic.place = Place(epoch, entry.offset)
         topic.last_ms = entry.at_ms
         message = Message(topic.group, entry)
-        for member in list(topic.members):
+        for member in topic.members:
             member.on_message(message)
         self._observe_delivery(len(topic.members), entry.at_ms)
 
@@ -398,14 +388,14 @@ class Hub:
 
     # What the log calls
 
-    def log_pushed(self, group: str, epoch: str, entry: Entry) -> None:
+    def log_pushed(self, shard: str, group: str, epoch: str, entry: Entry) -> None:
         """See `shards.log.log.LogListener`."""
         topic = self._topics.get(group)
-        if topic is None or not topic.live or topic.place is None:
+        if topic is None or not topic.live or topic.shard != shard or (place := topic.place) is None:
             return
-        if epoch == topic.place.epoch and entry.offset == topic.place.offset + 1:
-            self._advance(topic, epoch, entry)
-        elif epoch != topic.place.epoch or entry.offset > topic.place.offset:
+        if epoch == place.epoch and entry.offset == place.offset + 1:
+            self._deliver(topic, epoch, entry)
+        elif epoch != place.epoch or entry.offset > place.offset:
             self._catch_up(topic)
 
     def shard_up(self, shard: str) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+import time
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+_SELDOM_SECONDS = 10.0
 
 
 ERROR_CODES = (
@@ -14,25 +22,70 @@ ERROR_CODES = (
 """Of error frames; see docs/design.md."""
 
 
+class Count(Collector):
+    """A counter for the hot path: one addition, and no lock, since only one event loop a process counts with it."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self.value = 0
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the count to Prometheus."""
+        yield CounterMetricFamily(self._name, self._documentation, value=self.value)
+
+
+class Durations(Collector):
+    """A histogram of durations for the hot path, as `Count` is a counter."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        """Count a duration, in seconds."""
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the histogram to Prometheus."""
+        bounds = [*(str(float(bound)) for bound in _SECONDS), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+
+
+class _Seldom(Collector):
+    """Collects at most every ten seconds what takes long: open files are counted one by one, and are thousands."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._collected: list[Metric] = []
+        self._at = float("-inf")
+
+    def collect(self) -> Iterable[Metric]:
+        if time.monotonic() - self._at > _SELDOM_SECONDS:
+            self._collected, self._at = list(self._collector.collect()), time.monotonic()
+        return self._collected
+
+
 class Metrics:
     """The counters of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        registry.register(_Seldom(ProcessCollector(registry=None)))
         self.connections = Gauge("app_active_connections", "WebSockets open", registry=registry)
         self.connections_total = Counter("app_connections_total", "WebSockets accepted", registry=registry)
         self.refused = Counter("app_connections_refused_total", "WebSockets refused", ["reason"], registry=registry)
-        self.published = Counter("app_messages_published_total", "Messages put into logs", registry=registry)
-        self.delivered = Counter("app_messages_delivered_total", "Messages written to sockets", registry=registry)
-        self.publish_seconds = Histogram(
-            "app_publish_seconds", "From a publish's arrival to its ack", buckets=_SECONDS, registry=registry
-        )
-        self.delivery_seconds = Histogram(
+        self.published = Count("app_messages_published_total", "Messages put into logs", registry)
+        self.delivered = Count("app_messages_delivered_total", "Messages written to sockets", registry)
+        self.publish_seconds = Durations("app_publish_seconds", "From a publish's arrival to its ack", registry)
+        self.delivery_seconds = Durations(
             "app_delivery_seconds",
             "From the shard's clock at the publish to the write to the last local socket, once a message and worker",
-            buckets=_SECONDS,
-            registry=registry,
+            registry,
         )
         self.slow = Counter(
             "app_slow_consumers_closed_total", "Sockets closed since they read too slowly", registry=registry

@@ -92,12 +92,12 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
-        while (reply := self._reader.gets()) is not Ellipsis:
-            if isinstance(reply, hiredis.PushNotification):
-                if reply[0] == b"message":
-                    self._on_push(reply[1], reply[2])
-            else:
-                self._waiting.popleft()(reply)
+        gets, pushed, waiting = self._reader.gets, self._on_push, self._waiting
+        while (reply := gets()) is not Ellipsis:
+            if type(reply) is not hiredis.PushNotification:
+                waiting.popleft()(reply)
+            elif reply[0] == b"message":
+                pushed(reply[1], reply[2])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import msgspec
@@ -23,18 +23,17 @@ MOST_WAITING_BYTES = 64 << 20
 """Bodies that may wait for their shards in one process; more are refused at once."""
 
 _RETRY_SECONDS = 0.1
+_ANNOUNCED = ANNOUNCEMENTS.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where in a group's log someone is: after the message `offset` of the log `epoch`."""
 
     epoch: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A message in a log.
 
     Attributes:
@@ -48,8 +47,7 @@ class Entry:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """A range read from a log: its entries, oldest first, and the log's last offset at that moment."""
 
     epoch: str
@@ -57,21 +55,23 @@ class Page:
     entries: list[Entry]
 
 
-@dataclass(slots=True)
-class _Publish:
-    slot: int
+class _Publish(msgspec.Struct, eq=False):
     group: str
     mark: str
     body: bytes
     deadline: float
-    done: asyncio.Future[Place]
+    answered: Appended
+
+
+Appended = Callable[[Place | ShardUnavailable], None]
+"""Takes what came of a message: its place, or an exception, given, not raised."""
 
 
 class LogListener(Protocol):
     """Hears what happens to the logs that one has subscribed."""
 
-    def log_pushed(self, group: str, epoch: str, entry: Entry) -> None:
-        """Hear a message, right after it was published."""
+    def log_pushed(self, shard: str, group: str, epoch: str, entry: Entry) -> None:
+        """Hear a message from `shard`, right after it was published there; the group may belong to another by now."""
 
     def shard_up(self, shard: str) -> None:
         """Hear that a shard can be used again: subscriptions on it are gone, messages may have been missed."""
@@ -103,6 +103,12 @@ def _slot(group: str) -> int:
     return slot_of(group)
 
 
+@lru_cache(maxsize=65536)
+def _publish_keys(group: str) -> tuple[str, ...]:
+    name = f"{_slot(group)}:{group}"
+    return ("fence", f"meta:{name}", f"log:{name}", f"seen:{name}:", f"index:{_slot(group)}")
+
+
 class GroupLog:
     """Publishes to and reads from the logs.
 
@@ -116,7 +122,14 @@ class GroupLog:
         self._settings = settings
         self._listener = listener
         self._refresh = refresh
+        self._limits = (
+            settings.history_messages,
+            int(settings.history_seconds * 1000),
+            int(settings.idle_seconds * 1000),
+            int(settings.dedupe_seconds * 1000),
+        )
         self._connections: dict[str, ShardConnection] = {}
+        self._owners: list[ShardConnection] = []
         self._leaving: list[asyncio.Future[None]] = []
         self._held: dict[int, deque[_Publish]] = {}
         self._retry: asyncio.TimerHandle | None = None
@@ -150,6 +163,7 @@ class GroupLog:
             if name not in self._connections:
                 self._connections[name] = ShardConnection(shard, self._settings.credentials, self)
                 self._connections[name].start()
+        self._owners = [self._connections[name] for name in table.owner_names()]
         self._listener.owners_changed()
         self._send_held()
 
@@ -162,15 +176,25 @@ class GroupLog:
         await asyncio.gather(*self._leaving)
         for held in self._held.values():
             for publish in held:
-                _refuse(publish, ShardUnavailable("all", "this process is stopping"))
+                publish.answered(ShardUnavailable("all", "this process is stopping"))
         self._held.clear()
 
     # Publishing
 
     def publish(self, group: str, session: str, id: str, body: bytes) -> asyncio.Future[Place]:
+        """Append a message to its group's log, trying until its shard has it; see `append`.
+
+        Returns:
+            A future of the message's place; `ShardUnavailable` after `publish_seconds`.
+        """
+        done: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        self.append(group, session, id, body, lambda answer: _settle(done, answer))
+        return done
+
+    def append(self, group: str, session: str, id: str, body: bytes, answered: Appended) -> None:
         """Append a message to its group's log, trying until its shard has it.
 
-        Publishes of one group are sent in the order of these calls. Where some are sent back, by a closed fence or a
+        Messages of one group are sent in the order of these calls. Where some are sent back, by a closed fence or a
         lost connection, later ones may overtake them; offsets say in which order they came to lie.
 
         Args:
@@ -178,66 +202,45 @@ class GroupLog:
             session: whose ids these are.
             id: the message's id; repeated within the dedupe window it gives the first one's place.
             body: from `body_of`.
-
-        Returns:
-            A future of the message's place; `ShardUnavailable` after `publish_seconds`.
+            answered: gets the message's place, or `ShardUnavailable` after `publish_seconds`, given, not raised.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Place] = loop.create_future()
-        deadline = loop.time() + self._settings.publish_seconds
-        publish = _Publish(_slot(group), group, f"{session} {id}", body, deadline, done)
         if self._waiting_bytes + len(body) > MOST_WAITING_BYTES:
-            _refuse(publish, ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
-            return done
+            answered(ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
+            return
+        deadline = time.monotonic() + self._settings.publish_seconds
+        publish = _Publish(group, f"{session} {id}", body, deadline, answered)
         self._waiting_bytes += len(body)
-        if publish.slot in self._held:
-            self._held[publish.slot].append(publish)
+        if self._held and (slot := _slot(group)) in self._held:
+            self._held[slot].append(publish)
         else:
             self._send(publish)
-        return done
 
     def _send(self, publish: _Publish) -> None:
         if self.table is None:
             self._hold(publish)
             return
-        settings, slot, group = self._settings, publish.slot, publish.group
-        self._connections[self.table.owner(slot).name].run(
+        group = publish.group
+        slot = _slot(group)
+        self._owners[slot].run(
             PUBLISH,
-            lambda reply: self._published(publish, reply),
-            (
-                "fence",
-                f"meta:{slot}:{group}",
-                f"log:{slot}:{group}",
-                f"seen:{slot}:{group}:",
-                f"index:{slot}",
-            ),
-            (
-                slot,
-                self.table.since[slot],
-                publish.mark,
-                publish.body,
-                _new_epoch(),
-                group,
-                settings.history_messages,
-                int(settings.history_seconds * 1000),
-                int(settings.idle_seconds * 1000),
-                int(settings.dedupe_seconds * 1000),
-            ),
+            partial(self._published, publish),
+            _publish_keys(group),
+            (slot, self.table.since[slot], publish.mark, publish.body, _new_epoch(), group, *self._limits),
         )
 
     def _published(self, publish: _Publish, reply: Reply) -> None:
         if isinstance(reply, Exception):
             self._hold(publish, reply)
         elif reply[0] < 0:
-            self._fenced(publish.slot, reply[1])
-            if self._has_moved(publish.slot, reply[1]):
+            slot = _slot(publish.group)
+            self._fenced(slot, reply[1])
+            if self._has_moved(slot, reply[1]):
                 self._send(publish)
             else:
                 self._hold(publish, reply)
         else:
             self._waiting_bytes -= len(publish.body)
-            if not publish.done.done():
-                publish.done.set_result(Place(reply[1].decode(), reply[0]))
+            publish.answered(Place(reply[1].decode(), reply[0]))
 
     def _has_moved(self, slot: int, found: int) -> bool:
         """Tell whether a slot that was met closed has an owner by now, who was learned of before the answer came."""
@@ -247,15 +250,14 @@ class GroupLog:
         """Find out who owns a slot now; where a shard knows nothing of its slots, it has lost its data: tell it."""
         self._refresh()
         if found == 0 and self.table is not None:
-            self._open_fences(self._connections[self.table.owner(slot).name])
+            self._open_fences(self._owners[slot])
 
     def _hold(self, publish: _Publish, reply: Reply = None) -> None:
-        if asyncio.get_running_loop().time() > publish.deadline:
+        if time.monotonic() > publish.deadline:
             self._waiting_bytes -= len(publish.body)
-            shard = self.table.owner(publish.slot).name if self.table else "unknown"
-            _refuse(publish, ShardUnavailable(shard, str(reply)))
+            publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(reply)))
             return
-        self._held.setdefault(publish.slot, deque()).append(publish)
+        self._held.setdefault(_slot(publish.group), deque()).append(publish)
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._send_held)
 
@@ -294,7 +296,7 @@ class GroupLog:
                 answered(Page(reply[1].decode(), reply[0], [Entry(*entry) for entry in reply[2]]))
 
         slot = _slot(group)
-        self._connection_of(slot, self.table).run(
+        self._owners[slot].run(
             READ,
             page,
             ("fence", f"meta:{slot}:{group}", f"log:{slot}:{group}", f"index:{slot}"),
@@ -327,7 +329,7 @@ class GroupLog:
         if self.table is None:
             answered(LinkLost("the slot table is not known yet"))
         else:
-            self._connection_of(slot, self.table).command(answered, name, f"{kind}:{slot}:{group}", *args)
+            self._owners[slot].command(answered, name, f"{kind}:{slot}:{group}", *args)
 
     def subscribe(self, shard: str, groups: list[str]) -> None:
         """Have the groups' messages pushed by `shard`, from the next command on."""
@@ -339,9 +341,6 @@ class GroupLog:
         if shard in self._connections:
             for some in _batches(groups):
                 self._connections[shard].unsubscribe(some)
-
-    def _connection_of(self, slot: int, table: SlotTable) -> ShardConnection:
-        return self._connections[table.owner(slot).name]
 
     # What the connections call
 
@@ -361,13 +360,13 @@ class GroupLog:
 
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         """See `shards.log.shard.Listener`."""
-        group = channel.decode()
-        if group == ANNOUNCEMENTS:
+        if channel == _ANNOUNCED:
             self._announced(payload)
-        elif connection.shard.name == self.owner(group):
-            place, comma, rest = payload.partition(b",")
-            epoch, offset, at_ms = place.split(b":")
-            self._listener.log_pushed(group, epoch.decode(), Entry(int(offset), int(at_ms), comma + rest))
+            return
+        comma = payload.index(b",")
+        epoch, offset, at_ms = payload[:comma].split(b":")
+        entry = Entry(int(offset), int(at_ms), payload[comma:])
+        self._listener.log_pushed(connection.shard.name, channel.decode(), epoch.decode(), entry)
 
     def _announced(self, payload: bytes) -> None:
         """Take a slot table up that every shard tells of, before it is found in the control Redis."""
@@ -386,9 +385,13 @@ class GroupLog:
             connection.run(FENCE, lambda _: None, ("fence",), pairs)
 
 
-def _refuse(publish: _Publish, error: ShardUnavailable) -> None:
-    if not publish.done.done():
-        publish.done.set_exception(error)
+def _settle(done: asyncio.Future[Place], answer: Place | ShardUnavailable) -> None:
+    if done.done():
+        return
+    if isinstance(answer, Place):
+        done.set_result(answer)
+    else:
+        done.set_exception(answer)
 
 
 def _new_epoch() -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import Protocol
@@ -121,7 +122,7 @@ class ShardConnection:
         url = urlsplit(self.shard.url)
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(self._on_push, lambda _: lost.set()),
+                lambda: Link(partial(self._listener.pushed, self), lambda _: lost.set()),
                 url.hostname or "127.0.0.1",
                 url.port or 6379,
                 ssl=True if url.scheme == "rediss" else None,
@@ -169,6 +170,3 @@ class ShardConnection:
                 if loop.time() - answered_at > _SILENCE_SECONDS:
                     logger.warning("shard %s: silent, reconnecting", self.shard.name)
                     link.abort()
-
-    def _on_push(self, channel: bytes, payload: bytes) -> None:
-        self._listener.pushed(self, channel, payload)

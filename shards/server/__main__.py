@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from shards.settings import Settings
 
 BACKLOG = 4096
 STOP_SECONDS = 5
+_GC_THRESHOLDS = (10_000, 20, 20)
 
 
 def load() -> Served:
@@ -27,9 +29,21 @@ def load() -> Served:
     sys.path.insert(0, os.environ.get("SHARDS_APP_DIR", str(Path.cwd())))
     name = os.environ.get("SHARDS_APP", "app.asgi:application")
     try:
-        return Served(import_from_string(name), settings)
+        served = Served(import_from_string(name), settings)
     except ImportFromStringError as error:
         raise UsageError(f"cannot import the app {name}: {error}") from error
+    _collect_garbage_seldom()
+    return served
+
+
+def _collect_garbage_seldom() -> None:
+    """Leave what was imported out of garbage collection, and look at the rest less often.
+
+    A full collection stops a worker for as long as it takes to look at every object of every socket.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def config(environ: os._Environ[str] = os.environ) -> uvicorn.Config:

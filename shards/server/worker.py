@@ -110,7 +110,7 @@ class Worker:
         self.metrics.connections.set(len(self._sockets))
 
     def _observe_delivery(self, members: int, at_ms: int | None) -> None:
-        self.metrics.delivered.inc(members)
+        self.metrics.delivered.value += members
         if at_ms is not None:
             self.metrics.delivery_seconds.observe(max(0.0, time.time() - at_ms / 1000))
 

@@ -1,0 +1,81 @@
+"""Frames as clients may send them: in pieces, many at once, among control frames, and broken."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import CloseCode, Frame, Opcode
+
+from shards.server.protocol import frame_end, text_at
+from tests.replica import Replica
+from tests.server.raw import RawSocket
+
+
+def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+@given(st.text(), st.binary(max_size=20))
+def test_reads_a_text_as_the_library_writes_it(text: str, after: bytes) -> None:
+    frame = masked(Opcode.TEXT, text.encode())
+    assert frame_end(frame + after, 0) == len(frame)
+    assert text_at(frame + after, 0, len(frame)) == text
+
+
+@given(st.sampled_from([10, 125, 126, 65535, 65536, 70000]), st.integers(0, 13))
+def test_knows_where_a_frame_ends_once_its_head_is_there(size: int, known: int) -> None:
+    frame = masked(Opcode.BINARY, bytes(size))
+    head = 2 if size < 126 else 4 if size < 65536 else 10
+    assert frame_end(frame[:known], 0) == (len(frame) if known >= head else None)
+
+
+@given(st.sampled_from([Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.CLOSE]), st.binary(max_size=100))
+def test_anything_else_is_no_text(opcode: Opcode, data: bytes) -> None:
+    frame = masked(opcode, data)
+    assert text_at(frame, 0, len(frame)) is None
+
+
+def publish(number: int, size: int = 10) -> bytes:
+    return b'{"type":"publish","group":"room","id":"%d","data":"%s"}' % (number, b"x" * size)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 100, 10_000])
+async def test_frames_in_pieces_and_many_at_once_are_all_carried_out(service: list[Replica], piece: int) -> None:
+    texts = b"".join(masked(Opcode.TEXT, publish(number, size)) for number, size in enumerate([1, 200, 70, 3000]))
+    stream = texts + masked(Opcode.PING, b"p") + masked(Opcode.TEXT, publish(9))
+    async with RawSocket(service[0].port) as socket:
+        for start in range(0, len(stream), piece):
+            await socket.send(stream[start : start + piece])
+        assert [frame["id"] for frame in await socket.texts(5, "ack")] == ["0", "1", "2", "3", "9"]
+        assert socket.pongs == [b"p"]
+
+
+async def test_a_message_in_fragments_with_a_ping_between_is_one_message(service: list[Replica]) -> None:
+    text = publish(1)
+    async with RawSocket(service[0].port) as socket:
+        await socket.send(masked(Opcode.TEXT, text[:10], fin=False) + masked(Opcode.PING, b""))
+        await socket.send(masked(Opcode.CONT, text[10:]) + masked(Opcode.TEXT, publish(2)))
+        assert [frame["id"] for frame in await socket.texts(2, "ack")] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [
+        (masked(Opcode.TEXT, b"\xff\xfe"), CloseCode.INVALID_DATA),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.TEXT, b"b"), CloseCode.PROTOCOL_ERROR),
+        (Frame(Opcode.TEXT, publish(1)).serialize(mask=False), CloseCode.PROTOCOL_ERROR),
+        (b"\x83\x80aaaa", CloseCode.PROTOCOL_ERROR),
+        (b"\x81\xff" + struct.pack(">Q", 1 << 40) + b"mask", CloseCode.MESSAGE_TOO_BIG),
+        (masked(Opcode.BINARY, b"x"), CloseCode.UNSUPPORTED_DATA),
+    ],
+    ids=["not UTF-8", "text amid fragments", "unmasked", "unknown opcode", "announces a terabyte", "binary"],
+)
+async def test_a_broken_frame_closes_the_socket_with_its_code(
+    service: list[Replica], stream: bytes, code: CloseCode
+) -> None:
+    async with RawSocket(service[0].port) as socket:
+        await socket.send(stream)
+        assert await socket.closed() == code
