@@ -135,6 +135,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.paused: set[str] = set()
         self.disturbed = 0
         self.asked: set[Request] = set()
+        self.connect()
 
     def take_events(self) -> None:
         for event in self.client.events():
@@ -196,6 +197,14 @@ class AnyHistory(RuleBasedStateMachine):
         for _ in range(min(count, len(self.service.down)) if self.connected else 0):
             self.client.receive(json.dumps(self.service.down.popleft()), self.now)
             self.take_events()
+
+    @rule(rounds=st.integers(1, 3))
+    def flow(self, rounds: int) -> None:
+        """Let everything get through that is on its way."""
+        for _ in range(rounds):
+            self.hear_up(100)
+            self.admit()
+            self.hear_down(100)
 
     @rule()
     def admit(self) -> None:
