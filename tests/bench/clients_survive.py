@@ -88,10 +88,10 @@ class Crowd:
             await orders.readline()
             publishing.cancel()
             await orders.readline()
+            records = [vars(record) for record in self.records.values()]
+            _say({"records": records, "acks": self.acks, "unacked": sorted(self.unacked)})
             for task in following:
                 task.cancel()
-        records = [vars(record) for record in self.records.values()]
-        _say({"records": records, "acks": self.acks, "unacked": sorted(self.unacked)})
 
     async def _follow(self, number: int) -> None:
         record = self.records[number]
