@@ -464,3 +464,86 @@ def test_delays_grow_to_a_bound_and_are_spread_from_zero_on() -> None:
     assert delay(3, lambda: 1.0) == 2.0
     assert delay(1000, lambda: 1.0) == LAST_DELAY_SECONDS
     assert delay(1000, lambda: 0.0) == 0.0
+
+
+def said(client: Protocol, now: float = 0.0) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in client.data_to_send(now)]
+
+
+def test_a_pause_that_is_over_before_it_was_said_misses_nothing() -> None:
+    client = following("g", 5)
+    client.pause("g")
+    assert hear(client, type="message", group="g", offset=6, id="x", data=1) == []
+    client.resume("g")
+    assert hear(client, type="message", group="g", offset=7, id="y", data=1) == []
+    since = {"epoch": "e", "offset": 5}
+    assert said(client)[-1] == {"type": "subscribe", "group": "g", "since": since}
+
+
+def test_a_paused_group_is_left_until_it_is_resumed_also_over_a_reconnect() -> None:
+    client = following("g", 5)
+    client.pause("g")
+    assert said(client) == [{"type": "unsubscribe", "group": "g"}]
+    client.lost("cable")
+    hear(client, type="welcome", session="s", replica="r")
+    assert said(client) == []
+    client.resume("g")
+    assert [frame["type"] for frame in said(client)] == ["subscribe"]
+
+
+def test_the_gap_after_a_history_is_the_historys() -> None:
+    client = following("g", 5)
+    request = Request("history", "g", Place("e", 1))
+    client.ask(request)
+    client.data_to_send(0)
+    message = {"offset": 4, "id": "x", "data": 1}
+    (answered,) = hear(client, type="history", group="g", epoch="e", offset=5, messages=[message])
+    assert answered.answer.gap == Place("e", 3)
+    assert hear(client, type="gap", group="g", epoch="e", offset=3) == []
+    (next,) = hear(client, type="message", group="g", offset=6, id="y", data=1)
+    assert next.offset == 6
+
+
+def test_an_unsubscribe_that_was_refused_is_said_again() -> None:
+    client = following("g", 5)
+    client.unsubscribe("g")
+    assert said(client) == [{"type": "unsubscribe", "group": "g"}]
+    hear(client, type="error", code="rate_limited", message="no", group="g")
+    at = client.wakes_at(0)
+    assert at is not None
+    assert said(client, at) == [{"type": "unsubscribe", "group": "g"}]
+    assert hear(client, type="error", code="not_subscribed", message="no") == []
+
+
+def test_a_subscription_that_the_service_still_has_is_made_anew() -> None:
+    """Its `unsubscribe` was refused, and the refusal was taken for that of the `subscribe` after it."""
+    client = following("g", 5)
+    client.pause("g")
+    client.resume("g")
+    assert [frame["type"] for frame in said(client)] == ["unsubscribe", "subscribe"]
+    hear(client, type="error", code="already_subscribed", message="no", group="g")
+    at = client.wakes_at(0)
+    assert at is not None
+    assert [frame["type"] for frame in said(client, at)] == ["unsubscribe", "subscribe"]
+
+
+def test_an_unsubscribe_that_came_too_late_is_no_ones_error() -> None:
+    client = following("g", 5)
+    client.subscribe("other")
+    client.data_to_send(0)
+    assert hear(client, type="error", code="not_subscribed", message="no") == []
+
+
+def test_who_subscribes_from_elsewhere_meanwhile_gets_that() -> None:
+    client = welcomed()
+    client.subscribe("g")
+    client.data_to_send(0)
+    client.unsubscribe("g")
+    client.subscribe("g", Place("e", 2))
+    assert said(client) == []
+    assert hear(client, type="subscribed", group="g", epoch="e", offset=9, recovered=False) == []
+    since = {"epoch": "e", "offset": 2}
+    unsubscribe = {"type": "unsubscribe", "group": "g"}
+    assert said(client) == [unsubscribe, {"type": "subscribe", "group": "g", "since": since}]
+    subscribed = hear(client, type="subscribed", group="g", epoch="e", offset=2, recovered=True)
+    assert subscribed == [Subscribed("g", Place("e", 2), True)]
