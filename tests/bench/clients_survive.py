@@ -275,22 +275,32 @@ def judge(of: list[dict[str, Any]], all: list[dict[str, Any]], killed_at: float)
             acked.setdefault(group, {})[offset] = id
     records = [record for crowd in of for record in crowd["records"]]
     count: Counter[str] = Counter(unacked=sum(len(crowd["unacked"]) for crowd in of))
+    noticed: list[float] = []
     seconds: list[float] = []
     for record in records:
         count += _account(record, acked.get(record["group"], {}))
-        if any(at >= killed_at for at in record["lost"]):
+        lost = [at for at in record["lost"] if at >= killed_at]
+        if lost:
+            noticed.append(lost[0] - killed_at)
             back = [at for at in record["back"] if at > max(record["lost"])]
             count["never_back"] += not back
             seconds += [at - killed_at for at in back[:1]]
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else seconds * 99
-    times = {"p50": cuts[49], "p95": cuts[94], "max": max(seconds)} if seconds else {}
     names = ("delivered", "unacked", "lost", "duplicated", "reordered", "gaps", "faults", "never_back")
     return {
         "connected": len(records),
         "cut_off": len(seconds) + count["never_back"],
-        "resumed_s": {name: round(value, 3) for name, value in times.items()},
+        "noticed_s": _quantiles(noticed),
+        "resumed_s": _quantiles(seconds),
         **{name: count[name] for name in names},
     }
+
+
+def _quantiles(seconds: list[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else seconds * 99
+    found = {"min": min(seconds), "p50": cuts[49], "p95": cuts[94], "max": max(seconds)}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def _account(record: dict[str, Any], acked: dict[int, str]) -> Counter[str]:
