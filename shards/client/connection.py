@@ -292,6 +292,9 @@ class Client:
             ) as socket:
                 try:
                     await self._talk(socket)
+                except asyncio.CancelledError:
+                    await socket.close()
+                    raise
                 finally:
                     code = socket.close_code
             self._why_lost = "asked to go elsewhere" if self._leaving else f"closed: {code} {socket.close_reason}"
