@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -36,3 +38,21 @@ def loadtest_10k(session: nox.Session) -> None:
     """10,000 sockets through Traefik, 10,000 messages a second in rooms of ten; N= and DURATION= scale it down."""
     session.install("-e", ".")
     session.run("python", "-m", "shards.load", "loadtest-10k", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The pages and the JavaScript client in real Chromium."""
+    if shutil.which("chromium") is None:
+        session.error("no chromium on PATH: `apt-get install chromium`, or your system's package")
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """2,000 Python clients and some in Chromium survive kill -9 of their replica; N= scales it down."""
+    if shutil.which("chromium") is None:
+        session.error("no chromium on PATH: `apt-get install chromium`, or your system's package")
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.bench.clients_survive", *session.posargs)

@@ -45,3 +45,49 @@ class PartFailed(ShardsError):
         self.part = part
         self.reason = reason
         self.log = log
+
+
+class Refused(ShardsError):
+    """The service said no to a client; `code` is one of the protocol's (docs/design.md), as is the message."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+
+
+class OutboxFull(ShardsError):
+    """A client has as many publishes that wait for their acks as it may keep; none was added."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} publishes wait for their acks: await some of them, or give the client a larger outbox"
+        )
+        self.limit = limit
+
+
+class Unconfirmed(ShardsError):
+    """A publish that was sent has had no answer for so long that sending it again could double it.
+
+    It may be in the log, or not: the group's history tells.
+    """
+
+    def __init__(self, id: str, seconds: float) -> None:
+        super().__init__(f"no ack for {id} in {seconds:g} s: it may be published or not, look into the group's history")
+        self.id = id
+        self.seconds = seconds
+
+
+class ConnectionFailed(ShardsError):
+    """A client could not connect, or may not."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"cannot connect to {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class ClientClosed(ShardsError):
+    """The client was closed while, or before, it was asked for this."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed: connect anew")

@@ -15,6 +15,8 @@ function add(text, kind = "") {
   messages.scrollTop = messages.scrollHeight;
 }
 
+const complain = (error) => add(`${error.code}: ${error.message}`, "notice");
+
 const client = connect("/ws/", {
   online: (welcome) => {
     show("state", "online");
@@ -22,7 +24,7 @@ const client = connect("/ws/", {
     show("reconnects", connects++);
   },
   offline: () => show("state", "offline, coming back"),
-  error: (error) => add(`${error.code}: ${error.message}`, "notice"),
+  error: complain,
 });
 
 client.subscribe(group, {
@@ -41,6 +43,6 @@ show("group", group);
 document.getElementById("drop").onclick = () => client.drop();
 document.getElementById("talk").onsubmit = (event) => {
   event.preventDefault();
-  client.publish(group, { text: event.target.text.value }).catch(() => {});
+  client.publish(group, { text: event.target.text.value }).catch(complain);
   event.target.reset();
 };

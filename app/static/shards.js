@@ -7,27 +7,61 @@
  *   client.subscribe("lobby", { message: (m) => console.log(m.offset, m.data), gap: () => reload() });
  *   await client.publish("lobby", { text: "hello" });   // resolves with the offset once it is in the log
  *
- * The wire protocol is in docs/design.md.
+ * docs/clients.md tells more; the wire protocol is in docs/design.md.
+ *
+ * Each group has at most one `subscribe` under way, so an answer, or an error that names the group, belongs to it.
+ * Frames between an `unsubscribe` and the next `subscribed` are of the earlier subscription: the log has them.
  */
 
 const FIRST_DELAY_MS = 250;
 const LAST_DELAY_MS = 10_000;
-const WINDOW = 32;   // publishes on their way at once: who comes back with a full outbox is not taken for a flood
+const STEADY_MS = 10_000;    // a connection that lasted this long begins anew with short delays
+const OPEN_MS = 10_000;      // from the attempt to the welcome
+const SILENCE_MS = 10_000;   // then we ping, and without an answer for as long, the connection is taken for dead
+const HOLD_MS = 500;
+const WINDOW = 32;           // publishes under way at once: who comes back with a full outbox is not taken for a flood
+const OUTBOX = 1000;
+const RESEND_MS = 90_000;    // dedupe marks last 120 s, 30 s of which a server may take over a publish
+
+const TRY_AGAIN = new Set(["unavailable", "rate_limited"]);
 
 /** Full jitter: anywhere up to the exponential bound, so that a crowd comes back spread out. */
 export function delay(attempt, random = Math.random) {
   return random() * Math.min(LAST_DELAY_MS, FIRST_DELAY_MS * 2 ** attempt);
 }
 
-/** Connect to `url` (absolute, or a path on this host); gives a Client at once. */
+/** What a publish is rejected with, and what the `error` handlers get: `code` is one of docs/design.md, or
+ * `outbox_full`, `unconfirmed`, `closed`, `hole`, `token`. */
+export class ShardsError extends Error {
+  constructor(code, message, about = {}) {
+    super(message);
+    this.name = "ShardsError";
+    Object.assign(this, about, { code });
+  }
+}
+
+/**
+ * Connect to `url` (absolute, or a path on this host); gives a Client at once.
+ *
+ * Handlers, all optional: online(welcome), offline(reason), error(error), history(frame), presence(frame), and
+ * token: a string, or a function (it may be async) that gives a fresh one for each connect.
+ */
 export function connect(url, handlers = {}) {
-  return new Client(new URL(url, location.href.replace(/^http/, "ws")), handlers);
+  return new Client(new URL(url, globalThis.location?.href.replace(/^http/, "ws")), handlers);
 }
 
 class Client {
-  #url; #handlers; #socket = null; #session = null; #attempt = 0; #closed = false; #timer = 0;
-  #groups = new Map();   // group → { handlers, place }
-  #outbox = new Map();   // id → { frame, resolve, reject, sent }, in the order they were published
+  #url; #handlers;
+  #socket = null;         // null: none, or one that is not ours any more
+  #online = false;        // the service took us in
+  #session = null;
+  #attempt = 0;
+  #since = 0;             // when the socket was opened
+  #closed = false;
+  #held = false;          // the service has no time for us: nothing is said for a while
+  #timers = {};           // name → id: one each, all cleared on close
+  #groups = new Map();    // name → { handlers, place, asked, state, stale, healed }
+  #outbox = new Map();    // id → { text, promise, resolve, reject, sentAt, unsureSince }, in the order published
   #underway = 0;
 
   constructor(url, handlers) {
@@ -36,124 +70,361 @@ class Client {
     this.#open();
   }
 
-  /** Follow a group. Handlers: message(frame), subscribed(frame), gap(frame). */
-  subscribe(group, handlers) {
-    this.#groups.set(group, { handlers, place: null });
-    this.#say({ type: "subscribe", group });
+  get online() { return this.#online; }
+
+  /**
+   * Follow a group, from now on, or after a place `since` = { epoch, offset }. Handlers, all optional:
+   * subscribed(frame), message(frame), gap(frame): messages up to its place are gone, error(error): it was refused.
+   */
+  subscribe(group, handlers = {}, since = null) {
+    const old = this.#groups.get(group);
+    if (old?.handlers) throw new Error(`${group} is subscribed already`);
+    // state: "none", "asked" (no answer yet) or "live", as the service has it after all we said.
+    this.#groups.set(group, { state: "none", ...old, handlers, place: since, healed: null, stale: old?.state === "live" });
+    this.#reconcile(group);
   }
 
   unsubscribe(group) {
-    if (this.#groups.delete(group)) this.#say({ type: "unsubscribe", group });
+    const topic = this.#groups.get(group);
+    if (!topic) return;
+    topic.handlers = null;
+    topic.place = null;
+    this.#reconcile(group);
   }
 
   /** Publish; resolves with the message's offset once it is in the log, however often that takes to try. */
-  publish(group, data, id = crypto.randomUUID?.() ?? String(Math.random()).slice(2)) {
-    const frame = { type: "publish", group, id, data };
-    return new Promise((resolve, reject) => {
-      this.#outbox.set(id, { frame, resolve, reject, sent: false });
-      this.#send();
+  publish(group, data, id = newId()) {
+    const waiting = this.#outbox.get(id);
+    if (waiting) return waiting.promise;
+    if (this.#closed) return Promise.reject(closed());
+    if (this.#outbox.size >= OUTBOX) {
+      return Promise.reject(new ShardsError("outbox_full", `${OUTBOX} publishes wait for their acks: await some of them`));
+    }
+    const said = JSON.stringify(data);
+    if (said === undefined) return Promise.reject(new TypeError("JSON cannot say this"));
+    const text = `{"type":"publish","group":${JSON.stringify(group)},"id":${JSON.stringify(id)},"data":${said}}`;
+    const publish = { id, text, sentAt: null, unsureSince: null };
+    publish.promise = new Promise((resolve, reject) => Object.assign(publish, { resolve, reject }));
+    this.#outbox.set(id, publish);
+    this.#pump();
+    return publish.promise;
+  }
+
+  /** Ask for messages after a place, or the last ones; the `history` handler gets them. */
+  history(group, { since, limit = 100 } = {}) {
+    this.#say({ type: "history", group, limit, ...(since && { since }) });
+    if (since) this.#pasts.push({ group, since });
+  }
+
+  /** Ask who is there; the `presence` handler is told. */
+  presence(group) { this.#say({ type: "presence", group }); }
+
+  /** Drop the connection as a failing network would; the client comes back by itself. */
+  drop() { this.#leave("dropped", delay(this.#attempt++)); }
+
+  /** Close for good: timers are gone, and publishes that wait are rejected. */
+  close() {
+    this.#closed = true;
+    this.#leave("closed");
+    for (const name of Object.keys(this.#timers)) this.#cancel(name);
+    for (const publish of this.#outbox.values()) publish.reject(closed());
+    this.#outbox.clear();
+    this.#groups.clear();
+  }
+
+  // Connections
+
+  async #open() {
+    this.#since = Date.now();
+    this.#after("deadline", OPEN_MS, () => this.#lost("no welcome in time"));
+    const attempt = (this.#socket = {});   // until there is a socket: who asks for a token may be overtaken
+    const url = new URL(this.#url);
+    try {
+      const { token } = this.#handlers;
+      const value = typeof token === "function" ? await token() : token;
+      if (value != null) url.searchParams.set("token", value);
+    } catch (error) {
+      if (attempt !== this.#socket) return;
+      this.#complain(new ShardsError("token", `no token: ${error?.message ?? error}`));
+      return this.#lost("no token");
+    }
+    if (attempt !== this.#socket) return;
+    if (this.#session) url.searchParams.set("session", this.#session);
+    const socket = (this.#socket = new WebSocket(url));
+    socket.onmessage = (event) => { if (socket === this.#socket) this.#hear(event.data); };
+    socket.onclose = (event) => { if (socket === this.#socket) this.#lost(event.reason || `closed: ${event.code}`, event.code); };
+  }
+
+  /** The connection is gone, or as good as gone: one that is half open would not say so for minutes. */
+  #lost(reason, code) {
+    if (code === 1009) this.#refuseLargest();
+    if (Date.now() - this.#since > STEADY_MS) this.#attempt = 0;
+    this.#leave(reason, delay(this.#attempt++));
+  }
+
+  /** Let go of the socket, and come back after `ms`. */
+  #leave(reason, ms) {
+    const socket = this.#socket;
+    this.#socket = null;
+    this.#online = this.#held = false;
+    this.#underway = 0;
+    this.#pasts = [];
+    for (const name of ["deadline", "silence", "hold", "move"]) this.#cancel(name);
+    for (const [name, topic] of this.#groups) {
+      topic.state = "none";
+      topic.stale = false;
+      if (!topic.handlers) this.#groups.delete(name);
+    }
+    for (const publish of this.#outbox.values()) unsend(publish, true);
+    socket?.close?.();
+    if (!this.#closed) this.#after("open", ms, () => this.#open());
+    if (socket) this.#call(this.#handlers.offline, reason);
+  }
+
+  #after(name, ms, what) {
+    this.#cancel(name);
+    this.#timers[name] = setTimeout(() => { delete this.#timers[name]; what(); }, ms);
+  }
+
+  #cancel(name) {
+    clearTimeout(this.#timers[name]);
+    delete this.#timers[name];
+  }
+
+  /** Something came: the next silence is measured from here. */
+  #listen() {
+    this.#after("silence", SILENCE_MS, () => {
+      this.#say({ type: "ping" });
+      this.#after("silence", SILENCE_MS, () => this.#lost("silent"));
     });
   }
 
-  /** Drop the connection as a failing network would; the client comes back by itself. */
-  drop() { this.#socket?.close(4000, "dropped"); }
+  #say(frame) { if (this.#online) this.#socket.send(JSON.stringify(frame)); }
 
-  close() {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    this.#socket?.close(1000);
-  }
-
-  #open() {
-    const url = new URL(this.#url);
-    if (this.#session) url.searchParams.set("session", this.#session);
-    const socket = (this.#socket = new WebSocket(url));
-    socket.onmessage = (event) => this.#hear(JSON.parse(event.data), socket);
-    socket.onclose = (event) => this.#lost(socket, event);
-  }
-
-  #lost(socket, event) {
-    if (socket !== this.#socket) return;
-    this.#socket = null;
-    this.#handlers.offline?.(event);
-    if (!this.#closed) this.#timer = setTimeout(() => this.#open(), delay(this.#attempt++));
-  }
-
-  #say(frame) {
-    if (this.#socket?.readyState === WebSocket.OPEN && this.#socket.welcomed) this.#socket.send(JSON.stringify(frame));
-  }
-
-  #hear(frame, socket) {
-    const group = this.#groups.get(frame.group);
-    switch (frame.type) {
-      case "welcome": return this.#welcome(frame, socket);
-      case "subscribed":
-        if (group) group.place = { epoch: frame.epoch, offset: frame.offset };
-        return group?.handlers.subscribed?.(frame);
-      case "message":
-        if (group) group.place.offset = frame.offset;
-        return group?.handlers.message?.(frame);
-      case "gap":
-        if (group) group.place = { epoch: frame.epoch, offset: frame.offset };
-        return group?.handlers.gap?.(frame);
-      case "ack": return this.#settle(frame.id, (waiting) => waiting.resolve(frame.offset));
-      case "reconnect":
-        return setTimeout(() => socket === this.#socket && socket.close(4001, "asked to"), Math.random() * frame.within_ms);
-      case "error":
-        this.#handlers.error?.(frame);
-        // Not stored, and the server says to try again: it stays in the outbox, under the same id.
-        if (frame.code === "unavailable" || frame.code === "rate_limited") return this.#again(frame);
-        return this.#settle(frame.id, (waiting) => waiting.reject(Object.assign(new Error(frame.message), frame)));
-      default: return this.#handlers[frame.type]?.(frame);
+  /** Call a handler; what it throws is for the page's own error reporting, and does not stop us. */
+  #call(handler, ...values) {
+    try {
+      handler?.(...values);
+    } catch (error) {
+      if (globalThis.reportError) reportError(error);
+      else console.error(error);
     }
   }
 
-  #welcome(frame, socket) {
-    socket.welcomed = true;
-    this.#attempt = 0;
+  #complain(error) { this.#call(this.#handlers.error, error); }
+
+  // Frames
+
+  #hear(text) {
+    let frame;
+    try {
+      frame = JSON.parse(text);
+    } catch {
+      return this.#lost("no frame of the protocol");
+    }
+    if (this.#online) this.#listen();
+    const pastGap = this.#pastGap;
+    this.#pastGap = null;
+    switch (frame.type) {
+      case "welcome": return this.#welcome(frame);
+      case "subscribed": return this.#subscribed(frame);
+      case "message": return this.#message(frame);
+      case "gap": return same(frame, pastGap) && frame.group === pastGap.group ? undefined : this.#gap(frame);
+      case "ack": return this.#settle(frame.id, (publish) => publish.resolve(frame.offset));
+      case "reconnect":
+        if (this.#timers.move) return undefined;
+        return this.#after("move", Math.random() * frame.within_ms, () => this.#leave("asked to", 0));
+      case "error": return this.#refused(frame);
+      case "history": return this.#history(frame);
+      case "pong": return undefined;
+      default: return this.#call(this.#handlers[frame.type], frame);
+    }
+  }
+
+  #welcome(frame) {
+    this.#cancel("deadline");
+    this.#online = true;
     this.#session = frame.session;
-    for (const [group, { place }] of this.#groups) this.#say({ type: "subscribe", group, ...(place && { since: place }) });
-    for (const waiting of this.#outbox.values()) waiting.sent = false;
-    this.#underway = 0;
-    this.#send();
-    this.#handlers.online?.(frame);
+    this.#listen();
+    for (const group of this.#groups.keys()) this.#reconcile(group);
+    this.#pump();
+    this.#call(this.#handlers.online, frame);
+  }
+
+  // Groups
+
+  /** Say what takes the service from what it has of a group to what we want. */
+  #reconcile(group) {
+    const topic = this.#groups.get(group);
+    if (!topic || topic.state === "asked" || this.#held) return;
+    if (topic.state === "live" && (topic.stale || !topic.handlers)) {
+      if (!this.#online) return;
+      topic.state = "none";
+      topic.stale = false;
+      this.#say({ type: "unsubscribe", group });
+    }
+    if (topic.state === "none" && topic.handlers && this.#online) {
+      topic.state = "asked";
+      topic.asked = topic.place;
+      this.#say({ type: "subscribe", group, ...(topic.place && { since: topic.place }) });
+    } else if (topic.state === "none" && !topic.handlers) this.#groups.delete(group);
+  }
+
+  /** The group's topic, where what comes is what comes next. */
+  #live(group) {
+    const topic = this.#groups.get(group);
+    return topic?.state === "live" && !topic.stale && topic.handlers ? topic : null;
+  }
+
+  #subscribed(frame) {
+    const topic = this.#groups.get(frame.group);
+    if (topic?.state !== "asked") return;
+    topic.state = "live";
+    topic.stale = topic.place !== topic.asked;   // it was unsubscribed, and subscribed from elsewhere, meanwhile
+    if (topic.stale || !topic.handlers) return this.#reconcile(frame.group);
+    const before = topic.place;
+    if (!same(before, frame)) topic.place = { epoch: frame.epoch, offset: frame.offset };
+    this.#call(topic.handlers.subscribed, frame);
+    if (before && before !== topic.place) this.#call(topic.handlers.gap, { ...topic.place, type: "gap", group: frame.group });
+  }
+
+  #message(frame) {
+    const topic = this.#live(frame.group);
+    if (!topic || frame.offset <= topic.place.offset) return;
+    if (frame.offset > topic.place.offset + 1 && !this.#overHole(frame, topic)) return;
+    topic.place = { epoch: topic.place.epoch, offset: frame.offset };
+    this.#call(topic.handlers.message, frame);
+  }
+
+  /** Ask again for what was skipped, and tell whether that has been tried already: then there is a gap instead. */
+  #overHole({ group, offset }, topic) {
+    if (topic.healed === topic.place) {
+      this.#call(topic.handlers.gap, { type: "gap", group, epoch: topic.place.epoch, offset: offset - 1 });
+      return this.#live(group) === topic;
+    }
+    this.#complain(new ShardsError("hole", `${group}: ${offset} came after ${topic.place.offset}`, { group }));
+    topic.healed = topic.place;
+    topic.stale = true;
+    this.#reconcile(group);
+    return false;
+  }
+
+  #gap(frame) {
+    const topic = this.#live(frame.group);
+    if (!topic || same(frame, topic.place)) return;   // that of a resume that failed was told with its `subscribed`
+    topic.place = { epoch: frame.epoch, offset: frame.offset };
+    this.#call(topic.handlers.gap, frame);
+  }
+
+  // History: where it does not follow on the place asked from, a gap comes right after it, which is no subscription's
+
+  #pasts = [];
+  #pastGap = null;
+
+  #history(frame) {
+    const index = this.#pasts.findIndex((past) => past.group === frame.group);
+    const [past] = index < 0 ? [] : this.#pasts.splice(index, 1);
+    const first = frame.messages[0];
+    if (past) {
+      const lost = past.since.epoch !== frame.epoch || past.since.offset > frame.offset;
+      const skipped = first && first.offset > past.since.offset + 1;
+      if (lost || skipped) this.#pastGap = { group: frame.group, epoch: frame.epoch, offset: first ? first.offset - 1 : frame.offset };
+    }
+    this.#call(this.#handlers.history, { ...frame, gap: this.#pastGap });
+  }
+
+  // Publishes
+
+  /** Send what waits, oldest first, as far as the window goes. */
+  #pump() {
+    if (!this.#online || this.#held) return;
+    for (const publish of this.#outbox.values()) {
+      if (this.#underway >= WINDOW) return;
+      if (publish.sentAt !== null) continue;
+      if (publish.unsureSince !== null && Date.now() - publish.unsureSince > RESEND_MS) {
+        // Its dedupe mark may be gone: sent again, it could be doubled.
+        this.#outbox.delete(publish.id);
+        publish.reject(new ShardsError("unconfirmed", `no ack for ${publish.id}: it may be published or not`, { id: publish.id }));
+        continue;
+      }
+      publish.sentAt = Date.now();
+      this.#underway++;
+      this.#socket.send(publish.text);
+    }
   }
 
   #settle(id, how) {
-    const waiting = this.#outbox.get(id);
-    if (!waiting) return;
+    const publish = this.#outbox.get(id);
+    if (!publish) return;
     this.#outbox.delete(id);
-    if (waiting.sent) this.#underway--;
-    how(waiting);
-    this.#send();
+    if (publish.sentAt !== null) this.#underway--;
+    how(publish);
+    this.#pump();
   }
 
-  /** Send what waits, oldest first, as far as the window goes. */
-  #send() {
-    if (!this.#socket?.welcomed) return;
-    for (const waiting of this.#outbox.values()) {
-      if (this.#underway >= WINDOW) return;
-      if (waiting.sent) continue;
-      waiting.sent = true;
-      this.#underway++;
-      this.#say(waiting.frame);
-    }
+  /** What was too big for a frame closed the connection, and would again. */
+  #refuseLargest() {
+    const sent = [...this.#outbox.values()].filter((publish) => publish.sentAt !== null);
+    const largest = sent.sort((one, other) => other.text.length - one.text.length)[0];
+    if (largest) this.#settle(largest.id, (p) => p.reject(new ShardsError("too_large", "too big for the service", { id: p.id })));
   }
 
-  /** Say again a little later what the server had no time for: a publish, or a subscription. */
-  #again({ id, group }) {
-    const socket = this.#socket;
-    const waiting = this.#outbox.get(id);
-    setTimeout(() => {
-      if (socket !== this.#socket) return;   // all is said anew with the next welcome
-      if (waiting?.sent) {
-        waiting.sent = false;
-        this.#underway--;
-        this.#send();
-      } else if (!id && this.#groups.has(group)) {
-        const { place } = this.#groups.get(group);
-        this.#say({ type: "subscribe", group, ...(place && { since: place }) });
-      }
-    }, 500 + delay(3));
+  // Errors
+
+  #refused(frame) {
+    const error = new ShardsError(frame.code, frame.message, frame);
+    if (frame.code === "not_subscribed") return;   // an `unsubscribe` that came too late
+    if (frame.id != null) this.#publishRefused(frame, error);
+    else this.#commandRefused(frame, error);
   }
+
+  #publishRefused({ id, code }, error) {
+    const publish = this.#outbox.get(id);
+    if (!publish) return;
+    if (!TRY_AGAIN.has(code)) return this.#settle(id, () => publish.reject(error));
+    this.#complain(error);
+    if (publish.sentAt !== null) this.#underway--;
+    unsend(publish, code === "unavailable");
+    this.#hold();
+  }
+
+  #commandRefused(frame, error) {
+    const asked = [...this.#groups].filter(([name, topic]) => topic.state === "asked" && (frame.group ?? name) === name);
+    const [group, topic] = asked.length === 1 ? asked[0] : [frame.group, this.#groups.get(frame.group)];
+    if (TRY_AGAIN.has(frame.code) || frame.code === "already_subscribed") {
+      // An `unsubscribe` has no answer but such a refusal; then the service still has the group as it was.
+      const anew = frame.code === "already_subscribed" || topic?.state !== "asked";
+      if (group && anew) this.#groups.set(group, { place: null, ...topic, state: "live", stale: true });
+      else if (topic) topic.state = "none";
+      this.#complain(error);
+      this.#hold();
+    } else if (asked.length === 1) {
+      this.#groups.delete(group);
+      this.#call(topic.handlers?.error ?? this.#handlers.error, error);
+    } else this.#complain(error);
+  }
+
+  /** Say nothing for a while; what waits keeps its order. */
+  #hold() {
+    this.#held = true;
+    this.#after("hold", HOLD_MS * (1 + Math.random()), () => {
+      this.#held = false;
+      for (const group of this.#groups.keys()) this.#reconcile(group);
+      this.#pump();
+    });
+  }
+}
+
+const same = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;
+
+const closed = () => new ShardsError("closed", "the client is closed");
+
+/** 128 random bits; `crypto.randomUUID` exists on secure origins only. */
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function unsend(publish, unsure) {
+  if (unsure) publish.unsureSince ??= publish.sentAt;
+  publish.sentAt = null;
 }

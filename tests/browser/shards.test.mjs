@@ -1,0 +1,302 @@
+// What the browser's client decides, played with a WebSocket and a clock of our own: node --test tests/browser
+import assert from "node:assert/strict";
+import { beforeEach, mock, test } from "node:test";
+import { connect, delay } from "../../app/static/shards.js";
+
+let sockets = [];
+
+class FakeSocket {
+  constructor(url) { this.url = String(url); this.said = []; this.closed = false; sockets.push(this); }
+  send(text) { this.said.push(JSON.parse(text)); }
+  close() { this.closed = true; }
+  hear(frame) { this.onmessage({ data: JSON.stringify(frame) }); }
+  end(code = 1006) { this.onclose({ code, reason: "" }); }
+  welcome() { this.hear({ type: "welcome", session: "s", replica: "r" }); return this; }
+  take() { return this.said.splice(0); }
+}
+
+beforeEach(() => {
+  sockets = [];
+  globalThis.WebSocket = FakeSocket;
+  mock.timers.reset();
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+});
+
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+const pass = async (ms) => { await settled(); mock.timers.tick(ms); await settled(); };
+const last = () => sockets.at(-1);
+
+async function following(offset = 5, handlers = {}) {
+  const seen = { messages: [], gaps: [], errors: [] };
+  const client = connect("ws://here/ws/", { error: (error) => seen.errors.push(error.code), ...handlers });
+  client.subscribe("g", {
+    message: (frame) => seen.messages.push(frame.offset),
+    gap: (frame) => seen.gaps.push(frame.offset),
+  });
+  await settled();
+  last().welcome().hear({ type: "subscribed", group: "g", epoch: "e", offset, recovered: false });
+  last().take();
+  return { client, seen };
+}
+
+const message = (offset) => ({ type: "message", group: "g", offset, id: `${offset}`, data: null });
+const subscribed = (offset, recovered = true) => ({ type: "subscribed", group: "g", epoch: "e", offset, recovered });
+
+test("a lost connection is resumed from the last place, in the same session", async () => {
+  const { client, seen } = await following();
+  last().hear(message(6));
+  last().end();
+  await pass(250);
+  assert.equal(sockets.length, 2);
+  assert.match(last().url, /session=s/);
+  last().welcome();
+  assert.deepEqual(last().take(), [{ type: "subscribe", group: "g", since: { epoch: "e", offset: 6 } }]);
+  last().hear(subscribed(6));
+  last().hear(message(7));
+  assert.deepEqual(seen, { messages: [6, 7], gaps: [], errors: [] });
+  client.close();
+});
+
+test("a duplicate is dropped; a hole is said, and asked for again; where it stays, it is a gap", async () => {
+  const { client, seen } = await following();
+  last().hear(message(5));
+  last().hear(message(8));
+  const again = [{ type: "unsubscribe", group: "g" }, { type: "subscribe", group: "g", since: { epoch: "e", offset: 5 } }];
+  assert.deepEqual(last().take(), again);
+  last().hear(message(9));
+  last().hear(subscribed(5));
+  last().hear(message(6));
+  assert.deepEqual(seen, { messages: [6], gaps: [], errors: ["hole"] });
+  last().hear(message(8));
+  last().hear(subscribed(6));
+  last().hear(message(8));
+  assert.deepEqual(seen, { messages: [6, 8], gaps: [7], errors: ["hole", "hole"] });
+  client.close();
+});
+
+test("a place that is gone is a gap, told once", async () => {
+  const { client, seen } = await following();
+  last().end();
+  await pass(250);
+  last().welcome().hear({ type: "subscribed", group: "g", epoch: "new", offset: 2, recovered: false });
+  last().hear({ type: "gap", group: "g", epoch: "new", offset: 2 });
+  last().hear(message(3));
+  assert.deepEqual(seen, { messages: [3], gaps: [2], errors: [] });
+  client.close();
+});
+
+test("the gap of a history moves no subscription", async () => {
+  let past;
+  const { client, seen } = await following(5, { history: (frame) => (past = frame) });
+  client.history("g", { since: { epoch: "old", offset: 1 } });
+  last().hear({ type: "history", group: "g", epoch: "e", offset: 5, messages: [] });
+  last().hear({ type: "gap", group: "g", epoch: "e", offset: 5 });
+  last().hear(message(6));
+  assert.equal(past.gap.offset, 5);
+  assert.deepEqual(seen, { messages: [6], gaps: [], errors: [] });
+  client.close();
+});
+
+test("messages in flight after an unsubscribe are nobody's, and a new subscription starts anew", async () => {
+  const { client, seen } = await following();
+  client.unsubscribe("g");
+  last().hear(message(6));
+  const later = [];
+  client.subscribe("g", { message: (frame) => later.push(frame.offset) });
+  last().hear(message(7));
+  assert.deepEqual(last().take().map((frame) => frame.type), ["unsubscribe", "subscribe"]);
+  last().hear(subscribed(9, false));
+  last().hear(message(10));
+  assert.deepEqual([seen.messages, later], [[], [10]]);
+  assert.throws(() => client.subscribe("g"), /already/);
+  client.close();
+});
+
+test("a refused subscription is told to it, and not asked for again", async () => {
+  const client = connect("ws://here/ws/");
+  const refused = [];
+  client.subscribe("a", { error: (error) => refused.push(error.code) });
+  client.subscribe("b");
+  await settled();
+  last().welcome().hear({ type: "error", code: "forbidden", message: "no", group: "a" });
+  assert.deepEqual(refused, ["forbidden"]);
+  last().end();
+  await pass(250);
+  last().welcome();
+  assert.deepEqual(last().take(), [{ type: "subscribe", group: "b" }]);
+  client.close();
+});
+
+test("what the service has no time for is said again, later, in order", async () => {
+  const { client } = await following();
+  const acks = [1, 2, 3].map((n) => client.publish("g", n, `${n}`));
+  last().take();
+  for (const id of ["2", "3"]) last().hear({ type: "error", code: "rate_limited", message: "no", id });
+  last().hear({ type: "ack", id: "1", group: "g", offset: 6 });
+  await pass(400);
+  assert.deepEqual(last().take(), []);
+  await pass(1000);
+  assert.deepEqual(last().take().map((frame) => frame.id), ["2", "3"]);
+  last().hear({ type: "ack", id: "2", group: "g", offset: 7 });
+  last().hear({ type: "ack", id: "3", group: "g", offset: 8 });
+  assert.deepEqual(await Promise.all(acks), [6, 7, 8]);
+  client.close();
+});
+
+test("a refused unsubscribe is said again", async () => {
+  const { client } = await following();
+  client.unsubscribe("g");
+  last().take();
+  last().hear({ type: "error", code: "rate_limited", message: "no", group: "g" });
+  await pass(1000);
+  assert.deepEqual(last().take(), [{ type: "unsubscribe", group: "g" }]);
+  client.close();
+});
+
+test("the outbox survives, keeps its order, and is sent a window at a time", async () => {
+  const { client } = await following();
+  for (let n = 0; n < 100; n++) client.publish("g", n, `${n}`).catch(() => {});
+  assert.equal(last().take().length, 32);
+  last().end();
+  await pass(250);
+  last().welcome();
+  const ids = last().take().filter((frame) => frame.type === "publish").map((frame) => frame.id);
+  assert.deepEqual(ids, Array.from({ length: 32 }, (_, n) => `${n}`));
+  last().hear({ type: "ack", id: "0", group: "g", offset: 6 });
+  assert.deepEqual(last().take().map((frame) => frame.id), ["32"]);
+  client.close();
+});
+
+test("a full outbox says so; one id is one message; a refusal rejects", async () => {
+  const { client } = await following();
+  const first = client.publish("g", 0, "0");
+  assert.equal(client.publish("g", 0, "0"), first);
+  for (let n = 1; n < 1000; n++) client.publish("g", n, `${n}`).catch(() => {});
+  await assert.rejects(client.publish("g", 0), { code: "outbox_full" });
+  last().hear({ type: "error", code: "forbidden", message: "no", id: "0" });
+  await assert.rejects(first, { code: "forbidden", id: "0" });
+  await assert.rejects(client.publish("g", undefined), TypeError);
+  client.close();
+});
+
+test("what was sent too long ago is not sent again, what was not sent is", async () => {
+  const { client } = await following();
+  const sent = client.publish("g", 0, "sent");
+  last().end();
+  client.publish("g", 0, "unsent").catch(() => {});
+  mock.timers.tick(250);
+  await settled();
+  for (let n = 0; n < 30; n++) await pass(10_000);
+  last().take();
+  last().welcome();
+  assert.deepEqual(last().take().filter((frame) => frame.type === "publish").map((frame) => frame.id), ["unsent"]);
+  await assert.rejects(sent, { code: "unconfirmed" });
+  client.close();
+});
+
+test("silence is broken by a ping; without an answer the connection is dropped, and no late frame of it counts", async () => {
+  const { client, seen } = await following();
+  const old = last();
+  await pass(10_000);
+  assert.deepEqual(old.take(), [{ type: "ping" }]);
+  old.hear({ type: "pong" });
+  await pass(10_000);
+  assert.deepEqual(old.take(), [{ type: "ping" }]);
+  await pass(10_000);
+  assert.equal(old.closed, true);
+  await pass(250);
+  assert.equal(sockets.length, 2);
+  old.hear(message(6));
+  old.end();
+  assert.deepEqual(seen.messages, []);
+  client.close();
+});
+
+test("who gets no welcome tries again", async () => {
+  const client = connect("ws://here/ws/");
+  await pass(10_000);
+  await pass(250);
+  assert.equal(sockets.length, 2);
+  assert.equal(sockets[0].closed, true);
+  client.close();
+});
+
+test("a hint is obeyed within its time, and at once", async () => {
+  const { client } = await following();
+  last().hear({ type: "reconnect", within_ms: 5000 });
+  last().hear({ type: "reconnect", within_ms: 5000 });
+  assert.equal(sockets.length, 1);
+  await pass(5000);
+  await pass(0);
+  assert.equal(sockets.length, 2);
+  client.close();
+});
+
+test("a token may be fresh at each connect; one that fails is told, and asked for again", async () => {
+  let count = 0;
+  const errors = [];
+  const token = async () => { if (count++ === 1) throw new Error("no such user"); return `t${count}`; };
+  const client = connect("ws://here/ws/?a=1", { token, error: (error) => errors.push(error.code) });
+  await settled();
+  assert.equal(last().url, "ws://here/ws/?a=1&token=t1");
+  last().welcome().end();
+  await pass(250);
+  assert.deepEqual(errors, ["token"]);
+  await pass(500);
+  assert.match(last().url, /token=t3/);
+  client.close();
+});
+
+test("closing clears every timer, rejects what waits, and stays closed", async () => {
+  const { client } = await following();
+  const waiting = client.publish("g", 1);
+  client.close();
+  await assert.rejects(waiting, { code: "closed" });
+  await assert.rejects(client.publish("g", 1), { code: "closed" });
+  await pass(100_000);
+  assert.equal(sockets.length, 1);
+  assert.equal(last().closed, true);
+});
+
+test("a handler that throws stops nothing", async () => {
+  const thrown = [];
+  globalThis.reportError = (error) => thrown.push(error.message);
+  const { client, seen } = await following(5, { online: () => { throw new Error("oh"); } });
+  last().hear(message(6));
+  assert.deepEqual([seen.messages, thrown], [[6], ["oh"]]);
+  client.close();
+});
+
+test("a server that says no right after each welcome is met with growing delays", async () => {
+  const client = connect("ws://here/ws/");
+  mock.method(Math, "random", () => 0.999);
+  await settled();
+  for (let attempt = 0; attempt < 5; attempt++) {
+    last().welcome().end(1008);
+    const count = sockets.length;
+    await pass(250 * 2 ** attempt * 0.9);
+    assert.equal(sockets.length, count);
+    await pass(250 * 2 ** attempt * 0.1);
+    assert.equal(sockets.length, count + 1);
+  }
+  mock.restoreAll();
+  client.close();
+});
+
+test("what is too big for a frame is refused, and the rest goes on", async () => {
+  const { client } = await following();
+  const big = client.publish("g", "x".repeat(99), "big");
+  client.publish("g", "x", "small").catch(() => {});
+  last().end(1009);
+  await assert.rejects(big, { code: "too_large" });
+  await pass(250);
+  last().welcome();
+  assert.deepEqual(last().take().filter((frame) => frame.type === "publish").map((frame) => frame.id), ["small"]);
+  client.close();
+});
+
+test("delays are spread from zero to a growing bound", () => {
+  assert.equal(delay(0, () => 1), 250);
+  assert.equal(delay(40, () => 1), 10_000);
+  assert.equal(delay(40, () => 0), 0);
+});

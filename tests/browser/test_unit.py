@@ -1,0 +1,17 @@
+"""The JavaScript client's decisions, in Node's own test runner."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).with_name("shards.test.mjs")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node: `apt-get install nodejs`, 20 or later")
+def test_the_javascript_client_decides_as_it_should() -> None:
+    done = subprocess.run(["node", "--test", str(TESTS)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
