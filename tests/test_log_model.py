@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -220,15 +221,22 @@ Log.TestCase.settings = settings(
 TestLog = Log.TestCase
 
 
-def test_an_index_forgets_groups_that_have_expired() -> None:
-    """Or it would grow with every group that ever was, and a move with it."""
+@pytest.mark.parametrize("script", ["read", "publish"])
+def test_an_index_forgets_groups_that_have_expired(script: str) -> None:
+    """Or it would grow with every group that ever was, and a move with it; also where nobody listens."""
     with Redis.from_url(_servers[0].url) as redis:
         redis.flushall()
         redis.eval(FENCE.source, 1, "fence", SLOT, 1)
         for number in range(600):
-            name = f"{SLOT}:g{number}"
-            keys = ["fence", f"meta:{name}", f"log:{name}", f"index:{SLOT}"]
-            redis.eval(READ.source, len(keys), *keys, SLOT, 1, "e", f"g{number}", -1, 1, 600_000)
+            group, name = f"g{number}", f"{SLOT}:g{number}"
+            if script == "read":
+                keys = ["fence", f"meta:{name}", f"log:{name}", f"index:{SLOT}"]
+                redis.eval(READ.source, len(keys), *keys, SLOT, 1, "e", group, -1, 1, 600_000)
+            else:
+                keys = ["fence", f"meta:{name}", f"log:{name}", f"seen:{name}:", f"index:{SLOT}"]
+                args = [SLOT, 1, "s 1", "x", "e", group, HISTORY, 60_000, 600_000, 120_000]
+                redis.eval(PUBLISH.source, len(keys), *keys, *args)
             if number >= 10:
                 redis.delete(f"meta:{SLOT}:g{number - 10}")
         assert cast(int, redis.scard(f"index:{SLOT}")) < 60, "10 live"
+        assert redis.sismember(f"index:{SLOT}", "g599")

@@ -29,6 +29,11 @@ end
 if not epoch then
   epoch = ARGV[5]
   redis.call('SADD', KEYS[5], ARGV[6])
+  -- As in read.lua: an index forgets what has expired, also where groups are only published to.
+  for _, group in ipairs(redis.call('SRANDMEMBER', KEYS[5], 2)) do
+    local other = string.sub(KEYS[2], 1, -#ARGV[6] - 1) .. group
+    if group ~= ARGV[6] and redis.call('EXISTS', other) == 0 then redis.call('SREM', KEYS[5], group) end
+  end
 end
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], offset .. '-0', 't', now, 'm', ARGV[4])
 redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', offset, 'seen', bucket)
