@@ -268,6 +268,7 @@ class _Home:
             raise ShardUnavailable("all", f"the layer's thread did not start within {_START_SECONDS:g} s") from None
 
     def _start_tasks(self) -> None:
+        self.mailboxes.start()
         self._tasks = [
             asyncio.create_task(self._receive(), name="layer: from other processes"),
             asyncio.create_task(self._enlist(), name="layer: this process lives"),
