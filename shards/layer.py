@@ -1,8 +1,9 @@
 """The channel layer: ``CHANNEL_LAYERS = {"default": {"BACKEND": "shards.layer.ShardedChannelLayer"}}``.
 
-Groups ride on the shards' logs, so a group message that `group_send` has taken reaches every member once, in order,
-whatever dies in between. Sends to a channel by its name belong to one color and go over that color's own Redis, at most
-once, as the specification says: within a process they don't leave it.
+Groups ride on the shards' logs: a group message that `group_send` has taken reaches every member that is a process's
+own channel (`new_channel`) once, in order, whatever dies in between, in both colors. What has a name that any process
+may receive from (``runworker thumbnails``) belongs to one color and goes over that color's own Redis, at most once, as
+the specification says, also where it is sent by way of a group.
 
 Specification: https://channels.readthedocs.io/en/latest/channel_layer_spec.html
 """
@@ -10,104 +11,45 @@ Specification: https://channels.readthedocs.io/en/latest/channel_layer_spec.html
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
-import json
 import logging
 import os
 import secrets
 import threading
 import time
-from base64 import b64decode, b64encode
-from collections import deque
+import weakref
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
+from redis.exceptions import RedisError
 
 from shards.aio import end
+from shards.channel import Channel
 from shards.errors import ShardUnavailable
-from shards.hub import Message
-from shards.log.log import BACKEND_MARK, Place, body_of
+from shards.log.log import body_of
 from shards.mailbox import Mailboxes
 from shards.metrics import METRICS
+from shards.payload import Payload, decode, encode
 from shards.plane import Plane, serving_plane
 from shards.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Payload = dict[str, Any]
 
 _NODE_CAPACITY = 10_000
 """Messages from other processes that may wait for a process; they fan out to its channels from there."""
 
 _RETRY_SECONDS = 0.5
-
-
-class _Channel:
-    """A channel of this process: what waits for it, and who waits on it. Also its groups' member."""
-
-    public_id = None
-
-    def __init__(self, name: str, capacity: int, expiry: float) -> None:
-        self.name = name
-        self.used_at = time.monotonic()
-        self.joined: dict[str, asyncio.Event] = {}
-        self._capacity = capacity
-        self._expiry = expiry
-        self._messages: deque[tuple[float, Payload]] = deque()
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-
-    @property
-    def idle_since(self) -> float:
-        """When somebody last received; now, while somebody waits."""
-        return time.monotonic() if self._waiter else self.used_at
-
-    def put(self, message: Payload) -> bool:
-        """Add a message; False: the channel is full of messages that have not expired."""
-        now = time.monotonic()
-        while self._messages and self._messages[0][0] <= now:
-            self._messages.popleft()
-            METRICS.layer_dropped.inc()
-        if len(self._messages) >= self._capacity:
-            return False
-        self._messages.append((now + self._expiry, message))
-        if self._waiter is not None:
-            loop, arrived = self._waiter
-            loop.call_soon_threadsafe(arrived.set)
-        return True
-
-    async def get(self) -> Payload:
-        """Wait for a message, in any event loop. A cancelled wait takes nothing."""
-        while True:
-            self.used_at = time.monotonic()
-            arrived = asyncio.Event()
-            self._waiter = (asyncio.get_running_loop(), arrived)
-            try:
-                while self._messages:
-                    expires, message = self._messages.popleft()
-                    if expires > self.used_at:
-                        return message
-                    METRICS.layer_dropped.inc()
-                await arrived.wait()
-            finally:
-                self._waiter = None
-
-    # What the hub calls, see shards.hub.Member
-
-    def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
-        """Hear that the group's messages follow."""
-        if group in self.joined:
-            self.joined[group].set()
-
-    def on_message(self, message: Message) -> None:
-        """Queue what server code sent; what a client published is for sockets, and could name any handler."""
-        if message.entry.body.endswith(BACKEND_MARK + b"}") and not self.put(_payload_of(message.entry.body)):
-            METRICS.layer_dropped.inc()
-
-    def on_gap(self, group: str, place: Place) -> None:
-        """Nothing to do: Channels has no word for it; the gap is counted."""
+_START_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+_ENLIST_SECONDS = 10.0
+_NAMED_SECONDS = 2.0
+_FLUSH_SECONDS = 2.0
 
 
 class ShardedChannelLayer(BaseChannelLayer):
@@ -115,10 +57,11 @@ class ShardedChannelLayer(BaseChannelLayer):
 
     Args:
         expiry: seconds after which an undelivered message is dropped.
-        capacity: messages that may wait for a channel; more raise `ChannelFull` in `send`, and are dropped and
-            counted (``app_layer_dropped_total``) for groups.
+        capacity: messages that may wait for a channel; one more raises `ChannelFull` in `send`, and is dropped where it
+            comes from a group. Both are counted (``app_layer_dropped_total``).
         channel_capacity: pattern → capacity, for some channels.
-        group_expiry: seconds after which a channel that nobody receives from is forgotten, with its groups.
+        group_expiry: seconds after which membership lapses: of a process's own channel, since anybody received from it
+            or added it to a group; of a named one, since it was added.
         settings: where the fleet's Redis servers are; by default what the environment says.
 
     It may be used from any thread and event loop: what concerns the shards is done in one loop, the server's where
@@ -139,8 +82,15 @@ class ShardedChannelLayer(BaseChannelLayer):
         self.channel_capacity: Any = self.compile_capacities(dict(channel_capacity or {}))
         self.group_expiry = group_expiry
         self._settings = settings
-        self._homes: dict[int, _Home] = {}
+        self._begin()
+        this = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (begin := this()) and begin())
+
+    def _begin(self) -> _Home | None:
+        """Be without a home; so is a forked child, which has neither its parent's threads nor who holds its lock."""
         self._lock = threading.Lock()
+        self._home_or_none: _Home | None = None
+        return None
 
     # The channel-layer specification
 
@@ -148,35 +98,42 @@ class ShardedChannelLayer(BaseChannelLayer):
         """Send `message` to `channel`.
 
         Raises:
-            TypeError: `channel` is no channel's name, or `message` no dict.
+            TypeError: `channel` is no channel's name, or `message` no dict of JSON and bytes.
             ChannelFull: it holds as many messages as it may.
+            redis.exceptions.RedisError: the color's Redis, over which it must go, does not take it.
         """
         self.require_valid_channel_name(channel)
-        _require_payload(message)
+        data = encode(message)
         home = self._home()
         if home.owns(channel):
-            mine = home.channels.get(channel)
-            if mine is None:
-                METRICS.layer_dropped.inc()
-            elif not mine.put(_copy(message)):
-                raise ChannelFull
+            home.put(channel, decode(data))
         elif node := _node_of(channel):
             await home.run(home.tell(node, {"do": "put", "channel": channel, "message": message}))
         else:
-            await home.run(home.put(channel, message, self.get_capacity(channel)))
+            await home.run(home.mail(channel, data, self.get_capacity(channel)))
 
     async def receive(self, channel: str) -> Payload:
-        """Wait for the next message on `channel`. A cancelled call takes no message."""
+        """Wait for the next message on `channel`. A cancelled call takes no message.
+
+        Raises:
+            TypeError: `channel` is no channel's name, or another process's.
+            redis.exceptions.RedisError: the color's Redis, where a named channel is, does not answer.
+        """
         self.require_valid_channel_name(channel)
         home = self._home()
         if home.owns(channel):
             return await home.channel(channel).get()
         if _node_of(channel):
             raise TypeError(f"{channel} can be received from only in the process that made it")
-        return _decode(await home.run(home.mailboxes.take(channel)))
+        message: Payload = decode(await home.take(channel))
+        return message
 
     async def new_channel(self, prefix: str = "specific") -> str:
-        """Give the name of a new channel that only this process receives from."""
+        """Give the name of a new channel that only this process receives from.
+
+        Raises:
+            TypeError: a name that begins with `prefix` would be too long, or no valid one.
+        """
         home = self._home()
         name = f"{prefix}.{home.node}!{secrets.token_hex(8)}"
         self.require_valid_channel_name(name)
@@ -186,70 +143,83 @@ class ShardedChannelLayer(BaseChannelLayer):
     async def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member of `group`.
 
-        Once this returns, a channel of this process gets what is sent from then on; another process's is told, and
-        gets it from a moment later on.
+        Once this returns, a channel of this process and a named one get what is sent from then on; another process's is
+        told, and gets it from a moment later on. A named channel is in the group for this color only, and gets
+        what this color's `group_send` sends.
 
         Raises:
-            TypeError: `group` or `channel` is no valid name, or `channel` belongs to no process.
+            TypeError: `group` or `channel` is no valid name.
             ShardUnavailable: the group's shard did not answer in time.
+            redis.exceptions.RedisError: the color's Redis did not, where `channel` is not of this process.
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        await self._at_its_node(channel, {"do": "add", "group": group, "channel": channel})
+        if _node_of(channel):
+            await self._at_its_node(channel, {"do": "add", "group": group, "channel": channel})
+        else:
+            home = self._home()
+            await home.run(home.mailboxes.join(group, channel, self.group_expiry))
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Take `channel` out of `group`; nothing happens where it isn't in it."""
+        """Take `channel` out of `group`; nothing happens where it isn't in it.
+
+        Raises:
+            TypeError: `group` or `channel` is no valid name.
+            redis.exceptions.RedisError: the color's Redis did not answer, where `channel` is not of this process.
+        """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        await self._at_its_node(channel, {"do": "discard", "group": group, "channel": channel})
+        if _node_of(channel):
+            await self._at_its_node(channel, {"do": "discard", "group": group, "channel": channel})
+        else:
+            home = self._home()
+            await home.run(home.mailboxes.leave(group, channel))
 
     async def group_send(self, group: str, message: Payload) -> None:
         """Send `message` to every channel in `group`, and to every socket that follows it.
 
         Raises:
-            TypeError: `group` is no group's name, or `message` no dict.
+            TypeError: `group` is no group's name, or `message` no dict of JSON and bytes.
             ShardUnavailable: the group's shard did not take it in time.
         """
         self.require_valid_group_name(group)
-        _require_payload(message)
         home = self._home()
-        id = secrets.token_hex(8)
-        body = body_of(id, _encode(message), backend=True)
-        await home.run(home.publish(group, id, body))
+        await home.run(home.send_to_group(group, encode(message)))
 
     async def flush(self) -> None:
-        """Forget this process's channels and groups, and every message that waits on the color's Redis."""
+        """Forget every channel, group membership and waiting message of this color's processes.
+
+        Logs stay: they are history, which sockets resume from, and no channel gets what was sent before it joined.
+
+        Raises:
+            redis.exceptions.RedisError: the color's Redis does not answer.
+        """
         home = self._home()
-        home.forget_channels(list(home.channels.values()))
-        await home.run(home.mailboxes.flush())
+        await home.run(home.flush())
 
     async def close(self) -> None:
         """Disconnect; a later call connects again."""
         with self._lock:
-            homes, self._homes = self._homes, {}
-        for home in homes.values():
+            home, self._home_or_none = self._home_or_none, None
+        if home is not None:
             await home.stop()
 
     # Where the work is done
 
     def _home(self) -> _Home:
-        """Give this process's home; a forked child gets one of its own."""
+        """Give this process's home, made where there is none yet."""
         with self._lock:
-            home = self._homes.get(os.getpid())
-            if home is None or home.over:
+            if self._home_or_none is None or self._home_or_none.over:
                 plane = serving_plane() if self._settings is None else None
-                home = self._homes[os.getpid()] = _Home(self, plane, self._settings or Settings.read())
-            return home
+                self._home_or_none = _Home(self, plane, self._settings or Settings.read())
+            return self._home_or_none
 
     async def _at_its_node(self, channel: str, command: Payload) -> None:
         home = self._home()
-        node = _node_of(channel)
         if home.owns(channel):
             await home.run(home.obey(command))
-        elif node:
-            await home.run(home.tell(node, command))
         else:
-            raise TypeError(f"{channel} belongs to no process: only channels from new_channel() can be in groups")
+            await home.run(home.tell(_node_of(channel) or "", command))
 
 
 class _Home:
@@ -258,11 +228,12 @@ class _Home:
     def __init__(self, layer: ShardedChannelLayer, plane: Plane | None, settings: Settings) -> None:
         self._layer = layer
         self.node = secrets.token_hex(6)
-        self.channels: dict[str, _Channel] = {}
+        self.channels: dict[str, Channel] = {}
         self.mailboxes = Mailboxes(settings.channel_redis_url, settings.redis_password(), layer.expiry)
-        self._own_thread = plane is None
         self._plane = plane or Plane(settings)
+        self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._flushing: dict[str, asyncio.Event] = {}
         self._stopped = False
         if plane is None:
             self._start_thread()
@@ -276,19 +247,31 @@ class _Home:
         return self._stopped or self._loop.is_closed()
 
     def _start_thread(self) -> None:
-        started = threading.Event()
+        started: concurrent.futures.Future[None] = concurrent.futures.Future()
 
         async def live() -> None:
-            await self._plane.start()
-            started.set()
-            await asyncio.Event().wait()
+            try:
+                await self._plane.start()
+            except Exception as error:
+                started.set_exception(error)
+                return
+            if started.set_running_or_notify_cancel():
+                started.set_result(None)
+                await asyncio.Event().wait()
 
-        threading.Thread(target=lambda: _run_until_stopped(live()), name="shards layer", daemon=True).start()
-        started.wait()
+        self._thread = threading.Thread(target=_run_until_stopped, args=(live(),), name="shards layer", daemon=True)
+        self._thread.start()
+        try:
+            started.result(_START_SECONDS)
+        except TimeoutError:
+            started.cancel()
+            raise ShardUnavailable("all", f"the layer's thread did not start within {_START_SECONDS:g} s") from None
 
     def _start_tasks(self) -> None:
+        self.mailboxes.start()
         self._tasks = [
             asyncio.create_task(self._receive(), name="layer: from other processes"),
+            asyncio.create_task(self._enlist(), name="layer: this process lives"),
             asyncio.create_task(self._sweep(), name="layer: channels nobody uses"),
         ]
 
@@ -302,14 +285,17 @@ class _Home:
         """End what was started, and the thread where there is one."""
         self._stopped = True
         await self.run(self._stop())
-        if self._own_thread:
+        if self._thread is not None:
             self._loop.call_soon_threadsafe(_cancel_all, self._loop)
+            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
 
     async def _stop(self) -> None:
         await end(self._tasks)
-        self.forget_channels(list(self.channels.values()))
+        self._forget(list(self.channels.values()))
+        with contextlib.suppress(RedisError, OSError):
+            await self.mailboxes.dismiss(self.node)
         await self.mailboxes.close()
-        if self._own_thread:
+        if self._thread is not None:
             await self._plane.stop()
 
     # Channels
@@ -318,32 +304,61 @@ class _Home:
         """Whether `channel` is one that this process receives from."""
         return _node_of(channel) == _node_channel(self.node)
 
-    def channel(self, name: str) -> _Channel:
+    def channel(self, name: str) -> Channel:
         """Give a channel of this process, new where it isn't known."""
         if name not in self.channels:
-            self.channels[name] = _Channel(name, self._layer.get_capacity(name), self._layer.expiry)
+            self.channels[name] = Channel(name, self._layer.get_capacity(name), self._layer.expiry)
         return self.channels[name]
 
-    def forget_channels(self, channels: list[_Channel]) -> None:
+    def _forget(self, channels: list[Channel]) -> None:
         """Take channels out of their groups and forget them."""
         for channel in channels:
-            self.channels.pop(channel.name, None)
-            for group in channel.joined:
-                self._loop.call_soon_threadsafe(self._plane.hub.leave, group, channel)
+            del self.channels[channel.name]
+            self._empty(channel)
+
+    def _empty(self, channel: Channel) -> None:
+        channel.clear()
+        for group in list(channel.joined):
+            self._leave(group, channel)
+
+    def put(self, name: str, message: Payload) -> None:
+        """Put a message into a channel of this process.
+
+        Raises:
+            ChannelFull: it holds as many messages as it may.
+        """
+        channel = self.channels.get(name)
+        if channel is None:
+            METRICS.layer_dropped.inc()
+        elif not channel.put(message):
+            METRICS.layer_dropped.inc()
+            raise ChannelFull
 
     async def obey(self, command: Payload) -> None:
-        """Do what a process, maybe this one, asks of a channel that lives here."""
-        channel = self.channels.get(command["channel"])
-        if channel is None:
-            METRICS.layer_dropped.inc(command["do"] == "put")
-        elif command["do"] == "put":
-            METRICS.layer_dropped.inc(not channel.put(command["message"]))
-        elif command["do"] == "add":
-            await self._join(command["group"], channel)
-        elif channel.joined.pop(command["group"], None):
-            self._plane.hub.leave(command["group"], channel)
+        """Do what a process, maybe this one, asks."""
+        match command["do"]:
+            case "put":
+                with contextlib.suppress(ChannelFull):
+                    self.put(command["channel"], command["message"])
+            case "add":
+                await self._join(command["group"], self.channels.get(command["channel"]))
+            case "discard":
+                self._leave(command["group"], self.channels.get(command["channel"]))
+            case "flush":
+                self._empty_channels()
+                await self.tell(command["answer"], {"do": "flushed", "node": self.node})
+            case "flushed" if command["node"] in self._flushing:
+                self._flushing[command["node"]].set()
 
-    async def _join(self, group: str, channel: _Channel) -> None:
+    def _leave(self, group: str, channel: Channel | None) -> None:
+        if channel is not None and group in channel.joined:
+            del channel.joined[group]
+            self._plane.hub.leave(group, channel)
+
+    async def _join(self, group: str, channel: Channel | None) -> None:
+        if channel is None:
+            return
+        channel.used_at = time.monotonic()
         if group not in channel.joined:
             channel.joined[group] = asyncio.Event()
             self._plane.hub.join(group, channel)
@@ -352,33 +367,117 @@ class _Home:
         except TimeoutError:
             raise ShardUnavailable(self._plane.log.owner(group) or "?", f"no answer for group {group}") from None
 
-    async def publish(self, group: str, id: str, body: bytes) -> None:
-        """Put a message into a group's log."""
-        await self._plane.log.publish(group, self._plane.session, id, body)
-        METRICS.published.value += 1
+    # Messages
 
-    async def put(self, channel: str, message: Payload, capacity: int) -> None:
+    async def send_to_group(self, group: str, data: bytes) -> None:
+        """Put a message into a group's log, and then into the mailboxes of the named channels in it."""
+        named = asyncio.ensure_future(self._named_members(group))
+        id = secrets.token_hex(8)
+        try:
+            await self._plane.log.publish(group, self._plane.session, id, body_of(id, data, backend=True))
+        except BaseException:
+            named.cancel()
+            raise
+        METRICS.published.value += 1
+        if names := await named:
+            await self._put_into_named(group, names, data)
+
+    async def _named_members(self, group: str) -> list[str]:
+        try:
+            async with asyncio.timeout(_NAMED_SECONDS):
+                return await self.mailboxes.members(group)
+        except (RedisError, OSError) as error:
+            logger.warning("group %s, named channels: %s", group, error or type(error).__name__)
+            METRICS.layer_dropped.inc()
+            return []
+
+    async def _put_into_named(self, group: str, names: list[str], data: bytes) -> None:
+        try:
+            async with asyncio.timeout(_NAMED_SECONDS):
+                await self.mailboxes.put(data, {name: self._layer.get_capacity(name) for name in names})
+        except (RedisError, OSError) as error:
+            logger.warning("group %s, named channels: %s", group, error or type(error).__name__)
+            METRICS.layer_dropped.inc(len(names))
+
+    async def mail(self, channel: str, data: bytes, capacity: int) -> None:
         """Put a message into the mailbox of a channel that any process may receive from."""
-        if not await self.mailboxes.put(channel, _encode(message), capacity):
+        if await self.mailboxes.put(data, {channel: capacity}):
             raise ChannelFull
+
+    async def take(self, channel: str) -> bytes:
+        """Take from a mailbox, in any event loop; a cancelled call gives back what was handed to it too late."""
+        if asyncio.get_running_loop() is self._loop:
+            return await self.mailboxes.take(channel)
+        handed: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+        self._loop.call_soon_threadsafe(self._hand_out, channel, handed)
+        try:
+            return await asyncio.wrap_future(handed)
+        except asyncio.CancelledError:
+            handed.add_done_callback(partial(self._handed_in_vain, channel))
+            raise
+
+    def _hand_out(self, channel: str, handed: concurrent.futures.Future[bytes]) -> None:
+        taking = asyncio.create_task(self.mailboxes.take(channel))
+        taking.add_done_callback(partial(self._hand, channel, handed))
+        handed.add_done_callback(lambda _: self._loop.call_soon_threadsafe(taking.cancel))
+
+    def _hand(self, channel: str, handed: concurrent.futures.Future[bytes], taken: asyncio.Task[bytes]) -> None:
+        if taken.cancelled():
+            handed.cancel()
+        elif handed.set_running_or_notify_cancel():
+            error = taken.exception()
+            handed.set_result(taken.result()) if error is None else handed.set_exception(error)
+        elif taken.exception() is None:
+            self.mailboxes.give_back(channel, taken.result())
+
+    def _handed_in_vain(self, channel: str, handed: concurrent.futures.Future[bytes]) -> None:
+        if not handed.cancelled() and handed.exception() is None:
+            self._loop.call_soon_threadsafe(self.mailboxes.give_back, channel, handed.result())
 
     async def tell(self, node: str, command: Payload) -> None:
         """Have another process obey a command."""
-        await self.put(node, command, _NODE_CAPACITY)
+        await self.mail(node, encode(command), _NODE_CAPACITY)
+
+    async def flush(self) -> None:
+        """Have every process of the color forget its channels, then empty the mailboxes."""
+        self._empty_channels()
+        others = [node for node in await self.mailboxes.nodes() if node != self.node]
+        self._flushing = {node: asyncio.Event() for node in others}
+        for node in others:
+            await self.tell(_node_channel(node), {"do": "flush", "answer": _node_channel(self.node)})
+        try:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                for node in others:
+                    await self._flushing[node].wait()
+        except TimeoutError:
+            # A process that was killed is listed for a while yet.
+            silent = [node for node in others if not self._flushing[node].is_set()]
+            logger.warning("flush: no answer from %s", ", ".join(silent))
+        await self.mailboxes.flush()
+
+    def _empty_channels(self) -> None:
+        for channel in list(self.channels.values()):
+            self._empty(channel)
 
     async def _receive(self) -> None:
         while True:
             try:
-                await self.obey(_decode(await self.mailboxes.take(_node_channel(self.node))))
+                await self.obey(decode(await self.mailboxes.take(_node_channel(self.node))))
             except Exception as error:  # whatever the color's Redis or another process says, the next message counts
                 logger.warning("from other processes: %s", error or type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
 
+    async def _enlist(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                await self.mailboxes.enlist(self.node)
+            await asyncio.sleep(_ENLIST_SECONDS)
+
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(60.0, self._layer.group_expiry))
+            await asyncio.sleep(min(60.0, self._layer.group_expiry / 4))
             horizon = time.monotonic() - self._layer.group_expiry
-            self.forget_channels([c for c in list(self.channels.values()) if c.idle_since < horizon])
+            self._forget([c for c in list(self.channels.values()) if c.idle_since < horizon])
 
 
 def _run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
@@ -399,36 +498,3 @@ def _node_of(channel: str) -> str | None:
     """Give the channel of the process that receives from `channel`; None for one that any process may."""
     prefix, mark, _ = channel.partition("!")
     return _node_channel(prefix.rpartition(".")[2]) if mark else None
-
-
-def _require_payload(message: object) -> None:
-    if not isinstance(message, dict):
-        raise TypeError("a message is a dict")
-
-
-def _payload_of(body: bytes) -> Payload:
-    payload: Payload = json.loads(b"{" + body[1:], object_hook=_decode_bytes)["data"]
-    return payload
-
-
-def _copy(message: Payload) -> Payload:
-    return _decode(_encode(message))
-
-
-def _encode(message: Payload) -> bytes:
-    return json.dumps(message, default=_encode_bytes, separators=(",", ":")).encode()
-
-
-def _decode(data: bytes) -> Payload:
-    payload: Payload = json.loads(data, object_hook=_decode_bytes)
-    return payload
-
-
-def _encode_bytes(value: object) -> object:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"__bytes__": b64encode(value).decode()}
-    raise TypeError(f"a message holds JSON and bytes, not {type(value).__name__}")
-
-
-def _decode_bytes(value: dict[str, Any]) -> object:
-    return b64decode(value["__bytes__"]) if value.keys() == {"__bytes__"} else value

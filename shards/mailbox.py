@@ -1,26 +1,42 @@
-"""Messages to a name, on the color's Redis: whoever takes one first has it, and nobody else does.
+"""What belongs to a color by name, on its Redis: mailboxes, and the named channels in groups.
 
-At most once, as the channel-layer specification says. channels_redis keeps what it hands out in a backup queue
-until a second command has cleaned it, and whoever receives in between gets it again (seen in a test that sent one
-message; docs/decisions/0004-mailboxes.md).
+Whoever takes a message first has it, and nobody else does: at most once, as the channel-layer specification says.
+channels_redis keeps what it hands out in a backup queue until a second command has cleaned it, and whoever receives in
+between gets it again (seen in a test that sent one message; docs/decisions/0004-mailboxes.md).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine, Sequence
+from functools import partial
 from importlib.resources import files
-from typing import cast
+from typing import Any, TypeVar, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
 
 from shards.aio import end
+from shards.log.link import Reply
+from shards.log.shard import ShardConnection
 from shards.metrics import METRICS
+from shards.router.table import Shard
+from shards.settings import Credentials
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MOST_CONNECTIONS = 10
+"""Connections on which commands go; one more for each channel that is listened on."""
 
 _WAIT_SECONDS = 5
 _ANSWER_SECONDS = 5
-_KEY = "shards:mailbox:"
+_CONNECT_SECONDS = 2
+_NODE_ALIVE_SECONDS = 30
+_MAILBOX, _GROUP, _NODES = "shards:mailbox:", "shards:group:", "shards:nodes"
 
 
 class Mailboxes:
@@ -30,64 +46,183 @@ class Mailboxes:
         url: of the color's Redis.
         password: its password; None: none.
         expiry: seconds after which a message that nobody took is dropped.
+
+    Every method raises `redis.exceptions.RedisError` where the color's Redis does not answer in time. Nothing is sent
+    again by itself: a message could arrive twice.
     """
 
     def __init__(self, url: str, password: str | None, expiry: int) -> None:
+        # More callers than connections wait for one, rather than open more.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            password=password,
+            max_connections=MOST_CONNECTIONS,
+            timeout=_ANSWER_SECONDS,
+            socket_timeout=_ANSWER_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
+        )
+        self._redis = Redis.from_pool(pool)
         # A blocked BLPOP holds its connection: its answer may take as long as it waits, and then some.
-        timeout = _WAIT_SECONDS + _ANSWER_SECONDS
-        self._redis = Redis.from_url(url, password=password, socket_timeout=timeout, socket_connect_timeout=2)
-        self._put = self._redis.register_script((files("shards") / "mailbox.lua").read_text())
+        self._listening = Redis.from_url(
+            url,
+            password=password,
+            max_connections=2**31,
+            socket_timeout=_WAIT_SECONDS + _ANSWER_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
+        )
+        # Each group_send asks who is in the group by name; over redis-py that took three quarters of its CPU.
+        self._asking = ShardConnection(Shard("color", url), lambda _: Credentials(password=password or ""), _Deaf())
+        self._put = self._redis.register_script((files("shards") / "lua" / "put.lua").read_text())
         self._expiry = expiry
-        self._taking: dict[str, asyncio.Task[bytes | None]] = {}
+        self._unclaimed: dict[str, asyncio.Task[bytes | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def put(self, name: str, message: bytes, capacity: int) -> bool:
-        """Put a message into a mailbox; False: it is full.
+    async def put(self, message: bytes, capacities: dict[str, int]) -> int:
+        """Put a message into mailboxes.
 
-        Raises:
-            redis.exceptions.RedisError: the color's Redis does not take it.
+        Args:
+            message: what to put.
+            capacities: for each mailbox, by its channel's name, how many messages may wait in it.
+
+        Returns:
+            How many of them were full: there it was dropped. It is counted.
         """
-        return bool(await self._put(keys=[_KEY + name], args=[message, capacity, self._expiry * 1000]))
+        if not capacities:
+            return 0
+        keys = [_MAILBOX + name for name in capacities]
+        answers: list[tuple[int, int]] = await self._put(
+            keys=keys, args=[message, self._expiry * 1000, *capacities.values()]
+        )
+        full = len(answers) - sum(fits for fits, _ in answers)
+        METRICS.layer_dropped.inc(full + sum(expired for _, expired in answers))
+        return full
 
     async def take(self, name: str) -> bytes:
-        """Wait for a message and take it. A cancelled call leaves it to the next one, in this process.
-
-        Raises:
-            redis.exceptions.RedisError: the color's Redis does not answer.
-        """
+        """Wait for a message and take it. A cancelled call takes none: what was on its way goes back."""
         async with self._locks.setdefault(name, asyncio.Lock()):
             while True:
-                taking = self._taking.get(name) or asyncio.create_task(self._pop(name))
-                self._taking[name] = taking
+                popping = self._unclaimed.pop(name, None) or self._spawn(self._pop(name))
                 try:
-                    message = await asyncio.shield(taking)
-                finally:
-                    # Only what is done goes: one that is still waiting has the next call's message.
-                    if taking.done():
-                        del self._taking[name]
+                    message = await asyncio.shield(popping)
+                except asyncio.CancelledError:
+                    # Redis may be giving it a message just now. The next call here gets it, or else the mailbox.
+                    self._unclaimed[name] = popping
+                    popping.add_done_callback(partial(self._return, name))
+                    raise
                 if message is not None:
                     return message
 
     async def _pop(self, name: str) -> bytes | None:
-        answer = await cast(Awaitable[list[bytes] | None], self._redis.blpop([_KEY + name], timeout=_WAIT_SECONDS))
-        if answer is None:
-            return None
-        expires_ms, _, message = answer[1].partition(b":")
-        if int(expires_ms) > time.time() * 1000:
-            return message
-        METRICS.layer_dropped.inc()
-        return None
+        answer = await cast(
+            Awaitable[list[bytes] | None], self._listening.blpop([_MAILBOX + name], timeout=_WAIT_SECONDS)
+        )
+        return _unexpired(answer[1]) if answer else None
+
+    def _return(self, name: str, popped: asyncio.Task[bytes | None]) -> None:
+        """Put back what nobody has claimed."""
+        if self._unclaimed.get(name) is not popped:
+            return
+        del self._unclaimed[name]
+        if not popped.cancelled() and popped.exception() is None and (message := popped.result()) is not None:
+            self.give_back(name, message)
+
+    def give_back(self, name: str, message: bytes) -> None:
+        """Put a message back as the first one, since nobody got it."""
+        self._spawn(self._put_back(name, message))
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _put_back(self, name: str, message: bytes) -> None:
+        entry = b"%d:%b" % ((time.time() + self._expiry) * 1000, message)
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.lpush(_MAILBOX + name, entry)
+                pipe.pexpire(_MAILBOX + name, self._expiry * 1000)
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            METRICS.layer_dropped.inc()
+            logger.warning("color redis: a message for %s is lost: %s", name, error)
+
+    # Groups
+
+    async def join(self, group: str, name: str, seconds: float) -> None:
+        """Have `name` in `group` for so many seconds from now."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(_GROUP + group, name, str(time.time() + seconds))
+            pipe.pexpire(_GROUP + group, int(seconds * 1000))
+            await pipe.execute()
+
+    async def leave(self, group: str, name: str) -> None:
+        """Take `name` out of `group`."""
+        await self._redis.hdel(_GROUP + group, name)
+
+    async def members(self, group: str) -> list[str]:
+        """Give the named channels in `group`."""
+        until = await self._ask_members(group)
+        if isinstance(until, Exception):
+            until = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(_GROUP + group))
+        return [name.decode() for name, lapses in until.items() if float(lapses) > time.time()]
+
+    async def _ask_members(self, group: str) -> Reply:
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asking.command(lambda r: None if answer.done() else answer.set_result(r), "HGETALL", _GROUP + group)
+        return await answer
+
+    # Processes
+
+    async def enlist(self, node: str) -> None:
+        """Say that a process lives; to be said again within 30 s."""
+        now = time.time()
+        await self._redis.zadd(_NODES, {node: now})
+        await self._redis.zremrangebyscore(_NODES, 0, now - _NODE_ALIVE_SECONDS)
+
+    async def nodes(self) -> list[str]:
+        """Give the processes that live."""
+        return [node.decode() for node in cast(Sequence[bytes], await self._redis.zrange(_NODES, 0, -1))]
+
+    async def dismiss(self, node: str) -> None:
+        """Say that a process stops."""
+        await self._redis.zrem(_NODES, node)
 
     async def flush(self) -> None:
-        """Empty every mailbox of this color.
+        """Empty every mailbox and every group of this color."""
+        for pattern in (_MAILBOX, _GROUP):
+            async for key in self._redis.scan_iter(match=pattern + "*", count=1000):
+                await self._redis.delete(key)
 
-        Raises:
-            redis.exceptions.RedisError: the color's Redis does not answer.
-        """
-        async for key in self._redis.scan_iter(match=_KEY + "*", count=1000):
-            await self._redis.delete(key)
+    def start(self) -> None:
+        """Begin to connect; what is asked before goes over connections of its own."""
+        self._asking.start()
 
     async def close(self) -> None:
         """Disconnect; who waits is cancelled."""
-        await end(self._taking.values())
+        await end(self._tasks)
+        await self._asking.stop()
+        await self._listening.aclose()
         await self._redis.aclose()
+
+
+class _Deaf:
+    """Nothing is subscribed on the color's Redis."""
+
+    def shard_up(self, connection: ShardConnection) -> None:
+        """See `shards.log.shard.Listener`."""
+
+    def shard_down(self, connection: ShardConnection) -> None:
+        """See `shards.log.shard.Listener`."""
+
+    def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
+        """See `shards.log.shard.Listener`."""
+
+
+def _unexpired(entry: bytes) -> bytes | None:
+    expires_ms, _, message = entry.partition(b":")
+    if int(expires_ms) > time.time() * 1000:
+        return message
+    METRICS.layer_dropped.inc()
+    return None

@@ -101,7 +101,8 @@ class Metrics:
             self.handoffs.labels(result)
         self.layer_dropped = Counter(
             "app_layer_dropped_total",
-            "Channel-layer messages dropped: at capacity, expired, or sent to a channel that is gone",
+            "Channel-layer messages dropped or refused: at capacity, expired, to a channel that is gone, or not known "
+            "to have reached the named channels of a group",
             registry=registry,
         )
         self.shard_losses = Counter("shards_connection_losses_total", "Lost connections to shards", registry=registry)

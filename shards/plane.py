@@ -34,6 +34,15 @@ def serving_plane() -> Plane | None:
     return _serving
 
 
+def _serve_no_more() -> None:
+    """A forked child has its parent's plane, but not the event loop that it lives in."""
+    global _serving
+    _serving = None
+
+
+os.register_at_fork(after_in_child=_serve_no_more)
+
+
 class Plane:
     """The message plane, as one process sees it; it lives in the event loop that starts it.
 

@@ -15,9 +15,6 @@ from shards.log.log import Place, body_of
 from shards.plane import Plane
 from tests.conftest import Redises
 
-# Killed servers leave half-made connections, whose transports asyncio closes only when they are collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 StartPlane = Callable[..., Awaitable[Plane]]
 
 

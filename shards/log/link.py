@@ -70,6 +70,11 @@ class Link(asyncio.Protocol):
             raise reply
         return reply
 
+    @property
+    def open(self) -> bool:
+        """Whether there is a connection that has not been told lost."""
+        return self._transport is not None
+
     def abort(self) -> None:
         """Drop the connection now."""
         if self._transport is not None:

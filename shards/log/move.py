@@ -128,7 +128,11 @@ async def newest_version(shard: Redis) -> int:
 
 
 async def announce(shards: Sequence[Redis], table: SlotTable) -> None:
-    """Tell every worker the new slot table, by way of every shard; one that is down is left out."""
+    """Tell every worker the new slot table, by way of every shard; one that is down is left out.
+
+    This only saves time. A worker that publishes learns of a move from the fence, one that only listens when it next
+    looks at the table, two seconds later at most.
+    """
     payload = b"%d %b" % (table.version, table.encode())
 
     async def publish(shard: Redis) -> None:

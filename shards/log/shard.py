@@ -119,28 +119,30 @@ class ShardConnection:
 
     async def _connection(self) -> None:
         lost = asyncio.Event()
-        url = urlsplit(self.shard.url)
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(partial(self._listener.pushed, self), lambda _: lost.set()),
-                url.hostname or "127.0.0.1",
-                url.port or 6379,
-                ssl=True if url.scheme == "rediss" else None,
-            )
-            try:
-                await self._greet(link, url.path.strip("/") or "0")
-            except BaseException:
-                link.abort()
-                raise
-        self._link = link
-        self._listener.shard_up(self)
+        link = Link(partial(self._listener.pushed, self), lambda _: lost.set())
         try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._connect(link)
+            self._link = link
+            self._listener.shard_up(self)
             await self._watch(link, lost)
         finally:
             link.abort()
-            self._link = None
-            self.losses += 1
-            self._listener.shard_down(self)
+            if self._link is not None:
+                self._link = None
+                self.losses += 1
+                self._listener.shard_down(self)
+            await _close(link)
+
+    async def _connect(self, link: Link) -> None:
+        url = urlsplit(self.shard.url)
+        await asyncio.get_running_loop().create_connection(
+            lambda: link,
+            url.hostname or "127.0.0.1",
+            url.port or 6379,
+            ssl=True if url.scheme == "rediss" else None,
+        )
+        await self._greet(link, url.path.strip("/") or "0")
 
     async def _greet(self, link: Link, database: str) -> None:
         shown = self._credentials(self.shard.url)
@@ -170,3 +172,11 @@ class ShardConnection:
                 if loop.time() - answered_at > _SILENCE_SECONDS:
                     logger.warning("shard %s: silent, reconnecting", self.shard.name)
                     link.abort()
+
+
+async def _close(link: Link) -> None:
+    """Drop a connection and wait until it is gone; one whose making was cut off may come up in between."""
+    await asyncio.sleep(0)
+    while link.open:
+        link.abort()
+        await asyncio.sleep(0)

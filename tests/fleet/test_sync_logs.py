@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ def test_append_only_files_of_old_and_new_servers_are_found(tmp_path: Path) -> N
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
     assert sorted(sync_logs.append_only_files(tmp_path)) == [old, new]
+
+
+def test_a_sync_is_of_the_file_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it prevents needs a machine without power; this sees that the disk is asked."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink()))
+    file = tmp_path / "appendonly.aof"
+    file.write_text("x")
+    sync_logs.sync(file)
+    assert synced == [file]
 
 
 def test_a_file_that_is_rewritten_meanwhile_does_no_harm(tmp_path: Path) -> None:

@@ -14,17 +14,26 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[10])
 local bucket = math.floor(now / window)
 local seen = KEYS[4] .. bucket
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'swept')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'swept', 'seen')
 local epoch, offset, swept = meta[1], tonumber(meta[2] or '0') + 1, tonumber(meta[3] or '0')
+-- Nothing was published to this log yet, though a reader may have begun it.
+local fresh = not meta[4]
 -- A mark younger than the window is in this bucket or in the one before.
 local first = redis.call('HGET', seen, ARGV[3]) or redis.call('HGET', KEYS[4] .. (bucket - 1), ARGV[3])
-if first and epoch then return { tonumber(first), epoch } end
+if first and not fresh then return { tonumber(first), epoch } end
 
-if not epoch then
+if fresh then
   -- What an earlier log has left would not fit this one's offsets.
   redis.call('DEL', KEYS[3], seen, KEYS[4] .. (bucket - 1))
+end
+if not epoch then
   epoch = ARGV[5]
   redis.call('SADD', KEYS[5], ARGV[6])
+  -- As in read.lua: an index forgets what has expired, also where groups are only published to.
+  for _, group in ipairs(redis.call('SRANDMEMBER', KEYS[5], 2)) do
+    local other = string.sub(KEYS[2], 1, -#ARGV[6] - 1) .. group
+    if group ~= ARGV[6] and redis.call('EXISTS', other) == 0 then redis.call('SREM', KEYS[5], group) end
+  end
 end
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], offset .. '-0', 't', now, 'm', ARGV[4])
 redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', offset, 'seen', bucket)

@@ -3,6 +3,7 @@
 import json
 
 from asgiref.sync import async_to_sync
+from channels.consumer import SyncConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 
@@ -42,3 +43,11 @@ class SyncChatConsumer(WebsocketConsumer):
 
     def chat_message(self, event):
         self.send(text_data=json.dumps({"message": event["message"]}))
+
+
+class ThumbnailConsumer(SyncConsumer):
+    """Background work on a channel with a name; says so when it is done."""
+
+    def make_thumbnail(self, event):
+        done = {"type": "done", "number": event["number"]}
+        async_to_sync(self.channel_layer.send)(event["answer"], done)
