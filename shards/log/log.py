@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -124,6 +124,7 @@ class GroupLog:
         self._leaving: list[asyncio.Future[None]] = []
         self._held: dict[int, deque[_Publish]] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self._channels: dict[str, Callable[[bytes], None]] = {}
         self.table: SlotTable | None = None
         self._waiting_bytes = 0
 
@@ -337,6 +338,22 @@ class GroupLog:
             for some in _batches(groups):
                 self._connections[shard].unsubscribe(some)
 
+    def announce(self, channel: str, groups: Collection[str]) -> None:
+        """Say something of groups to whoever listens to `channel` on their shards: a message a shard, not a group."""
+        shards: dict[str, list[str]] = {}
+        for group in groups:
+            shards.setdefault(self.owner(group) or "", []).append(group)
+        for shard, named in shards.items():
+            if shard in self._connections:
+                for some in _batches(named):
+                    self._connections[shard].command(_ignore, "PUBLISH", channel, " ".join(some))
+
+    def listen(self, channel: str, heard: Callable[[bytes], None]) -> None:
+        """Have `heard` called with what is announced on `channel`, whose name starts with ``!``, on any shard."""
+        self._channels[channel] = heard
+        for connection in self._connections.values():
+            connection.subscribe([channel])
+
     def _connection_of(self, slot: int, table: SlotTable) -> ShardConnection:
         return self._connections[table.owner(slot).name]
 
@@ -347,6 +364,7 @@ class GroupLog:
         if self._connections.get(connection.shard.name) is not connection:
             return
         self._open_fences(connection)
+        connection.subscribe(list(self._channels))
         self._listener.shard_up(connection.shard.name)
         self._send_held()
 
@@ -359,12 +377,18 @@ class GroupLog:
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         """See `shards.log.shard.Listener`."""
         group = channel.decode()
-        if group == ANNOUNCEMENTS:
-            self._refresh()
+        if group[0] == "!":
+            self._announced(group, payload)
         elif connection.shard.name == self.owner(group):
             place, comma, rest = payload.partition(b",")
             epoch, offset, at_ms = place.split(b":")
             self._listener.log_pushed(group, epoch.decode(), Entry(int(offset), int(at_ms), comma + rest))
+
+    def _announced(self, channel: str, payload: bytes) -> None:
+        if channel == ANNOUNCEMENTS:
+            self._refresh()
+        elif channel in self._channels:
+            self._channels[channel](payload)
 
     def _open_fences(self, connection: ShardConnection) -> None:
         """Have a shard take publishes for its slots, if it is new or has lost its data; moves keep theirs closed."""
@@ -380,6 +404,10 @@ class GroupLog:
 def _refuse(publish: _Publish, error: ShardUnavailable) -> None:
     if not publish.done.done():
         publish.done.set_exception(error)
+
+
+def _ignore(_reply: Reply) -> None:
+    """Nobody waits for this reply."""
 
 
 def _new_epoch() -> str:
