@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import Redises
 from tests.replica import Replica
 from tests.server.test_wire import enter
 
@@ -171,19 +174,17 @@ async def test_the_past_is_the_same_over_http_as_on_the_socket(service: list[Rep
     for number in range(5):
         publish(service[0], "past", {"data": number, "id": str(number)})
     client = await enter(service[1].ws)
-    for query, command in (
+    epoch = publish(service[0], "past", {"data": 5, "id": "5"})["epoch"]
+    asked: list[tuple[str, dict[str, Any]]] = [
         ("", {}),
         ("limit=2", {"limit": 2}),
-        ("limit=2&epoch={epoch}&offset=1", {"limit": 2, "since": {"offset": 1}}),
-        ("epoch={epoch}&offset=5", {"since": {"offset": 5}}),
-    ):
-        await client.say(type="history", group="past")
-        epoch = (await client.hear())["epoch"]
-        if "since" in command:
-            command = {**command, "since": {"epoch": epoch, "offset": command["since"]["offset"]}}
+        (f"limit=2&epoch={epoch}&offset=1", {"limit": 2, "since": {"epoch": epoch, "offset": 1}}),
+        (f"epoch={epoch}&offset=6", {"since": {"epoch": epoch, "offset": 6}}),
+    ]
+    for query, command in asked:
         await client.say(type="history", group="past", **command)
         heard = await client.hear()
-        answer = read(service[0], f"/api/groups/past/messages?token={token}&{query.format(epoch=epoch)}")
+        answer = read(service[0], f"/api/groups/past/messages?token={token}&{query}")
         assert answer.pop("status") == 200
         assert answer.pop("gap") is False
         assert {"type": "history", **answer} == heard
@@ -228,3 +229,27 @@ async def test_presence_is_told_over_http(service: list[Replica]) -> None:
         assert time.monotonic() < deadline, answer
     assert answer == {"status": 200, "group": "who", "count": 1, "members": heard["members"]}
     await client.close()
+
+
+async def test_a_group_whose_shard_is_down_is_unavailable_for_now(redises: Redises, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("k" * 48)
+    environ = {"SHARDS_TOKEN_KEY_FILE": str(tmp_path / "tokens"), "SHARDS_PUBLISH_SECONDS": "1"}
+    replica = Replica(redises.control, **environ).start()
+    bearer = {"Authorization": f"Bearer {replica.token('down')}"}
+    try:
+        for shard in redises.shards:
+            shard.kill()
+        for method, what in (("POST", "messages"), ("GET", "messages"), ("GET", "presence")):
+            path = f"/api/groups/down/{what}"
+            status, answer, headers = await asyncio.to_thread(
+                replica.ask, method, path, b'{"data":1,"id":"one"}', **bearer
+            )
+            assert (status, answer["code"], headers["Retry-After"]) == (503, "unavailable", "1")
+        for shard in redises.shards:
+            shard.start()
+        deadline = time.monotonic() + 10
+        while (answer := publish(replica, "down", {"data": 1, "id": "one"}))["status"] == 503:
+            assert time.monotonic() < deadline
+        assert answer["offset"] == 1
+    finally:
+        replica.stop()
