@@ -141,7 +141,7 @@ class GroupConsumer:
         self.query = parse_qs(scope["query_string"].decode("latin-1"))
         self.session = self._asked("session") or secrets.token_urlsafe(16)
         # The same after a reconnect, so that who comes back at once was never away for others.
-        self.public_id: str | None = blake2b(self.session.encode(), digest_size=6).hexdigest()
+        self.public_id: str | None = blake2b(self.session.encode(), digest_size=8).hexdigest()
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
         self.grant: Grant | None = None
         self.socket: Socket
@@ -294,7 +294,7 @@ class GroupConsumer:
     async def _join(self, group: str, since: Place | None, events: bool) -> None:
         self._groups.add(group)
         self.plane.hub.join(group, self, since)
-        if events and await self.presence_events(group) and group in self._groups:
+        if events and await self.presence_events(group):
             self.plane.attendance.watch(group, self)
 
     def _leave(self, group: str) -> None:
