@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
@@ -32,7 +33,7 @@ def load() -> Served:
         raise UsageError(f"cannot import the app {name}: {error}") from error
 
 
-def config(environ: os._Environ[str] = os.environ) -> uvicorn.Config:
+def config(environ: Mapping[str, str] = os.environ) -> uvicorn.Config:
     """Give uvicorn's configuration: no compression (64-316 KiB a socket), pings, one protocol class of ours.
 
     Raises:
