@@ -27,6 +27,7 @@ from shards.tokens import BadToken, Grant, Verb
 
 Header = tuple[bytes, bytes]
 
+_METHODS = {"messages": ("GET", "HEAD", "POST"), "presence": ("GET", "HEAD")}
 _PATH = re.compile(r"/api/groups/([^/]*)/(messages|presence)\Z")
 _BESIDE_DATA_BYTES = 4096
 """What a publish may take besides its `data`: its id, names, spaces."""
@@ -56,7 +57,7 @@ class Asked:
     Attributes:
         group: of the path; not yet checked.
         what: ``messages`` or ``presence``.
-        method: GET, HEAD or POST, if it makes sense.
+        method: as the client named it; not yet checked.
         query: of the URL.
         headers: by their names, in lower case.
     """
@@ -98,8 +99,9 @@ async def serve(worker: Worker, request: Asked, receive: Receive, send: Send) ->
 
 
 async def _answer(worker: Worker, request: Asked, receive: Receive) -> bytes:
-    if request.method not in _methods(request.what):
-        raise Refused("bad_method", f"{request.what} knows {_methods(request.what)} only")
+    methods = _METHODS[request.what]
+    if request.method not in methods:
+        raise Refused("bad_method", f"{request.what} knows {', '.join(methods)} only")
     grant = _grant(worker, request)
     group = checked_group(request.group)
     verb: Verb = "publish" if request.method == "POST" else "subscribe"
@@ -203,17 +205,13 @@ async def _presence(worker: Worker, group: str, _request: Asked) -> bytes:
     return msgspec.json.encode({"group": group, "count": present.count, "members": present.members})
 
 
-def _methods(what: str) -> str:
-    return "GET, HEAD, POST" if what == "messages" else "GET, HEAD"
-
-
 def _hints(code: str, request: Asked) -> list[Header]:
     """Give the header that HTTP wants beside a status."""
     match code:
         case "unauthorized":
             return [(b"www-authenticate", b"Bearer")]
         case "bad_method":
-            return [(b"allow", _methods(request.what).encode())]
+            return [(b"allow", ", ".join(_METHODS[request.what]).encode())]
         case "unavailable":
             return [(b"retry-after", b"1")]
     return []
