@@ -99,6 +99,8 @@ class Presence:
         Raises:
             ShardUnavailable: the group's shard did not answer within `READ_SECONDS`.
         """
+        # As of now: who joins while others are asked is seen at the next look, and told of then.
+        here = self._hub.present(group)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._log.command(group, lambda r: None if reply.done() else reply.set_result(r), "HGETALL", "presence")
         try:
@@ -109,7 +111,6 @@ class Presence:
             said = TimeoutError()
         if isinstance(said, Exception):
             raise ShardUnavailable(self._log.owner(group) or "?", f"no answer for group {group}")
-        here = self._hub.present(group)
         others = [msgspec.json.decode(value, type=Present) for name, value in said.items() if name.decode() in living]
         return [Present(len(here), here[:MEMBERS_NAMED]), *others]
 
