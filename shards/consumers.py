@@ -7,38 +7,33 @@ through ASGI at all where the server offers a socket to write to.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from hashlib import blake2b
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 
-import hiredis
 import msgspec
 
+from shards import history
+from shards.checks import ID_LENGTH, Refused, checked_group, checked_id, checked_limit, checked_place, place_of_query
 from shards.errors import ShardUnavailable
 from shards.hub import Message
-from shards.log.link import LinkLost
-from shards.log.log import Entry, Page, Place, body_of
+from shards.log.log import Place, body_of
 from shards.metrics import METRICS
 from shards.names import is_name
 from shards.plane import Plane
 from shards.rate import TokenBucket
 from shards.settings import Settings
+from shards.tokens import BadToken, Grant, Verb
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-ID_LENGTH = 64
-MOST_HISTORY = 1000
-"""Messages one `history` answers with at most."""
-
 _OFFENCES_A_SECOND, _OFFENCES_AT_ONCE = 1.0, 20.0
-_READ_SECONDS = 5.0
-"""A history or presence that its shard has not answered by then is refused as unavailable."""
 
 
 class Since(msgspec.Struct):
@@ -57,6 +52,7 @@ class Subscribe(Command, tag="subscribe"):
 
     group: str
     since: Since | None = None
+    events: bool = False
 
 
 class Unsubscribe(Command, tag="unsubscribe"):
@@ -96,20 +92,8 @@ class _About(msgspec.Struct):
     group: object = None
 
 
-T = TypeVar("T")
-
 _decode = msgspec.json.Decoder(Subscribe | Unsubscribe | Publish | History | PresenceOf | Ping).decode
 _encode = msgspec.json.encode
-
-
-class Refused(Exception):
-    """A command that can't be carried out; the client gets an error frame."""
-
-    def __init__(self, code: str, message: str, id: str | None = None, group: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.id = id
-        self.group = group
 
 
 class Socket(Protocol):
@@ -148,6 +132,8 @@ class GroupConsumer:
         session: the secret by which the client continues its dedupe marks.
         public_id: what others may know this client by.
         default_group: the group of the URL, which is subscribed on connect; None: none.
+        grant: what the client's token grants; None: it came without one. What a token does not cover is refused before
+            the methods below are asked.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -156,8 +142,10 @@ class GroupConsumer:
         self.settings: Settings = self.plane.settings
         self.query = parse_qs(scope["query_string"].decode("latin-1"))
         self.session = self._asked("session") or secrets.token_urlsafe(16)
-        self.public_id: str | None = secrets.token_hex(6)
+        # The same after a reconnect, so that who comes back at once was never away for others.
+        self.public_id: str | None = blake2b(self.session.encode(), digest_size=8).hexdigest()
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
+        self.grant: Grant | None = None
         self.socket: Socket
         self._groups: set[str] = set()
         self._deferred = 0
@@ -190,6 +178,10 @@ class GroupConsumer:
         """Tell whether the client may publish to `group`."""
         return True
 
+    async def presence_events(self, group: str) -> bool:
+        """Tell whether a client that asks to hear who joins and leaves `group`, which it may follow, shall."""
+        return True
+
     # The connection
 
     async def serve(self, receive: Receive, send: Send) -> None:
@@ -208,44 +200,62 @@ class GroupConsumer:
         try:
             self._write({"type": "welcome", "session": self.session, "replica": self.settings.replica})
             if self.default_group is not None:
-                self._subscribe_default()
+                await self._subscribe_default()
             while (event := await receive())["type"] != "websocket.disconnect":
                 await self._take_deferred(event)
         finally:
             for group in self._groups:
-                self.plane.hub.leave(group, self)
+                self._leave(group)
 
     async def _allowed(self) -> bool:
         if not _origin_allowed(self.scope["headers"], self.settings.allowed_origins):
             return False
-        if not is_name(self.session) or not await self.may_connect():
+        if not is_name(self.session) or not self._take_token() or not await self.may_connect():
             return False
         group = self.default_group
-        return group is None or (is_name(group) and await self.may_subscribe(group))
+        return group is None or (is_name(group) and await self._may_subscribe(group))
 
-    def _subscribe_default(self) -> None:
+    def _take_token(self) -> bool:
+        """Read the token, where there is one; it counts from now to the end of the connection."""
+        token = self._asked("token")
+        if token is None:
+            return not self.settings.require_token
+        try:
+            self.grant = self.scope["state"]["shards.worker"].tokens.verify(token)
+        except BadToken:
+            return False
+        return True
+
+    def _granted(self, verb: Verb, group: str) -> bool:
+        return self.grant is None or self.grant.allows(verb, group)
+
+    async def _may_subscribe(self, group: str) -> bool:
+        # Whatever an app that overrides it says, a token's limits hold.
+        return self._granted("subscribe", group) and await self.may_subscribe(group)
+
+    async def _subscribe_default(self) -> None:
         assert self.default_group is not None
-        epoch, offset = self._asked("epoch"), self._asked("offset")
+        events = self._asked("events") == "1"
         since = None
-        if epoch is not None or offset is not None:
-            if epoch is None or offset is None or not offset.isascii() or not offset.isdigit() or len(offset) > 18:
-                self._refuse(Refused("bad_place", "epoch and offset go together; offset is a whole number, 0 or more"))
-            else:
-                since = Place(epoch, int(offset))
-        self._join(self.default_group, since)
+        try:
+            since = place_of_query(self._asked("epoch"), self._asked("offset"))
+        except Refused as refused:
+            self._refuse(refused)
+        await self._join(self.default_group, since, events)
 
     def _asked(self, name: str) -> str | None:
         return next(iter(self.query.get(name, ())), None)
 
     def _hear(self, text: str) -> None:
         """Carry out what a client says: at once where that needs no waiting, else in its turn."""
+        command = None
         try:
             command = self._command_in(text)
             if self._deferred or not self._carry_out_now(command):
                 self._deferred += 1
                 self.socket.defer({"type": "websocket.receive", "command": command})
         except Refused as refused:
-            self._refuse(refused)
+            self._refuse(refused, command)
 
     async def _take_deferred(self, event: MutableMapping[str, Any]) -> None:
         if (command := event.get("command")) is None:
@@ -255,11 +265,13 @@ class GroupConsumer:
         try:
             await self._carry_out(command)
         except Refused as refused:
-            self._refuse(refused)
+            self._refuse(refused, command)
         self._deferred -= 1
 
-    def _refuse(self, refused: Refused) -> None:
-        """Answer what can't be carried out with an error frame; close who does not stop."""
+    def _refuse(self, refused: Refused, command: Command | None = None) -> None:
+        """Answer with an error frame that tells what it is about; close who does not stop."""
+        if refused.id is None and is_name(group := getattr(command, "group", None) or ""):
+            refused.group = group
         self._error(refused)
         bucket = self._floods if refused.code == "rate_limited" else self._offences
         if not bucket.take(time.monotonic()):
@@ -304,32 +316,38 @@ class GroupConsumer:
     # Commands
 
     async def _subscribe(self, command: Subscribe) -> None:
-        group = _checked(command.group)
-        if not await self.may_subscribe(group):
+        group = checked_group(command.group)
+        if not await self._may_subscribe(group):
             raise Refused("forbidden", f"you may not subscribe {group}")
         if group in self._groups:
             raise Refused("already_subscribed", f"{group} is subscribed already")
         if len(self._groups) >= self.settings.groups_per_socket:
             raise Refused("too_many_groups", f"a socket may subscribe {self.settings.groups_per_socket} groups")
-        self._join(group, _place(command.since))
+        await self._join(group, _place(command.since), command.events)
 
-    def _join(self, group: str, since: Place | None) -> None:
+    async def _join(self, group: str, since: Place | None, events: bool) -> None:
         self._groups.add(group)
         self.plane.hub.join(group, self, since)
+        if events and await self.presence_events(group):
+            self.plane.attendance.watch(group, self)
+
+    def _leave(self, group: str) -> None:
+        self.plane.hub.leave(group, self)
+        self.plane.attendance.unwatch(group, self)
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         if command.group not in self._groups:
             raise Refused("not_subscribed", "that group is not subscribed")
         self._groups.remove(command.group)
-        self.plane.hub.leave(command.group, self)
+        self._leave(command.group)
 
     def _checked_publish(self, command: Publish) -> tuple[str, str, bytes]:
-        id, data = command.id, bytes(command.data)
-        if not 1 <= len(id) <= ID_LENGTH:
-            raise Refused("bad_id", f"an id has 1-{ID_LENGTH} characters")
-        group = _checked(command.group or self.default_group or "", id)
+        id, data = checked_id(command.id), bytes(command.data)
+        group = checked_group(command.group or self.default_group or "", id)
         if len(data) > self.settings.message_bytes:
             raise Refused("too_large", f"data may have {self.settings.message_bytes} bytes", id)
+        if not self._granted("publish", group):
+            raise Refused("forbidden", f"your token does not let you publish to {group}", id)
         return group, id, data
 
     async def _publish_if_allowed(self, command: Publish) -> None:
@@ -355,48 +373,32 @@ class GroupConsumer:
         )
 
     async def _history(self, command: History) -> None:
-        group = _checked(command.group)
-        if not 1 <= command.limit <= MOST_HISTORY:
-            raise Refused("bad_limit", f"limit is 1-{MOST_HISTORY}")
-        if not await self.may_subscribe(group):
+        group = checked_group(command.group)
+        limit = checked_limit(command.limit)
+        if not await self._may_subscribe(group):
             raise Refused("forbidden", f"you may not read {group}")
         since = _place(command.since)
-        page: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
-        after = since.offset if since else -command.limit
-        self.plane.log.read(group, after, command.limit, lambda p: None if page.done() else page.set_result(p))
-        found = await self._within(page)
-        if found is None:
-            raise Refused("unavailable", "the group's shard does not answer; ask again")
-        lost = since is not None and (since.epoch != found.epoch or since.offset > found.head)
-        entries = [] if lost else _within_bytes(found.entries, self.settings.send_budget_bytes)
+        try:
+            past = await history.read(self.plane.log, group, since, limit, self.settings.send_budget_bytes)
+        except ShardUnavailable:
+            raise _unanswered() from None
         self.socket.write(
-            b'{"type":"history","group":"%b","epoch":"%b","offset":%d,"messages":[%b]}'
-            % (
-                group.encode(),
-                found.epoch.encode(),
-                found.head,
-                b",".join(b'{"offset":%d%b' % (entry.offset, entry.body) for entry in entries),
-            )
+            b'{"type":"history","group":"%b","epoch":"%b","offset":%d,"messages":%b}'
+            % (group.encode(), past.epoch.encode(), past.head, past.messages)
         )
-        if lost or (since and entries and entries[0].offset > since.offset + 1):
+        if past.gap is not None:
             METRICS.gaps.inc()
-            self.on_gap(group, Place(found.epoch, entries[0].offset - 1 if entries else found.head))
+            self.on_gap(group, past.gap)
 
     async def _presence(self, command: PresenceOf) -> None:
-        group = _checked(command.group)
-        if not await self.may_subscribe(group):
+        group = checked_group(command.group)
+        if not await self._may_subscribe(group):
             raise Refused("forbidden", f"you may not see who is in {group}")
         try:
-            present = await self._within(asyncio.ensure_future(self.plane.presence.of(group)))
-        except (LinkLost, hiredis.ReplyError):
-            raise Refused("unavailable", "the group's shard does not answer; ask again") from None
+            present = await self.plane.presence.of(group)
+        except ShardUnavailable:
+            raise _unanswered() from None
         self._write({"type": "presence", "group": group, "count": present.count, "members": present.members})
-
-    async def _within(self, answer: asyncio.Future[T]) -> T:
-        try:
-            return await asyncio.wait_for(answer, _READ_SECONDS)
-        except TimeoutError:
-            raise Refused("unavailable", "the group's shard does not answer; ask again") from None
 
     # What the hub calls, see shards.hub.Member
 
@@ -419,6 +421,11 @@ class GroupConsumer:
         """Tell the client what it can't have any more."""
         self._write({"type": "gap", "group": group, "epoch": place.epoch, "offset": place.offset})
 
+    def on_attendance(self, about: str | None, frame: bytes) -> None:
+        """Tell the client who came or went, see `shards.attendance`; not of itself."""
+        if about != self.public_id:
+            self.socket.write(frame)
+
     def _ask_to_reconnect(self, within_ms: int) -> None:
         self._write({"type": "reconnect", "within_ms": within_ms})
 
@@ -431,18 +438,12 @@ class GroupConsumer:
         self._write({"type": "error", "code": refused.code, "message": str(refused), **about})
 
 
-def _checked(group: str, id: str | None = None) -> str:
-    if not is_name(group):
-        raise Refused("bad_name", "a group has 1-100 characters of A-Z a-z 0-9 _ . : -", id)
-    return group
-
-
 def _place(since: Since | None) -> Place | None:
-    if since is None:
-        return None
-    if not 0 <= since.offset < 10**18:
-        raise Refused("bad_place", "an offset is a whole number, 0 or more")
-    return Place(since.epoch, since.offset)
+    return checked_place(since.epoch, since.offset) if since else None
+
+
+def _unanswered() -> Refused:
+    return Refused("unavailable", "the group's shard does not answer; ask again")
 
 
 def _about(text: str) -> tuple[str | None, str | None]:
@@ -453,16 +454,6 @@ def _about(text: str) -> tuple[str | None, str | None]:
         return None, None
     id = about.id if isinstance(about.id, str) and len(about.id) <= ID_LENGTH else None
     return id, about.group if isinstance(about.group, str) and is_name(about.group) else None
-
-
-def _within_bytes(entries: list[Entry], most: int) -> list[Entry]:
-    """Give as many of the entries, from the oldest on, as fit; at least one, so that a reader gets on."""
-    size = 0
-    for count, entry in enumerate(entries):
-        size += len(entry.body)
-        if size > most and count:
-            return entries[:count]
-    return entries
 
 
 def _origin_allowed(headers: list[tuple[bytes, bytes]], allowed: str) -> bool:

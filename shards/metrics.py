@@ -18,8 +18,9 @@ _SELDOM_SECONDS = 10.0
 ERROR_CODES = (
     *("bad_json", "bad_message", "bad_name", "bad_id", "bad_place", "bad_limit", "too_large", "rate_limited"),
     *("too_many_groups", "already_subscribed", "not_subscribed", "forbidden", "unavailable"),
+    *("unauthorized", "bad_method"),
 )
-"""Of error frames; see docs/design.md."""
+"""Of error frames, and of what the HTTP API refuses; see docs/design.md."""
 
 
 class Count(Collector):
@@ -91,7 +92,9 @@ class Metrics:
             "app_slow_consumers_closed_total", "Sockets closed since they read too slowly", registry=registry
         )
         self.gaps = Counter("app_gaps_total", "Gap frames: history a subscriber wanted was gone", registry=registry)
-        self.errors = Counter("app_errors_total", "Error frames, by code", ["code"], registry=registry)
+        self.errors = Counter(
+            "app_errors_total", "Error frames and refused API requests, by code", ["code"], registry=registry
+        )
         self.handoffs = Counter(
             "app_handoff_total", "Sockets sent elsewhere by a drain, by result", ["result"], registry=registry
         )

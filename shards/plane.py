@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shards.aio import end
+from shards.attendance import Attendance
 from shards.hub import Hub
 from shards.log.log import GroupLog
 from shards.presence import Presence
@@ -23,7 +24,7 @@ from shards.settings import Settings
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
-_REGISTRY_SECONDS = 1.0
+_REGISTRY_SECONDS = 0.5
 
 
 _serving: Plane | None = None
@@ -71,6 +72,7 @@ class Plane:
         self.log = GroupLog(settings, self.hub, self.refresh)
         self.hub.log = self.log
         self.presence = Presence(self.worker, self.hub, self.log, self._living, settings.idle_seconds)
+        self.attendance = Attendance(self.presence, self.log)
         self.session = secrets.token_urlsafe(12)
         self.loop: asyncio.AbstractEventLoop | None = None
         self._refresh_wanted = asyncio.Event()
@@ -83,6 +85,7 @@ class Plane:
         self._tasks = [
             asyncio.create_task(self._follow_table(), name="slot table"),
             asyncio.create_task(self.presence.run(), name="presence"),
+            asyncio.create_task(self.attendance.run(), name="attendance"),
         ]
 
     def serve(self) -> None:
@@ -119,7 +122,7 @@ class Plane:
         self._refresh_wanted.set()
 
     async def workers(self) -> list[WorkerRecord]:
-        """Read the registry, at most a second old; the last one known where the control Redis is down."""
+        """Read the registry, at most half a second old; the last one known where the control Redis is down."""
         read_at, records = self._registry
         if time.monotonic() - read_at > _REGISTRY_SECONDS:
             with contextlib.suppress(RedisError, OSError):

@@ -1,8 +1,9 @@
 """Who is in a group, over all workers.
 
-Each worker writes how many members it has, and some of their public ids, to the group's shard: once a second, and
-only for groups that changed. Cost grows with workers and with coming and going, not with sockets. What a dead worker
-wrote is left out by whoever reads, since the registry says who lives.
+Each worker writes how many members it has, and some of their public ids, to the group's shard: twice a second, and
+only for groups that changed; then it announces on that shard which these were, for `shards.attendance`. Cost grows with
+workers and with coming and going, not with sockets. What a dead worker wrote is left out by whoever reads, since the
+registry says who lives.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shards.errors import ShardUnavailable
 from shards.hub import Hub
 from shards.log.link import Reply
 from shards.log.log import GroupLog
@@ -20,8 +22,14 @@ from shards.log.log import GroupLog
 MEMBERS_NAMED = 100
 """Members that each worker gives by name; `count` counts all."""
 
-_FLUSH_SECONDS = 1.0
-_REFRESH_EVERY = 300
+REPORTED = "!presence"
+"""Channel on which a worker announces the groups whose members it has reported; no group can have this name."""
+
+READ_SECONDS = 5.0
+"""What a shard has not answered by then is unavailable."""
+
+_FLUSH_SECONDS = 0.5
+_REFRESH_EVERY = 600
 
 
 @dataclass(frozen=True)
@@ -49,16 +57,18 @@ class Presence:
         self._worker = worker
         self._hub = hub
         self._log = log
-        self._living = living
+        self.living = living
         self._idle_ms = int(idle_seconds * 1000)
 
     async def run(self) -> None:
-        """Report what changed, once a second, until cancelled."""
+        """Report what changed, twice a second, until cancelled."""
         turn = 0
         while True:
             turn += 1
-            for group in self._hub.take_changed(everything=turn % _REFRESH_EVERY == 0):
+            changed = self._hub.take_changed(everything=turn % _REFRESH_EVERY == 0)
+            for group in changed:
                 self._report(group)
+            self._log.announce(REPORTED, changed)
             await asyncio.sleep(_FLUSH_SECONDS)
 
     def _report(self, group: str) -> None:
@@ -76,21 +86,33 @@ class Presence:
         """Read who is in a group: of this worker now, of others at most two seconds ago.
 
         Raises:
-            LinkLost: the group's shard is down.
-            hiredis.ReplyError: it refused.
+            ShardUnavailable: the group's shard did not answer within `READ_SECONDS`.
         """
+        said = await self.by_worker(group)
+        return Present(
+            sum(present.count for present in said), [member for present in said for member in present.members]
+        )
+
+    async def by_worker(self, group: str) -> list[Present]:
+        """Read what each worker that lives says of a group, this one first.
+
+        Raises:
+            ShardUnavailable: the group's shard did not answer within `READ_SECONDS`.
+        """
+        # As of now: who joins while others are asked is seen at the next look, and told of then.
+        here = self._hub.present(group)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._log.command(group, lambda r: None if reply.done() else reply.set_result(r), "HGETALL", "presence")
-        living = await self._living() - {self._worker}
-        said = await reply
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                living = await self.living() - {self._worker}
+                said = await reply
+        except TimeoutError:
+            said = TimeoutError()
         if isinstance(said, Exception):
-            raise said
-        here = self._hub.present(group)
+            raise ShardUnavailable(self._log.owner(group) or "?", f"no answer for group {group}")
         others = [msgspec.json.decode(value, type=Present) for name, value in said.items() if name.decode() in living]
-        return Present(
-            len(here) + sum(other.count for other in others),
-            here[:MEMBERS_NAMED] + [member for other in others for member in other.members],
-        )
+        return [Present(len(here), here[:MEMBERS_NAMED]), *others]
 
 
 def _ignore(_reply: Reply) -> None:

@@ -44,6 +44,8 @@ class Settings:
         ping_seconds: SHARDS_PING_SECONDS: silence after which a client is pinged; unanswered for as long, it is closed.
         max_connections: SHARDS_MAX_CONNECTIONS: sockets a worker holds before it answers 503; 0: any number.
         allowed_origins: SHARDS_ALLOWED_ORIGINS: origins, comma-separated, that may connect besides our own; ``*``: any.
+        token_key_file: SHARDS_TOKEN_KEY_FILE: the keys of tokens, one a line, the first signs; empty: no token is good.
+        require_token: SHARDS_REQUIRE_TOKEN: whether a client needs a token to connect: 0 or 1.
     """
 
     message_redis_url: str = "redis://127.0.0.1:6379/0"
@@ -65,6 +67,8 @@ class Settings:
     ping_seconds: float = 20.0
     max_connections: int = 0
     allowed_origins: str = ""
+    token_key_file: str = ""
+    require_token: bool = False
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -110,6 +114,10 @@ def variable_of(setting: str) -> str:
 def _parse(variable: str, text: str, kind: str) -> str | float:
     if kind == "str":
         return text
+    if kind == "bool":
+        if text not in ("0", "1"):
+            raise UsageError(f"{variable} must be 0 or 1, not {text!r}")
+        return text == "1"
     try:
         number = int(text) if kind == "int" else float(text)
     except ValueError:

@@ -9,11 +9,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
+from email.message import Message
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
 from shards.fleet.processes import free_port
+from shards.tokens import VERBS, KeyFile, grant_of
 from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +68,17 @@ class Replica:
                 return error.code, error.read().decode()
         except OSError:
             return 0, ""
+
+    def token(self, *groups: str, may: tuple[str, ...] = VERBS, subject: str = "", seconds: float = 60) -> str:
+        """Make a token that it accepts."""
+        return KeyFile(self.environ["SHARDS_TOKEN_KEY_FILE"]).sign(grant_of(groups, may, subject), seconds)[0]
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, Any], Message]:
+        """Make an HTTP request; gives status, JSON and headers of the answer."""
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"{}"), answer.headers
 
     def metric(self, name: str) -> float:
         """Sum a metric's samples over labels."""

@@ -268,7 +268,7 @@ async def test_presence_counts_members_in_every_process(start_plane: StartPlane)
     planes = [await start_plane(), await start_plane()]
     for plane in planes:
         plane._living = None  # type: ignore[method-assign,assignment]
-        plane.presence._living = lambda: asyncio.sleep(0, {p.worker for p in planes})
+        plane.presence.living = lambda: asyncio.sleep(0, {p.worker for p in planes})
         for _ in range(3):
             plane.hub.join("room", Listener())
     async with asyncio.timeout(5):

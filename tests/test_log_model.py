@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,6 +61,7 @@ class Log(RuleBasedStateMachine):
         self.marks: dict[str, int] = {}
         self.age_ms, self.idle_ms = 60_000, 600_000
         self.trimmed_to = 0
+        self.copied: dict[move.Group, move.Head] | None = None
 
     @initialize()
     def begin(self) -> None:
@@ -175,23 +177,33 @@ class Log(RuleBasedStateMachine):
         self.closed_for = self.version + 1
         self.shards[self.owner].eval(move.CLOSE.source, 1, "fence", self.closed_for, SLOT)
 
+    @rule()
+    def copy_ahead(self) -> None:
+        """A move copies while the log is in use; much may happen until it closes the fence, or it is killed before."""
+        self.copied = asyncio.run(self.with_both(lambda source, target: move.copy(source, target, [SLOT])))
+
     @rule(times=st.integers(1, 3), cut=st.booleans())
     def move(self, times: int, cut: bool) -> None:
         """To the other shard; done over, as after a kill; its cleaning up may come late, or twice."""
-        target, version = 1 - self.owner, self.version + 1
+        version = self.version + 1
 
-        async def carry_out() -> None:
-            async with (
-                AsyncRedis.from_url(_servers[self.owner].url) as source,
-                AsyncRedis.from_url(_servers[target].url) as other,
-            ):
-                for _ in range(times):
-                    await move.hand_over(source, other, [SLOT], version)
-                for _ in range(0 if cut else times):
-                    await move.clean_up(source, [SLOT])
+        async def carry_out(source: AsyncRedis, target: AsyncRedis) -> None:
+            copied = self.copied
+            for _ in range(times):
+                if copied is None:
+                    copied = await move.copy(source, target, [SLOT])
+                await move.hand_over(source, target, [SLOT], version, copied)
+                copied = None
+            for _ in range(0 if cut else times):
+                await move.wipe(source, [SLOT])
 
-        asyncio.run(carry_out())
-        self.owner, self.version, self.closed_for = target, version, None
+        asyncio.run(self.with_both(carry_out))
+        self.owner, self.version, self.closed_for, self.copied = 1 - self.owner, version, None, None
+
+    async def with_both(self, work: Callable[[AsyncRedis, AsyncRedis], Awaitable[Any]]) -> Any:
+        urls = _servers[self.owner].url, _servers[1 - self.owner].url
+        async with AsyncRedis.from_url(urls[0]) as source, AsyncRedis.from_url(urls[1]) as target:
+            return await work(source, target)
 
     @precondition(lambda self: self.closed_for is not None)
     @rule()

@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 
 from shards.errors import UsageError
+from shards.server.__main__ import config
 from shards.settings import Settings
 
 
 def test_the_environment_is_read() -> None:
     settings = Settings.read({"COLOR": "green", "SHARDS_HISTORY_MESSAGES": "7", "SHARDS_RATE_LIMIT": "0"})
     assert (settings.color, settings.history_messages, settings.rate_limit) == ("green", 7, 0.0)
+
+
+def test_tokens_are_required_only_where_some_can_be_good() -> None:
+    assert Settings.read({"SHARDS_REQUIRE_TOKEN": "1"}).require_token
+    assert not Settings.read({"SHARDS_REQUIRE_TOKEN": "0"}).require_token
+    with pytest.raises(UsageError, match="SHARDS_TOKEN_KEY_FILE"):
+        config({"SHARDS_REQUIRE_TOKEN": "1"})
 
 
 @pytest.mark.parametrize(
@@ -22,6 +30,8 @@ def test_the_environment_is_read() -> None:
         ("SHARDS_MESSAGE_BYTES", "many"),
         ("SHARDS_IDLE_SECONDS", "inf"),
         ("SHARDS_IDLE_SECONDS", "nan"),
+        ("SHARDS_REQUIRE_TOKEN", "2"),
+        ("SHARDS_REQUIRE_TOKEN", "yes"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(variable: str, text: str) -> None:

@@ -85,6 +85,7 @@ class FleetDir:
         self.password_file = self.path / "secrets" / "redis"
         self.secret_key_file = self.path / "secrets" / "django"
         self.credentials_file = self.path / "secrets" / "shards"
+        self.token_key_file = self.path / "secrets" / "tokens"
         self._state = self.path / "fleet.json"
 
     def create(self) -> None:
@@ -97,7 +98,7 @@ class FleetDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in ("logs", "secrets", "conf", "data", "edge"):
                 (self.path / folder).mkdir(mode=0o700, exist_ok=True)
-            for file in (self.password_file, self.secret_key_file):
+            for file in (self.password_file, self.secret_key_file, self.token_key_file):
                 if not file.exists():
                     write_atomically(file, secrets.token_urlsafe(48))
             if not self.credentials_file.exists():

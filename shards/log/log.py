@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache, partial
 from typing import Protocol
 
@@ -23,7 +23,7 @@ MOST_WAITING_BYTES = 64 << 20
 """Bodies that may wait for their shards in one process; more are refused at once."""
 
 _RETRY_SECONDS = 0.1
-_ANNOUNCED = ANNOUNCEMENTS.encode()
+_NO_GROUP = ord("!")  # with which the channels begin that are none
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -133,6 +133,7 @@ class GroupLog:
         self._leaving: list[asyncio.Future[None]] = []
         self._held: dict[int, deque[_Publish]] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self._channels: dict[str, Callable[[bytes], None]] = {}
         self.table: SlotTable | None = None
         self._waiting_bytes = 0
 
@@ -342,6 +343,22 @@ class GroupLog:
             for some in _batches(groups):
                 self._connections[shard].unsubscribe(some)
 
+    def announce(self, channel: str, groups: Collection[str]) -> None:
+        """Say something of groups to whoever listens to `channel` on their shards: a message a shard, not a group."""
+        shards: dict[str, list[str]] = {}
+        for group in groups:
+            shards.setdefault(self.owner(group) or "", []).append(group)
+        for shard, named in shards.items():
+            if shard in self._connections:
+                for some in _batches(named):
+                    self._connections[shard].command(_ignore, "PUBLISH", channel, " ".join(some))
+
+    def listen(self, channel: str, heard: Callable[[bytes], None]) -> None:
+        """Have `heard` called with what is announced on `channel`, whose name starts with ``!``, on any shard."""
+        self._channels[channel] = heard
+        for connection in self._connections.values():
+            connection.subscribe([channel])
+
     # What the connections call
 
     def shard_up(self, connection: ShardConnection) -> None:
@@ -349,6 +366,7 @@ class GroupLog:
         if self._connections.get(connection.shard.name) is not connection:
             return
         self._open_fences(connection)
+        connection.subscribe(list(self._channels))
         self._listener.shard_up(connection.shard.name)
         self._send_held()
 
@@ -360,15 +378,21 @@ class GroupLog:
 
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         """See `shards.log.shard.Listener`."""
-        if channel == _ANNOUNCED:
-            self._announced(payload)
+        if channel[0] == _NO_GROUP:
+            self._announced(channel.decode(), payload)
             return
         comma = payload.index(b",")
         epoch, offset, at_ms = payload[:comma].split(b":")
         entry = Entry(int(offset), int(at_ms), payload[comma:])
         self._listener.log_pushed(connection.shard.name, channel.decode(), epoch.decode(), entry)
 
-    def _announced(self, payload: bytes) -> None:
+    def _announced(self, channel: str, payload: bytes) -> None:
+        if channel == ANNOUNCEMENTS:
+            self._use_announced(payload)
+        elif channel in self._channels:
+            self._channels[channel](payload)
+
+    def _use_announced(self, payload: bytes) -> None:
         """Take a slot table up that every shard tells of, before it is found in the control Redis."""
         version, _, table = payload.partition(b" ")
         if self.table is None or int(version) > self.table.version:
@@ -392,6 +416,10 @@ def _settle(done: asyncio.Future[Place], answer: Place | ShardUnavailable) -> No
         done.set_result(answer)
     else:
         done.set_exception(answer)
+
+
+def _ignore(_reply: Reply) -> None:
+    """Nobody waits for this reply."""
 
 
 def _new_epoch() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
@@ -46,9 +47,15 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-def config(environ: os._Environ[str] = os.environ) -> uvicorn.Config:
-    """Give uvicorn's configuration: no compression (64-316 KiB a socket), pings, one protocol class of ours."""
+def config(environ: Mapping[str, str] = os.environ) -> uvicorn.Config:
+    """Give uvicorn's configuration: no compression (64-316 KiB a socket), pings, one protocol class of ours.
+
+    Raises:
+        UsageError: a setting makes no sense.
+    """
     settings = Settings.read(environ)
+    if settings.require_token and not settings.token_key_file:
+        raise UsageError("SHARDS_REQUIRE_TOKEN needs the keys of tokens: set SHARDS_TOKEN_KEY_FILE")
     return uvicorn.Config(
         "shards.server.__main__:load",
         factory=True,

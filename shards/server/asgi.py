@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from shards import ring
 from shards.metrics import METRICS
 from shards.names import is_name
+from shards.server import api
 from shards.server.exposition import Family, render
 from shards.server.worker import Worker
 from shards.settings import Settings
@@ -28,7 +29,8 @@ _RETRY_AFTER_SECONDS = b"1"
 
 
 class Served:
-    """An ASGI application: `app`, and the paths every fleet answers: /livez, /readyz, /metrics, /api/route.
+    """An ASGI application: `app`, and the paths every fleet answers: /livez, /readyz, /metrics, /api/route, and those
+    of `shards.server.api`.
 
     Args:
         app: the application; WebSocket and HTTP scopes that are not the fleet's go to it.
@@ -51,6 +53,8 @@ class Served:
         elif scope["type"] == "http" and (path := self._paths.get(scope["path"])):
             query = parse_qs(scope["query_string"].decode("latin-1"))
             await _respond(send, *await path(scope["state"]["shards.worker"], query))
+        elif scope["type"] == "http" and (asked := api.asked(scope)):
+            await api.serve(scope["state"]["shards.worker"], asked, receive, send)
         elif scope["type"] == "websocket" and scope["state"]["shards.worker"].full:
             await _refuse_full(receive, send)
         else:

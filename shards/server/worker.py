@@ -19,6 +19,7 @@ from shards.server.exposition import encode
 from shards.server.pacing import Drain
 from shards.server.protocol import SocketProtocol
 from shards.settings import Settings
+from shards.tokens import KeyFile
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Worker:
         self.metrics = metrics
         self.label = str(os.getpid())
         self.plane = Plane(settings, f"{settings.replica}/{self.label}", self._observe_delivery, metrics.gaps.inc)
+        self.tokens = KeyFile(settings.token_key_file)
         self.state: WorkerState = "starting"
         self._sockets: set[SocketProtocol] = set()
         self._started = time.time()

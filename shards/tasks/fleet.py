@@ -31,8 +31,8 @@ from shards.tasks import view
 from shards.tasks.console import given, progress, run, setting
 
 SECTION = "fleet"
-_PROJECT = "name of the fleet; several run side by side"
-_DEBUG = "show tracebacks of errors"
+PROJECT = "name of the fleet; several run side by side"
+DEBUG = "show tracebacks of errors"
 _DRAIN = "window in which sockets move to the other replicas, in seconds"
 
 _WATCH_S = 1.0
@@ -42,7 +42,8 @@ def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _fleet(context: Context, project: str | None, say: Callable[[str], None] = _to_stderr) -> Fleet:
+def fleet_of(context: Context, project: str | None, say: Callable[[str], None] = _to_stderr) -> Fleet:
+    """Give the fleet that a command is about; `say` is told of progress."""
     chosen = str(setting(context, SECTION, "project", project))
     FleetSpec.read({"project": chosen}, descriptor_limit())
     root = Path(setting(context, SECTION, "root"))
@@ -95,8 +96,8 @@ def _seconds(context: Context, flag: str | None) -> float:
         "app": "the ASGI application, module:attribute",
         "app_dir": "the directory that the app is imported from",
         "port": "where the fleet answers (default 8000)",
-        "project": _PROJECT,
-        "debug": _DEBUG,
+        "project": PROJECT,
+        "debug": DEBUG,
     },
 )
 def up(
@@ -127,7 +128,7 @@ def up(
 
     async def work() -> None:
         with progress() as say:
-            fleet = _fleet(context, project, say)
+            fleet = fleet_of(context, project, say)
             wanted = _spec(context, flags, fleet.directory.read())
             await reconcile.up(fleet, wanted, _seconds(context, None), _credentials(context, shards))
             found = await looking.status(fleet)
@@ -139,10 +140,10 @@ def up(
 @task(
     auto_shortflags=False,
     help={
-        "project": _PROJECT,
+        "project": PROJECT,
         "json": "print one JSON object",
         "watch": "look again each second, until Ctrl-C",
-        "debug": _DEBUG,
+        "debug": DEBUG,
     },
 )
 def status(
@@ -153,7 +154,7 @@ def status(
     async def work() -> looking.Status:
         if json and watch:
             raise UsageError("--json prints one object and --watch never ends: choose one of them")
-        fleet = _fleet(context, project)
+        fleet = fleet_of(context, project)
         if watch:
             await _watch(fleet)
         found = await looking.status(fleet)
@@ -185,8 +186,8 @@ async def _watch(fleet: Fleet) -> None:
     help={
         "canary": "percentage of new connections that goes to the new color first (not there yet)",
         "drain_seconds": _DRAIN,
-        "project": _PROJECT,
-        "debug": _DEBUG,
+        "project": PROJECT,
+        "debug": DEBUG,
     },
 )
 def promote(
@@ -206,7 +207,7 @@ def promote(
     run(work(), debug=debug)
 
 
-@task(auto_shortflags=False, help={"drain_seconds": _DRAIN, "project": _PROJECT, "debug": _DEBUG})
+@task(auto_shortflags=False, help={"drain_seconds": _DRAIN, "project": PROJECT, "debug": DEBUG})
 def rollback(
     context: Context, drain_seconds: str | None = None, project: str | None = None, debug: bool = False
 ) -> None:
@@ -217,7 +218,7 @@ def rollback(
 async def _roll(context: Context, verb: Verb, drain_seconds: str | None, project: str | None) -> None:
     seconds = _seconds(context, drain_seconds)
     with progress() as say:
-        state = await rollout.roll(_fleet(context, project, say), verb, seconds)
+        state = await rollout.roll(fleet_of(context, project, say), verb, seconds)
     print(f"{state.active} is active: release {state.deployed[state.active].release} at {state.spec.url}")
 
 
@@ -227,8 +228,8 @@ async def _roll(context: Context, verb: Verb, drain_seconds: str | None, project
         "shards": "how many shards shall own the slots, or the URLs of those that shall",
         "without": "a shard that is gone for good: its groups begin anew on the others",
         "dry_run": "only say what would move",
-        "project": _PROJECT,
-        "debug": _DEBUG,
+        "project": PROJECT,
+        "debug": DEBUG,
     },
 )
 def reshard(
@@ -245,7 +246,7 @@ def reshard(
         if (shards is None) == (without is None):
             raise UsageError("say which shards there shall be: --shards N, --shards URL,URL or --without NAME")
         with progress() as say:
-            fleet = _fleet(context, project, say)
+            fleet = fleet_of(context, project, say)
             if without is not None:
                 await _give_up(fleet, without, dry_run)
                 return
@@ -294,8 +295,8 @@ def names_a_part(argv: Sequence[str]) -> bool:
     help={
         "name": "of one part, for instance blue-0 (may be given without the flag)",
         "follow": "go on until Ctrl-C",
-        "project": _PROJECT,
-        "debug": _DEBUG,
+        "project": PROJECT,
+        "debug": DEBUG,
     },
 )
 def logs(
@@ -309,7 +310,7 @@ def logs(
 
     async def work() -> None:
         width = 12
-        async for part, line in lines(_fleet(context, project), name, follow):
+        async for part, line in lines(fleet_of(context, project), name, follow):
             print(line if name else f"{part:<{width}} {line}", flush=follow)
 
     run(work(), debug=debug)
@@ -317,14 +318,14 @@ def logs(
 
 @task(
     auto_shortflags=False,
-    help={"purge": "forget its data, logs and secrets too", "project": _PROJECT, "debug": _DEBUG},
+    help={"purge": "forget its data, logs and secrets too", "project": PROJECT, "debug": DEBUG},
 )
 def down(context: Context, purge: bool = False, project: str | None = None, debug: bool = False) -> None:
     """Stop the fleet: after it no process and no port of it is left. Its data is kept for the next `up`."""
 
     async def work() -> None:
         with progress() as say:
-            fleet = _fleet(context, project, say)
+            fleet = fleet_of(context, project, say)
             stopped = await reconcile.down(fleet, purge)
         name = fleet.directory.project
         print(f"fleet {name} is down" if stopped else f"fleet {name} was not up")

@@ -41,6 +41,17 @@ def one_line(result: Result, code: int, *words: str) -> None:
         (("promote", "--canary", "10"), ("not there yet",)),
         (("promote", "--drain-seconds", "soon"), ("--drain-seconds",)),
         (("status", "--json", "--watch"), ("--watch",)),
+        (("token",), ("groups",)),
+        (("token", "--group", "a b"), ("groups",)),
+        (("token", "--group", "a", "--ttl", "0"), ("--ttl",)),
+        (("token", "--group", "a", "--ttl", "long"), ("--ttl",)),
+        (("token", "--group", "a", "--may", "shout"), ("subscribe", "publish")),
+        (("publish", "--data", "1"), ("group",)),
+        (("publish", "--group", "a b", "--data", "1"), ("group",)),
+        (("publish", "--group", "a"), ("--data", "JSON")),
+        (("publish", "--group", "a", "--data", "hello"), ("--data", "JSON")),
+        (("publish", "--group", "a", "--data", "NaN"), ("--data", "JSON")),
+        (("publish", "--group", "a", "--data", "1", "--id", "i" * 65), ("id", "64")),
     ],
     ids=" ".join,
 )
@@ -55,6 +66,15 @@ def test_a_wrong_number_in_the_environment_is_wrong_usage_too(commands: Commands
 @pytest.mark.parametrize("verb", ["promote", "rollback"])
 def test_nothing_to_promote(commands: Commands, verb: str) -> None:
     one_line(commands(verb), 1, "not up", "inv up")
+
+
+def test_nothing_to_publish_to(commands: Commands) -> None:
+    one_line(commands("publish", "--group", "a", "--data", "1"), 1, "not up", "inv up")
+
+
+def test_no_tokens_of_a_fleet_that_never_was(commands: Commands) -> None:
+    one_line(commands("token", "--group", "a"), 1, "no key", "inv up")
+    assert not commands.directory.exists()
 
 
 def test_nothing_to_take_down(commands: Commands) -> None:

@@ -16,7 +16,7 @@ from shards.tasks import console, view
 from shards.tasks.fleet import names_a_part
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ["down", "logs", "promote", "rollback", "status", "up"]
+COMMANDS = ["down", "logs", "promote", "publish", "rollback", "status", "token", "up"]
 
 
 def inv(*arguments: str) -> str:

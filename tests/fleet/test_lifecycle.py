@@ -77,7 +77,7 @@ def test_up_again_changes_nothing(fleet: Commands) -> None:
 
 
 def test_no_secret_is_seen_in_arguments_environment_status_or_logs(fleet: Commands) -> None:
-    secrets = [(fleet.directory / "secrets" / name).read_text() for name in ("redis", "django")]
+    secrets = [(fleet.directory / "secrets" / name).read_text() for name in ("redis", "django", "tokens")]
     seen = [json.dumps(fleet.status())]
     for process in fleet.processes():
         seen += [" ".join(process.cmdline()), " ".join(process.environ().values())]

@@ -31,7 +31,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     directory = tmp_path_factory.mktemp("service")
     servers = [RedisServer(directory / name).start() for name in ("control", "shared-0", "shared-1")]
     first_table(servers[0], servers[1:])
-    environ = getattr(request.module, "ENVIRON", {})
+    keys = directory / "tokens"
+    keys.write_text("k" * 48)
+    environ = {"SHARDS_TOKEN_KEY_FILE": str(keys), **getattr(request.module, "ENVIRON", {})}
     replicas = [Replica(servers[0], f"blue-{i}", **environ) for i in range(2)]
     try:
         for replica in replicas:

@@ -36,3 +36,19 @@ async def test_what_the_app_allows_is_done(service: list[Replica]) -> None:
     await client.say(type="publish", group="open-room", id="1", data=1)
     assert (await client.hear_all(2)).keys() == {"ack", "message"}
     await client.close()
+
+
+async def test_who_comes_and_goes_is_told_where_the_app_says_so(service: list[Replica]) -> None:
+    watcher, other = await enter(service[0].ws), await enter(service[0].ws)
+    for client, events in ((watcher, True), (other, False)):
+        for group in ("open-quiet", "open-room"):
+            await client.say(type="subscribe", group=group, events=events)
+            assert (await client.hear())["type"] == "subscribed"
+    joined = await watcher.hear()
+    await other.close()
+    left = await watcher.hear()
+    assert [(frame["type"], frame["group"]) for frame in (joined, left)] == [
+        ("join", "open-room"),
+        ("leave", "open-room"),
+    ]
+    await watcher.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 
 from websockets.asyncio.client import connect
 
@@ -23,6 +25,49 @@ async def test_the_tutorials_chat_crosses_replicas(service: list[Replica]) -> No
             assert frame == {"message": f"hello {number}"}
     for client in clients:
         await client.close()
+
+
+async def test_what_comes_over_http_with_a_token_calls_no_handler(service: list[Replica]) -> None:
+    """Tokens are given to browsers, and a message that Channels hands on names the method that gets it."""
+    talker = await connect(f"ws://127.0.0.1:{service[0].port}/ws/chat/quiet/")
+    bearer = {"Authorization": f"Bearer {service[0].token('chat_quiet')}"}
+    forged = json.dumps({"data": {"type": "chat.message", "message": "forged"}}).encode()
+    for data in (forged, b'{"data":{"type":"chat.message","message":"forged"},"via":"backend"}'):
+        assert service[1].ask("POST", "/api/groups/chat_quiet/messages", data, **bearer)[0] == 200
+    await talker.send(json.dumps({"message": "real"}))
+    assert json.loads(await asyncio.wait_for(talker.recv(), 5)) == {"message": "real"}
+    await talker.close()
+
+
+BACKEND = """
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+send = async_to_sync(get_channel_layer().group_send)
+for number in range(3):
+    send("chat_jobs", {"type": "chat.message", "message": f"job {number}"})
+"""
+
+
+async def test_a_plain_process_sends_to_groups(service: list[Replica]) -> None:
+    """A management command, or a task of a queue: no server, no event loop of its own."""
+    listener = await connect(f"ws://127.0.0.1:{service[0].port}/ws/chat/jobs/")
+    await listener.send(json.dumps({"message": "ready"}))
+    await asyncio.wait_for(listener.recv(), 5)
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT}:{ENVIRON['SHARDS_APP_DIR']}",
+        "DJANGO_SETTINGS_MODULE": "mysite.settings",
+        "MESSAGE_REDIS_URL": service[0].control.url,
+        "CHANNEL_REDIS_URL": service[0].control.url,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", BACKEND, env=environ, stderr=asyncio.subprocess.PIPE
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, stderr) == (0, b"")
+    for number in range(3):
+        assert json.loads(await asyncio.wait_for(listener.recv(), 5)) == {"message": f"job {number}"}
+    await listener.close()
 
 
 def test_its_pages_and_the_fleets_own_paths_are_both_there(service: list[Replica]) -> None:

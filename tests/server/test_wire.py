@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -160,6 +161,14 @@ async def test_history_and_presence_and_ping(service: list[Replica]) -> None:
         ('{"type":"subscribe","group":"g","since":{"epoch":"e","offset":-1}}', "bad_place"),
         ('{"type":"subscribe","group":"g","since":{"epoch":"e","offset":1000000000000000000}}', "bad_place"),
         ('{"type":"subscribe","group":"g","since":{"epoch":"e"}}', "bad_message"),
+        ('{"type":"subscribe","group":"g","since":{"epoch":"e","offset":' + "9" * 5000 + "}}", "bad_message"),
+        ('{"type":"subscribe","group":"g","events":"yes"}', "bad_message"),
+        ('{"type":"subscribe","group":""}', "bad_name"),
+        ('{"type":"history","group":"a b"}', "bad_name"),
+        ('{"type":"history","group":"g","since":{"epoch":"e","offset":-1}}', "bad_place"),
+        ('{"type":"presence","group":"a/b"}', "bad_name"),
+        ('{"type":"publish","group":"a b","id":"1","data":1}', "bad_name"),
+        ('{"type":"publish","group":"' + "g" * 101 + '","id":"1","data":1}', "bad_name"),
         ('{"type":"unsubscribe","group":"never"}', "not_subscribed"),
         ('{"type":"history","group":"g","limit":0}', "bad_limit"),
         ('{"type":"history","group":"g","limit":1001}', "bad_limit"),
@@ -176,6 +185,60 @@ async def test_bad_input_is_answered_with_a_stable_code(service: list[Replica], 
     await client.say(type="ping")
     assert await client.hear() == {"type": "pong"}, "one mistake doesn't cost the connection"
     await client.close()
+
+
+@pytest.mark.parametrize("ahead", [1, 10**17])
+@pytest.mark.parametrize("epoch", ["its own", "", "another", "é" * 1000])
+async def test_a_place_that_never_was_is_a_gap_and_then_it_goes_on(
+    service: list[Replica], ahead: int, epoch: str
+) -> None:
+    """An offset from the future, or of another log: never taken for ours, never silent."""
+    client = await enter(service[0].ws)
+    await client.say(type="history", group="never")
+    now = await client.hear()
+    since = {"epoch": now["epoch"] if epoch == "its own" else epoch, "offset": now["offset"] + ahead}
+    await client.say(type="history", group="never", since=since)
+    assert (await client.hear())["messages"] == []
+    assert (await client.hear())["type"] == "gap"
+    await client.say(type="subscribe", group="never", since=since)
+    subscribed, gap = await client.hear(), await client.hear()
+    assert (subscribed["type"], subscribed["recovered"], subscribed["offset"]) == ("subscribed", False, now["offset"])
+    assert gap == {"type": "gap", "group": "never", "epoch": now["epoch"], "offset": now["offset"]}
+    await client.say(type="publish", group="never", id="1", data=1)
+    assert (await client.hear_all(2))["message"][0]["offset"] == now["offset"] + 1
+    await client.close()
+
+
+async def test_who_has_not_subscribed_may_publish(service: list[Replica]) -> None:
+    client = await enter(service[0].ws)
+    await client.say(type="publish", group="unseen", id="i" * 64, data="x" * 65_534)
+    assert await client.hear() == {"type": "ack", "id": "i" * 64, "group": "unseen", "offset": 1}
+    await client.close()
+
+
+async def test_ten_thousand_subscriptions_on_one_socket_are_refused(service: list[Replica]) -> None:
+    client, other = await enter(service[0].ws), await enter(service[0].ws)
+    codes: set[str] = set()
+    subscribed = 0
+
+    async def say() -> None:
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(10_000):
+                await client.say(type="subscribe", group=f"most-{number}")
+
+    saying = asyncio.create_task(say())
+    with pytest.raises(ConnectionClosed):
+        while True:
+            frame = await client.hear()
+            subscribed += frame["type"] == "subscribed"
+            codes |= {frame["code"]} if frame["type"] == "error" else set()
+    await saying
+    assert subscribed <= 100
+    assert client.ws.close_code == 1008
+    assert codes == {"too_many_groups"}
+    await other.say(type="ping")
+    assert await other.hear() == {"type": "pong"}, "others don't notice"
+    await other.close()
 
 
 async def test_an_error_names_the_publish_it_refuses(service: list[Replica]) -> None:

@@ -355,6 +355,7 @@ class LocalEngine(Engine):
             "SHARDS_REDIS_PASSWORD_FILE": str(self.directory.password_file),
             "SHARDS_SHARD_CREDENTIALS_FILE": str(self.directory.credentials_file),
             "SHARDS_SECRET_KEY_FILE": str(self.directory.secret_key_file),
+            "SHARDS_TOKEN_KEY_FILE": str(self.directory.token_key_file),
             "SHARDS_RELEASE": part.release,
             "PYTHONUNBUFFERED": "1",
             **self._mark(part.name),
