@@ -36,3 +36,10 @@ def loadtest_10k(session: nox.Session) -> None:
     """10,000 sockets through Traefik, 10,000 messages a second in rooms of ten; N= and DURATION= scale it down."""
     session.install("-e", ".")
     session.run("python", "-m", "shards.load", "loadtest-10k", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """2,000 sockets while workers, shards and edges are killed and shards come and go; RUNS=20 repeats it."""
+    session.install("-e", ".")
+    session.run("python", "-m", "shards.load", "chaos", *session.posargs)

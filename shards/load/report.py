@@ -70,9 +70,13 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "p50_ms": _percentile(50),
     "p95_ms": _percentile(95),
     "p99_ms": _percentile(99),
+    "resume_p95_ms": lambda run: run.outcome.away.percentiles_ms([95])[0] if run.outcome.away.count else None,
+    "resume_max_ms": lambda run: run.outcome.away.max_ms if run.outcome.away.count else None,
+    "publishers": lambda run: run.outcome.publishers,
     "lost": lambda run: run.outcome.tally.lost,
     "duplicated": lambda run: run.outcome.tally.duplicated,
     "reordered": lambda run: run.outcome.tally.reordered,
+    "overtaken": lambda run: run.outcome.tally.overtaken,
     "gaps": lambda run: run.outcome.tally.gaps,
     "unannounced_gaps": lambda run: run.outcome.tally.jumps,
     "unacked": lambda run: run.outcome.tally.published - run.outcome.tally.acked,
@@ -130,6 +134,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "connections": _connections(run),
         "messages": _messages(run),
         "latency_ms": _latency(outcome),
+        "resume_ms": _resume(outcome),
         "http": _http(outcome),
         "errors": [
             {"kind": kind, "count": count, "example": outcome.examples.get(kind, "")}
@@ -170,6 +175,7 @@ def _connections(run: Run) -> dict[str, Any]:
 def _messages(run: Run) -> dict[str, Any]:
     tally: dict[str, Any] = msgspec.to_builtins(run.outcome.tally)
     tally["unannounced_gaps"] = tally.pop("jumps")
+    tally["publishers"] = run.outcome.publishers
     return tally | {"per_s": round(FIGURES["delivered_per_s"](run) or 0, 1)}
 
 
@@ -184,6 +190,15 @@ def _latency(outcome: Outcome) -> dict[str, Any]:
         "corrected": True,
         "percentiles": [{"percentile": p, "ms": ms} for p, ms in values.items()],
     }
+
+
+def _resume(outcome: Outcome) -> dict[str, Any] | None:
+    """Tell how long those who came back had no socket; None where nobody lost one."""
+    away = outcome.away
+    if not away.count:
+        return None
+    p50, p95 = away.percentiles_ms([50, 95])
+    return {"count": away.count, "p50": p50, "p95": p95, "max": away.max_ms}
 
 
 def _http(outcome: Outcome) -> dict[str, Any] | None:
@@ -211,9 +226,21 @@ def write(report: dict[str, Any], path: Path) -> None:
         ShardsError: it could not be written; says why.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
+        write_json(report, path)
         _replace(path.with_suffix(".html"), render(report).encode())
+    except OSError as error:
+        raise ShardsError(f"cannot write the report {path}: {error.strerror or error}") from error
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Write a document to `path`, whole or not at all.
+
+    Raises:
+        ShardsError: it could not be written; says why.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, msgspec.json.format(msgspec.json.encode(document), indent=1))
     except OSError as error:
         raise ShardsError(f"cannot write the report {path}: {error.strerror or error}") from error
 
