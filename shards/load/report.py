@@ -82,6 +82,7 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "unacked": lambda run: run.outcome.tally.published - run.outcome.tally.acked,
     "protocol_errors": lambda run: run.outcome.errors["protocol"],
     "http_errors": lambda run: sum(run.outcome.probe.errors.values()) if run.outcome.probe else None,
+    "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,
     "during_exit": lambda run: run.outcome.during_exit,
     "memory_gb": lambda run: max((r["rss_max_bytes"] / _GB for r in run.resources), default=None),
 }

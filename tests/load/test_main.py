@@ -71,6 +71,20 @@ async def test_a_command_that_fails_meanwhile_fails_the_run(tmp_path: Path) -> N
     assert [(t["name"], t["measured"]) for t in report(tmp_path)["targets"] if not t["ok"]] == [("during_exit", 3)]
 
 
+async def test_many_runs_are_summed_up_and_one_failure_fails_them(tmp_path: Path) -> None:
+    """The second run's clients are sockets 20 to 39, its messages those from 151 on."""
+    lost = (23, 200)
+    async with running(deliver=lambda s, offset, frame: [] if (s, offset) == lost else [frame]) as server:
+        status, said = await load(tmp_path, "run", "--url", server.url, *SMALL, RUNS="2")
+    assert (status, said) == (1, "run: passed 1 of 2")
+    summary = json.loads((tmp_path / "reports" / "run-runs.json").read_text())
+    assert (summary["verdict"], summary["runs"], summary["passed"]) == ("fail", 2, 1)
+    assert [one["missed"] for one in summary["results"]] == [[], ["lost", "unannounced_gaps"]]
+    assert summary["results"][1]["seed"] == summary["results"][0]["seed"] + 1
+    for one in summary["results"]:
+        assert json.loads((tmp_path / "reports" / one["report"]).read_text())["load"]["seed"] == one["seed"]
+
+
 async def test_a_stall_is_seen_by_all_who_were_due_in_it(tmp_path: Path) -> None:
     """Coordinated omission: one publish in 150 stalls for half a second; a third of them were due meanwhile."""
     async with running(stall=(50, 0.5)) as server:
