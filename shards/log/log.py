@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -59,12 +61,14 @@ class Page:
 
 @dataclass(slots=True)
 class _Publish:
+    number: int
     slot: int
     group: str
     mark: str
     body: bytes
     deadline: float
     done: asyncio.Future[Place]
+    reply: Reply = None
 
 
 class LogListener(Protocol):
@@ -122,7 +126,10 @@ class GroupLog:
         self._refresh = refresh
         self._connections: dict[str, ShardConnection] = {}
         self._leaving: list[asyncio.Future[None]] = []
-        self._held: dict[int, deque[_Publish]] = {}
+        # A group in which a publish was sent back has a queue here; `_tried` is its first one where that is under way.
+        self._held: dict[str, list[_Publish]] = {}
+        self._tried: dict[str, _Publish] = {}
+        self._numbers = itertools.count()
         self._retry: asyncio.TimerHandle | None = None
         self.table: SlotTable | None = None
         self._waiting_bytes = 0
@@ -174,8 +181,9 @@ class GroupLog:
     def publish(self, group: str, session: str, id: str, body: bytes) -> asyncio.Future[Place]:
         """Append a message to its group's log, trying until its shard has it.
 
-        Publishes of one group are sent in the order of these calls. Where some are sent back, by a closed fence or a
-        lost connection, later ones may overtake them; offsets say in which order they came to lie.
+        Publishes of one group are sent in the order of these calls. Where one is sent back, by a closed fence or a
+        lost connection, later ones wait behind it; only those that were under way already may overtake it. Offsets say
+        in which order they came to lie.
 
         Args:
             group: a valid name.
@@ -189,13 +197,13 @@ class GroupLog:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Place] = loop.create_future()
         deadline = loop.time() + self._settings.publish_seconds
-        publish = _Publish(_slot(group), group, f"{session} {id}", body, deadline, done)
+        publish = _Publish(next(self._numbers), _slot(group), group, f"{session} {id}", body, deadline, done)
         if self._waiting_bytes + len(body) > MOST_WAITING_BYTES:
             _refuse(publish, ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
             return done
         self._waiting_bytes += len(body)
-        if publish.slot in self._held:
-            self._held[publish.slot].append(publish)
+        if group in self._held:
+            self._held[group].append(publish)
         else:
             self._send(publish)
         return done
@@ -239,6 +247,8 @@ class GroupLog:
             self._waiting_bytes -= len(publish.body)
             if not publish.done.done():
                 publish.done.set_result(Place(reply[1].decode(), reply[0]))
+            if self._tried and self._tried.get(publish.group) is publish:
+                self._release(publish.group)
 
     def _fenced(self, slot: int, found: int) -> None:
         """Find out who owns a slot now; where a shard knows nothing of its slots, it has lost its data: tell it."""
@@ -247,23 +257,41 @@ class GroupLog:
             self._open_fences(self._connections[self.table.owner(slot).name])
 
     def _hold(self, publish: _Publish, reply: Reply = None) -> None:
-        if asyncio.get_running_loop().time() > publish.deadline:
-            self._waiting_bytes -= len(publish.body)
-            shard = self.table.owner(publish.slot).name if self.table else "unknown"
-            _refuse(publish, ShardUnavailable(shard, str(reply)))
-            return
-        self._held.setdefault(publish.slot, deque()).append(publish)
+        """Keep a publish that was sent back, in its place before all later ones of its group."""
+        if self._tried.get(publish.group) is publish:
+            del self._tried[publish.group]
+        publish.reply = reply
+        insort(self._held.setdefault(publish.group, []), publish, key=attrgetter("number"))
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._send_held)
 
     def _send_held(self) -> None:
+        """Try the first publish that waits in each group; those behind it follow once that one is acked."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        held, self._held = self._held, {}
-        for publishes in held.values():
-            for publish in publishes:
-                self._send(publish)
+        for group in self._held.keys() - self._tried.keys():
+            held = self._held[group]
+            self._drop_overdue(held)
+            if held:
+                self._tried[group] = held.pop(0)
+                self._send(self._tried[group])
+            else:
+                del self._held[group]
+
+    def _drop_overdue(self, held: list[_Publish]) -> None:
+        overdue = bisect_left(held, asyncio.get_running_loop().time(), key=attrgetter("deadline"))
+        for publish in held[:overdue]:
+            self._waiting_bytes -= len(publish.body)
+            shard = self.table.owner(publish.slot).name if self.table else "unknown"
+            _refuse(publish, ShardUnavailable(shard, str(publish.reply)))
+        del held[:overdue]
+
+    def _release(self, group: str) -> None:
+        """Send all that waits in a group, in order: its shard takes publishes again."""
+        del self._tried[group]
+        for publish in self._held.pop(group):
+            self._send(publish)
 
     # Reading and subscribing
 
