@@ -23,7 +23,7 @@ from shards.load.scenarios import Event, repository
 _COMMAND_SECONDS = 600.0
 _OUTPUT_LINES = 20
 _SECOND_NS = 1_000_000_000
-_NOBODY = 1
+_NOT_KILLED = 1
 
 _PARTS = {"worker": "replicas", "replica": "replicas", "shard": "shards", "edge": "edges", "redis": "redis"}
 
@@ -82,7 +82,7 @@ class Faults:
         """Perform all events, from `start_ns` on by the monotonic clock.
 
         Returns:
-            0, or the first exit status that was not; 1 where there was nobody to kill.
+            0, or the first exit status that was not; 1 where nobody could be killed.
         """
         statuses: list[int] = []
         async with asyncio.TaskGroup() as tasks:
@@ -107,12 +107,15 @@ class Faults:
         found = victim(await target.status(self._url, self._project), kind, self._chance)
         if found is None:
             self._note(f"kill {kind}: none is running")
-            return _NOBODY
+            return _NOT_KILLED
         name, pid = found
         if kind == "worker":
             pid = worker_of(pid, self._chance)
-        with suppress(ProcessLookupError):
+        try:
             os.kill(pid, signal.SIGKILL)
+        except OSError as error:
+            self._note(f"kill {kind}: {name}: {error.strerror}", pid=pid)
+            return _NOT_KILLED
         self._note(f"kill {kind}: {name}", pid=pid)
         return 0
 

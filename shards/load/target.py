@@ -61,7 +61,7 @@ def own_fleet(scenario: Scenario, engine: str | None) -> Iterator[tuple[str, str
 
 def keep_logs(project: str, folder: Path) -> None:
     """Copy what a fleet's parts printed to `folder`, as far as it can be read."""
-    state = Path(os.environ.get("INVOKE_FLEET_STATE_DIR") or repository() / ".fleet")
+    state = repository() / os.environ.get("INVOKE_FLEET_STATE_DIR", ".fleet")
     with contextlib.suppress(OSError):
         shutil.copytree(state / project / "logs", folder, dirs_exist_ok=True)
 

@@ -69,18 +69,11 @@ def test_the_processes_parts_make_one_even_stream(groups: int, processes: int, r
     assert [(group, turn) for _, group, turn in due] == [(k % groups, k // groups) for k in range(turns * groups)]
 
 
-@given(groups=even | mixed)
-def test_each_publish_is_delivered_to_its_whole_group(groups: list[Group]) -> None:
-    asked = even_groups(100, 10, 700)
-    assert sum(group.delivered for group in asked) == pytest.approx(700)
-    assert all(group.delivered == pytest.approx(group.rate * len(group.members)) for group in groups)
-
-
-@given(count=st.integers(1, 3000), delivered=st.floats(1, 50_000), seed=st.integers())
-def test_mixed_groups_receive_what_was_asked_for(count: int, delivered: float, seed: int) -> None:
-    groups = mixed_groups(count, delivered, seed)
-    assert len(clients(groups)) == count
-    assert sum(group.delivered for group in groups) == pytest.approx(delivered)
+@given(count=st.integers(1, 3000), delivered=st.floats(1, 50_000), size=st.integers(1, 20), seed=st.integers())
+def test_groups_receive_what_was_asked_for(count: int, delivered: float, size: int, seed: int) -> None:
+    for groups in (mixed_groups(count, delivered, seed), even_groups(count, size, delivered)):
+        assert len(clients(groups)) == count
+        assert sum(group.rate * len(group.members) for group in groups) == pytest.approx(delivered)
 
 
 def test_mixed_groups_are_of_all_sizes_and_the_largest_gets_no_more_than_its_part() -> None:
