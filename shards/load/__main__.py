@@ -107,6 +107,7 @@ def _load(scenario: Scenario, url: str, project: str | None, seed: int) -> Load:
         events=scenario.events,
         project=project,
         seed=seed,
+        lag_ms=scenario.lag_ms,
         probe_url=target.http_url(url, "/livez") if scenario.http_probe else None,
     )
 

@@ -50,6 +50,7 @@ class Load:
         events: what happens to the fleet meanwhile.
         project: the fleet's name, for `inv`; None: the one that it takes for granted.
         seed: decides what is left to chance: mixed groups, and who is killed.
+        lag_ms: how late the generator may be, in 99 of 100 cases, and still be trusted.
         probe_url: what to GET 20 times a second; None: nothing.
     """
 
@@ -64,6 +65,7 @@ class Load:
     events: tuple[Event, ...] = ()
     project: str | None = None
     seed: int = 0
+    lag_ms: float = 10
     probe_url: str | None = None
 
     def groups(self) -> list[Group]:

@@ -22,19 +22,18 @@ from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
 
-SATURATED_LAG_MS = 10.0
 SATURATED_CPU_PERCENT = 95.0
 _GB = 1_000_000_000
 _PERCENTILES = [0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100]
 
 
-def saturated(lag_p99_ms: float, cpu_percent: float) -> bool:
+def saturated(lag_p99_ms: float, cpu_percent: float, lag_ms: float) -> bool:
     """Tell whether the generator was at its end, so that the figures may be its own and not the service's.
 
-    It was where, in the load phase, one in a hundred of its publishes or wake-ups came over 10 ms late, or where one of
-    its processes used over 95 % of a core.
+    It was where, in the load phase, one in a hundred of its publishes or wake-ups came over `lag_ms` late, or where one
+    of its processes used over 95 % of a core.
     """
-    return lag_p99_ms > SATURATED_LAG_MS or cpu_percent > SATURATED_CPU_PERCENT
+    return lag_p99_ms > lag_ms or cpu_percent > SATURATED_CPU_PERCENT
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
     load, outcome = run.load, run.outcome
     judged = judge(targets, run)
     lag_p99 = outcome.lag.percentiles_ms([99])[0]
-    is_saturated = saturated(lag_p99, outcome.cpu_percent)
+    is_saturated = saturated(lag_p99, outcome.cpu_percent, load.lag_ms)
     return {
         "scenario": scenario,
         "verdict": verdict(judged, outcome, is_saturated),

@@ -114,6 +114,7 @@ class Scenario:
     workers: int = 1
     shards: int = 2
     edges: int | None = None
+    lag_ms: float = 10
     events: tuple[Event, ...] = ()
     http_probe: bool = False
     targets: Mapping[str, Target] = field(default_factory=dict)

@@ -12,9 +12,18 @@ from typing import Any
 
 import pytest
 
+from shards.load import scenarios
 from tests.load.server import running, until
 
 SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--duration", "1.5", "--processes", "1")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder whose scenarios put up with a generator that shares its cores with other tests."""
+    text = (scenarios.repository() / "invoke.yaml").read_text()
+    (tmp_path / "invoke.yaml").write_text(text.replace("  run:  ", "  run:\n    lag_ms: 2000\n  #"))
+    return tmp_path
 
 
 async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:

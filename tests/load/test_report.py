@@ -59,8 +59,8 @@ def test_the_verdict(changes: dict[str, object], verdict: str) -> None:
 
 
 def test_a_late_generator_is_saturated() -> None:
-    assert report.saturated(lag_p99_ms=10.1, cpu_percent=0)
-    assert not report.saturated(lag_p99_ms=10, cpu_percent=95)
+    assert report.saturated(lag_p99_ms=10.1, cpu_percent=0, lag_ms=10)
+    assert not report.saturated(lag_p99_ms=10, cpu_percent=95, lag_ms=10)
 
 
 def test_latency_beyond_its_target_fails() -> None:
