@@ -56,3 +56,10 @@ def clients(session: nox.Session) -> None:
         session.error("no chromium on PATH: `apt-get install chromium`, or your system's package")
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.bench.clients_survive", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """2,000 sockets while workers, shards and edges are killed and shards come and go; RUNS=20 repeats it."""
+    session.install("-e", ".")
+    session.run("python", "-m", "shards.load", "chaos", *session.posargs)

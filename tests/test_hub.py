@@ -13,6 +13,7 @@ from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.log import Place, body_of
 from shards.plane import Plane
+from shards.ring import slot_of
 from tests.conftest import Redises
 
 StartPlane = Callable[..., Awaitable[Plane]]
@@ -157,6 +158,26 @@ async def test_a_killed_shard_loses_nothing(start_plane: StartPlane, redises: Re
     await member.until(lambda m: len(m.heard) == 2000)
     assert sorted(place.offset for place in places) == list(range(1, 2001))
     assert not member.gaps
+
+
+async def test_publishes_that_meet_a_closed_fence_stay_in_order(start_plane: StartPlane, redises: Redises) -> None:
+    """As in a move that takes long: the fence is closed while messages keep coming, then opened again."""
+    plane, member = await start_plane(), Listener()
+    plane.hub.join("room", member)
+    await member.subscribed()
+    table, slot = plane.log.table, slot_of("room")
+    assert table is not None
+    async with Redis.from_url(table.owner(slot).url) as shard:
+        version = await shard.hget("fence", str(slot))
+        await shard.hset("fence", str(slot), -1)
+        places = []
+        for number in range(300):
+            places.append(plane.log.publish("room", "s", str(number), body(number)))
+            await asyncio.sleep(0.002)
+        await shard.hset("fence", str(slot), version)
+        await asyncio.gather(*places)
+    await member.until(lambda m: len(m.heard) == 300)
+    assert member.heard == [body(n) for n in range(300)]
 
 
 async def test_a_shard_that_lost_its_disk_is_a_gap_and_a_new_epoch(start_plane: StartPlane, redises: Redises) -> None:

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import math
 import os
-import shlex
+import random
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,14 +22,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shards.errors import ShardsError
-from shards.load import report, scenarios, target
+from shards.errors import ShardsError, UsageError
+from shards.load import report, runs, scenarios, target
 from shards.load.coordinator import Coordinator, Load
 from shards.load.limits import Limits, is_loopback
 from shards.load.report import Run
 from shards.load.resources import Resources
-from shards.load.scenarios import Scenario
+from shards.load.scenarios import Event, Scenario
 from shards.load.watch import Show
+
+_SEEDS = 1_000_000
 
 
 def _count(text: str) -> int:
@@ -47,21 +50,27 @@ def _amount(text: str) -> float:
     return value
 
 
+def _group_size(text: str) -> int | str:
+    return text if text == "mixed" else _count(text)
+
+
 def _parser(names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m shards.load", description="Run a load scenario to a verdict.")
     add = parser.add_argument
     add("scenario", choices=names, help="as in invoke.yaml, key `load:`")
     add("--url", help="a fleet that runs already: ws://host:port/ws/ (default: start one, take it down)")
-    add("--project", help="its name, for the report's `fleet` part")
+    add("--project", help="its name, for `inv` (default: as in invoke.yaml)")
     add("--engine", help="the engine of the fleet it starts")
     add("--connections", type=_count, default=os.environ.get("N"), help="also N=… in the environment")
     add("--duration", type=_amount, default=os.environ.get("DURATION"), help="seconds of load; also DURATION=…")
     add("--rate", type=_amount, help="messages delivered a second, to all clients together")
-    add("--group-size", type=_count, help="members a group")
+    add("--group-size", type=_group_size, help="members a group; mixed: 1 to 1,000")
     add("--connect-rate", type=_amount, help="connections a second")
     add("--processes", type=_count, help="generator processes")
-    add("--during", help="a command to run once a quarter of the load is over")
+    add("--during", help="a command to run once a quarter of the load is over, instead of the scenario's events")
     add("--http-probe", action="store_true", default=None, help="GET /livez 20 times a second meanwhile")
+    add("--runs", type=_count, default=os.environ.get("RUNS", "1"), help="how often, in a row; also RUNS=…")
+    add("--seed", type=_count, help="of what is left to chance in the first run (default: chosen, and reported)")
     add("--report", type=Path, help="default: reports/SCENARIO.json")
     return parser
 
@@ -69,12 +78,15 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
 def _chosen(scenario: Scenario, options: argparse.Namespace) -> Scenario:
     """Give the scenario with what the command line asks for."""
     chosen = scenario.sized(options.connections, options.rate)
-    names = ("duration", "group_size", "connect_rate", "processes", "http_probe")
+    names = ("group_size", "connect_rate", "processes", "http_probe")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return replace(chosen, **given)
+    chosen = replace(chosen.lasting(options.duration), **given)
+    if options.during:
+        chosen = replace(chosen, events=(Event(chosen.duration / 4, command=options.during),))
+    return chosen
 
 
-def _load(scenario: Scenario, url: str, during: str | None) -> Load:
+def _load(scenario: Scenario, url: str, project: str | None, seed: int) -> Load:
     """Give the load to run, after a look at what this host allows.
 
     Raises:
@@ -92,21 +104,15 @@ def _load(scenario: Scenario, url: str, during: str | None) -> Load:
         connect_rate=scenario.connect_rate,
         processes=scenario.processes,
         sockets_per_address=limits.sockets_per_address if loopback else 0,
-        during=during,
+        events=scenario.events,
+        project=project,
+        seed=seed,
+        lag_ms=scenario.lag_ms,
         probe_url=target.http_url(url, "/livez") if scenario.http_probe else None,
     )
 
 
-def _during(scenario: Scenario, options: argparse.Namespace, project: str | None) -> str | None:
-    """Give the command to run in the middle: the one asked for, or the scenario's own task."""
-    asked: str | None = options.during
-    if asked or not scenario.during:
-        return asked
-    task = [*shlex.split(scenario.during), *(["--project", project] if project else [])]
-    return f"cd {shlex.quote(str(scenarios.repository()))} && {shlex.join(target.invoke(*task))}"
-
-
-async def _run(load: Load, project: str | None, show: Show) -> Run:
+async def _run(load: Load, show: Show) -> Run:
     """Run the load; SIGINT and SIGTERM end it early."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -117,7 +123,7 @@ async def _run(load: Load, project: str | None, show: Show) -> Run:
 
     async def look() -> None:
         nonlocal fleet
-        fleet = await target.status(load.url, project) or fleet
+        fleet = await target.status(load.url, load.project) or fleet
         resources.add_fleet(fleet)
 
     outcome = await Coordinator(load, resources, show, look).run()
@@ -156,6 +162,46 @@ def _print(document: dict[str, Any], path: Path) -> None:
     print(f"{document['scenario']}: {document['verdict']} — {path} and {path.with_suffix('.html').name}")
 
 
+def _one(scenario: Scenario, options: argparse.Namespace, seed: int, path: Path) -> dict[str, Any]:
+    """Run the scenario once; give the report. The fleet's logs are kept beside it where the run did not pass.
+
+    Raises:
+        ShardsError: it could not be run; says why.
+    """
+    logs = path.with_suffix("") / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    with _fleet(scenario, options) as (url, project):
+        with Show() as show:
+            seen = asyncio.run(_run(_load(scenario, url, project, seed), show))
+        document = report.build(scenario.name, scenario.targets, seen)
+        report.write(document, path)
+        if project and document["verdict"] != "pass":
+            target.keep_logs(project, logs)
+    _print(document, path)
+    return document
+
+
+def _many(scenario: Scenario, options: argparse.Namespace, seed: int, path: Path) -> int:
+    """Run the scenario many times, each with a seed of its own; give how many passed."""
+    results: list[dict[str, Any]] = []
+    for number in range(1, options.runs + 1):
+        own = runs.report_path(path, number, options.runs)
+        try:
+            results.append(runs.result(own, seed, _one(scenario, options, seed, own)))
+        except UsageError:
+            raise
+        except ShardsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            results.append(runs.no_result(own, seed, str(error)))
+        summary = runs.summary(scenario.name, options.runs, results)
+        report.write_json(summary, runs.summary_path(path))
+        print(f"{scenario.name}: passed {summary['passed']} of {number}", flush=True)
+        if results[-1]["verdict"] == "aborted":
+            break
+        seed += 1
+    return sum(1 for one in results if one["verdict"] == "pass")
+
+
 def run(arguments: list[str]) -> int:
     """Run the command line; give the exit status.
 
@@ -167,14 +213,11 @@ def run(arguments: list[str]) -> int:
     scenario = _chosen(known[options.scenario], options)
     report.check(scenario.targets)
     path = options.report or Path("reports") / f"{scenario.name}.json"
-    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None)
-    with _fleet(scenario, options) as (url, project), Show() as show:
-        load = _load(scenario, url, _during(scenario, options, project))
-        seen = asyncio.run(_run(load, project, show))
-    document = report.build(scenario.name, scenario.targets, seen)
-    report.write(document, path)
-    _print(document, path)
-    return 0 if document["verdict"] == "pass" else 1
+    seed = options.seed or random.randrange(1, _SEEDS)
+    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed)
+    if options.runs > 1:
+        return 0 if _many(scenario, options, seed, path) == options.runs else 1
+    return 0 if _one(scenario, options, seed, path)["verdict"] == "pass" else 1
 
 
 def _interrupted(*_: object) -> None:

@@ -48,6 +48,7 @@ class Shared:
         delivered: messages received, duplicates left out.
         latencies: of those, since someone last took the list: nanoseconds from due to received.
         reconnects: times a client came back.
+        away: of those, since someone last took the list: nanoseconds from losing a socket to being subscribed again.
         closed_by_server: closes that no client asked for.
         errors: what went wrong, how often, by kind.
         examples: the first of each kind, in full.
@@ -61,6 +62,7 @@ class Shared:
         self.delivered = 0
         self.latencies: list[int] = []
         self.reconnects = 0
+        self.away: list[int] = []
         self.closed_by_server = 0
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -98,7 +100,18 @@ class Client(WSListener):
         source: the address to connect from; None: the system's choice.
     """
 
-    __slots__ = ("_mover", "_ready", "_session", "_transport", "_unacked", "member", "room", "shared", "source")
+    __slots__ = (
+        "_gone_ns",
+        "_mover",
+        "_ready",
+        "_session",
+        "_transport",
+        "_unacked",
+        "member",
+        "room",
+        "shared",
+        "source",
+    )
 
     def __init__(self, shared: Shared, room: Room, source: str | None = None) -> None:
         self.shared = shared
@@ -110,6 +123,7 @@ class Client(WSListener):
         self._ready: asyncio.Future[None] | None = None
         self._mover: asyncio.Task[None] | None = None
         self._unacked: dict[int, int] = {}
+        self._gone_ns = 0
 
     @property
     def subscribed(self) -> bool:
@@ -158,7 +172,7 @@ class Client(WSListener):
 
     def publish(self, due_ns: int) -> None:
         """Publish the group's next message; without a socket it is sent as soon as there is one again."""
-        number = self.room.ledger.publish()
+        number = self.room.ledger.publish(self.member.number)
         self._unacked[number] = due_ns
         if self.subscribed:
             self._send(number, due_ns)
@@ -173,7 +187,7 @@ class Client(WSListener):
         if transport is None:
             return
         if self._ready is None:
-            self.shared.open -= 1
+            self._gone()
         transport.send_close(WSCloseCode.OK)
         transport.disconnect()
 
@@ -248,11 +262,19 @@ class Client(WSListener):
             if not self._ready.done():
                 self._ready.set_exception(ConnectionResetError(f"closed with {code} before it was subscribed"))
             return
-        self.shared.open -= 1
+        self._gone()
         if code in _FINAL_CLOSES:
             self.shared.wrong(f"closed for good with {code}")
         else:
+            # Whoever was asked to move at a later moment has nothing to wait for any more.
+            if self._mover is not None:
+                self._mover.cancel()
+                self._mover = None
             self._come_back(random.uniform(0, _BACKOFF_SECONDS))
+
+    def _gone(self) -> None:
+        self.shared.open -= 1
+        self._gone_ns = monotonic_ns()
 
     def _come_back(self, delay: float) -> None:
         if not self.shared.stopping and (self._mover is None or self._mover.done()):
@@ -272,6 +294,7 @@ class Client(WSListener):
                 delay = random.uniform(0, min(_BACKOFF_MOST_SECONDS, _BACKOFF_SECONDS * 2**attempt))
             else:
                 self.shared.reconnects += 1
+                self.shared.away.append(monotonic_ns() - self._gone_ns)
                 return
 
 

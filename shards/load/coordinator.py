@@ -1,6 +1,6 @@
 """Runs a load: starts the generator processes, leads them through it, and gathers what they report.
 
-Phases: *connect* (paced), *load* (open-loop publishing; a command may run in its middle), *settle* (what is under way
+Phases: *connect* (paced), *load* (open-loop publishing, while events happen to the fleet), *settle* (what is under way
 arrives). Every wait has a deadline, and Ctrl-C ends the phase, not the gathering: what was seen is still reported.
 """
 
@@ -8,34 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
-import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic_ns, time
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from shards.errors import ShardsError
 from shards.load import wire
+from shards.load.faults import Faults
 from shards.load.histogram import Histogram
 from shards.load.ledger import Tally
 from shards.load.probe import HttpProbe
 from shards.load.resources import Resources
-from shards.load.schedule import Rooms, publish_rate
+from shards.load.scenarios import Event
+from shards.load.schedule import Group, even_groups, mixed_groups, shares
 
 _SECOND_NS = 1_000_000_000
 _START_SECONDS = 30.0
 _CONNECT_SLACK_SECONDS = 60.0
 _SETTLE_SECONDS = 15.0
 _STOP_AHEAD_NS = _SECOND_NS // 5
-_DURING_SECONDS = 600.0
-_DURING_AT = 0.25
-_AFTER_DURING_SECONDS = 3.0
-_OUTPUT_LINES = 20
+_AFTER_EVENTS_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,16 @@ class Load:
     Attributes:
         url: the WebSocket base.
         connections: clients in all.
-        duration_s: of the load phase; longer where `during` takes longer.
+        duration_s: of the load phase; longer where `events` take longer.
         rate: messages delivered a second, to all clients together.
-        group_size: members a group.
+        group_size: members a group; ``mixed``: 1 to 1,000.
         connect_rate: connections a second.
         processes: generator processes.
         sockets_per_address: connections from one loopback source address; 0: always the system's choice.
-        during: a command to run once a quarter of the load is over.
+        events: what happens to the fleet meanwhile.
+        project: the fleet's name, for `inv`; None: the one that it takes for granted.
+        seed: decides what is left to chance: mixed groups, and who is killed.
+        lag_ms: how late the generator may be, in 99 of 100 cases, and still be trusted.
         probe_url: what to GET 20 times a second; None: nothing.
     """
 
@@ -59,12 +58,21 @@ class Load:
     connections: int
     duration_s: float
     rate: float
-    group_size: int = 10
+    group_size: int | Literal["mixed"] = 10
     connect_rate: float = 1000
     processes: int = 2
     sockets_per_address: int = 0
-    during: str | None = None
+    events: tuple[Event, ...] = ()
+    project: str | None = None
+    seed: int = 0
+    lag_ms: float = 10
     probe_url: str | None = None
+
+    def groups(self) -> list[Group]:
+        """Give the groups of its clients."""
+        if self.group_size == "mixed":
+            return mixed_groups(self.connections, self.rate, self.seed)
+        return even_groups(self.connections, self.group_size, self.rate)
 
 
 @dataclass
@@ -91,10 +99,12 @@ class Outcome:
         connect_s: from the first connect to the last that opened.
         failures: first tries that failed, by reason.
         tally: the ledger's sums.
+        publishers: clients that published something.
         latency: from due to received, all deliveries.
+        away: from losing a socket to being subscribed again, of all who came back.
         lag: of the generator processes, in the load phase.
         cpu_percent: the highest of a generator process, mean over the load phase, of one core.
-        during_exit: the command's exit status, where there was one.
+        during_exit: where there are events, 0 if all went well; -1: they were not over.
         problems: what went wrong with the run itself, for people.
         aborted: someone stopped it.
     """
@@ -107,7 +117,9 @@ class Outcome:
     connect_s: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
+    publishers: int = 0
     latency: Histogram = field(default_factory=Histogram)
+    away: Histogram = field(default_factory=Histogram)
     lag: Histogram = field(default_factory=Histogram)
     cpu_percent: float = 0.0
     reconnects: int = 0
@@ -182,7 +194,7 @@ class Coordinator:
         self._resources = resources
         self._watch = watch
         self._look = look
-        self._rooms = Rooms(load.connections, load.group_size)
+        self._parts = shares(load.groups(), load.processes)
         self._children: list[_Child] = []
         self._pending: dict[int, list[wire.Tick]] = {}
         self._first_ns = self._last_ns = 0
@@ -224,7 +236,7 @@ class Coordinator:
         """Start the generator processes; at the end none is left."""
         readers = []
         try:
-            for number in range(min(self.load.processes, self._rooms.groups)):
+            for number in range(len(self._parts)):
                 child = _Child(number, await _spawn())
                 self._children.append(child)
                 self._resources.add(f"generator-{number}", child.process.pid)
@@ -261,12 +273,8 @@ class Coordinator:
                 wire.Plan(
                     run=secrets.token_hex(4),
                     url=load.url,
-                    process=child.number,
-                    processes=len(self._children),
-                    connections=load.connections,
-                    group_size=load.group_size,
+                    groups=self._parts[child.number],
                     connect_rate=load.connect_rate,
-                    publish_rate=publish_rate(self._rooms, load.rate),
                     sockets_per_address=load.sockets_per_address,
                     start_ns=self._start_ns,
                 )
@@ -281,33 +289,18 @@ class Coordinator:
         for child in self._children:
             child.tell(wire.Go(self._go_ns))
         end_ns = self._go_ns + int(self.load.duration_s * _SECOND_NS)
-        if self.load.during:
-            await _sleep_until(self._go_ns + int(_DURING_AT * (end_ns - self._go_ns)))
-            await self._run_during(self.load.during)
-            await self._look()
-            end_ns = max(end_ns, monotonic_ns() + int(_AFTER_DURING_SECONDS * _SECOND_NS))
+        if self.load.events:
+            await self._perform_events()
+            end_ns = max(end_ns, monotonic_ns() + int(_AFTER_EVENTS_SECONDS * _SECOND_NS))
         await _sleep_until(end_ns - _STOP_AHEAD_NS)
         self._stop_ns = end_ns
 
-    async def _run_during(self, command: str) -> None:
-        """Run a command in the middle of the load; its output goes into the report."""
-        name = " ".join(shlex.split(command)[-4:])
-        self.event(f"{name}: start")
-        process = await asyncio.create_subprocess_shell(
-            command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True
-        )
+    async def _perform_events(self) -> None:
+        load = self.load
         self.outcome.during_exit = -1
-        try:
-            async with asyncio.timeout(_DURING_SECONDS):
-                output, _ = await process.communicate()
-            self.outcome.during_exit = process.returncode
-        except TimeoutError:
-            output = f"stopped after {_DURING_SECONDS:.0f} s".encode()
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGTERM)
-        lines = output.decode(errors="replace").splitlines()[-_OUTPUT_LINES:]
-        self.event(f"{name}: end", exit=self.outcome.during_exit, output=lines)
+        faults = Faults(load.events, load.url, load.project, load.seed, self.event)
+        self.outcome.during_exit = await faults.perform(self._go_ns)
+        await self._look()
 
     async def _finish(self) -> None:
         """Stop publishing, let the rest arrive, gather the sums."""
@@ -378,6 +371,7 @@ class Coordinator:
         histogram = Histogram()
         for tick in ticks:
             histogram.record(tick.latency)
+            self.outcome.away.record(tick.away)
         self.outcome.latency.add(histogram)
         second = self.outcome.timeline.setdefault(number, Second())
         second.open = sum(tick.open for tick in ticks)
@@ -389,6 +383,7 @@ class Coordinator:
     def _take_done(self, report: wire.Done) -> None:
         outcome = self.outcome
         outcome.tally += report.tally
+        outcome.publishers += report.publishers
         outcome.open += report.open
         outcome.reconnects += report.reconnects
         outcome.closed_by_server += report.closed_by_server

@@ -58,7 +58,7 @@ def _targets(targets: list[dict[str, Any]]) -> str:
 
 def _figures(report: dict[str, Any]) -> str:
     rows = []
-    for section in ("connections", "messages", "generator", "host", "http"):
+    for section in ("connections", "messages", "resume_ms", "generator", "host", "http"):
         for name, value in (report[section] or {}).items():
             rows.append(_row([f"{section} · {name}", f"{value:,}" if isinstance(value, int) else value]))
     rows += [_row([f"error · {e['kind']}", f"{e['count']:,} x {e['example']}"]) for e in report["errors"]]

@@ -25,7 +25,7 @@ from shards.load.client import CONNECT_ERRORS, Client, Room, Shared, reason
 from shards.load.histogram import steps
 from shards.load.ledger import total
 from shards.load.limits import raise_descriptors, source_address
-from shards.load.schedule import Publishes, Rooms, connect_due
+from shards.load.schedule import connect_due, publishes
 
 _HANDSHAKES_AT_ONCE = 250
 _SHORTEST_SLEEP = 0.001
@@ -47,8 +47,7 @@ class Generator:
         self.plan = plan
         self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE)
         self._report = report
-        self._rooms = Rooms(plan.connections, plan.group_size, plan.processes)
-        self._groups = [Room(f"load-{plan.run}-{group}") for group in self._rooms.groups_of(plan.process)]
+        self._groups = [Room(f"load-{plan.run}-{group.number}") for group in plan.groups]
         self._clients: list[tuple[int, Client]] = []
         self._stop_ns = _NEVER
         self._published = 0
@@ -65,8 +64,8 @@ class Generator:
 
     async def connect(self) -> None:
         """Open all connections, each when it is due, and say how it went."""
-        for room, group in zip(self._groups, self._rooms.groups_of(self.plan.process), strict=True):
-            for number in self._rooms.members(group):
+        for room, group in zip(self._groups, self.plan.groups, strict=True):
+            for number in group.members:
                 self._clients.append((number, Client(self.shared, room, self._source(number))))
         try:
             async with asyncio.TaskGroup() as handshakes:
@@ -106,12 +105,8 @@ class Generator:
 
     async def publish(self, start_ns: int) -> None:
         """Send what is due when it is due, from `start_ns` until `stop` says otherwise."""
-        plan = self.plan
         publishers = self._publishers()
-        schedule = Publishes(plan.publish_rate, self._rooms.groups, plan.process, plan.processes)
-        number = 0
-        while True:
-            seconds, position, turn = schedule.due(number)
+        for seconds, position, turn in publishes(self.plan.groups):
             due_ns = start_ns + int(seconds * _SECOND_NS)
             await self._wait_until(due_ns)
             if due_ns >= self._stop_ns:
@@ -120,7 +115,6 @@ class Generator:
                 members[turn % len(members)].publish(due_ns)
                 self._lags.append(monotonic_ns() - due_ns)
                 self._published += 1
-            number += 1
 
     def _publishers(self) -> list[list[Client]]:
         """Give each group's clients that got a place in it."""
@@ -183,10 +177,12 @@ class Generator:
                 delivered=self.shared.delivered,
                 latency=self._latency,
                 lag=self._lag,
+                away=steps(self.shared.away),
                 cpu_percent=cpu_percent,
             )
         )
         self._published = self.shared.delivered = 0
+        self.shared.away = []
         self._latency, self._lag = Counter(), Counter()
 
     def say_done(self) -> None:
@@ -194,6 +190,7 @@ class Generator:
         self.say(
             wire.Done(
                 tally=total(room.ledger for room in self._groups),
+                publishers=sum(room.ledger.publishers() for room in self._groups),
                 open=self.shared.open,
                 reconnects=self.shared.reconnects,
                 closed_by_server=self.shared.closed_by_server,

@@ -22,19 +22,18 @@ from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
 
-SATURATED_LAG_MS = 10.0
 SATURATED_CPU_PERCENT = 95.0
 _GB = 1_000_000_000
 _PERCENTILES = [0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100]
 
 
-def saturated(lag_p99_ms: float, cpu_percent: float) -> bool:
+def saturated(lag_p99_ms: float, cpu_percent: float, lag_ms: float) -> bool:
     """Tell whether the generator was at its end, so that the figures may be its own and not the service's.
 
-    It was where, in the load phase, one in a hundred of its publishes or wake-ups came over 10 ms late, or where one of
-    its processes used over 95 % of a core.
+    It was where, in the load phase, one in a hundred of its publishes or wake-ups came over `lag_ms` late, or where one
+    of its processes used over 95 % of a core.
     """
-    return lag_p99_ms > SATURATED_LAG_MS or cpu_percent > SATURATED_CPU_PERCENT
+    return lag_p99_ms > lag_ms or cpu_percent > SATURATED_CPU_PERCENT
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,19 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "p50_ms": _percentile(50),
     "p95_ms": _percentile(95),
     "p99_ms": _percentile(99),
+    "resume_p95_ms": lambda run: run.outcome.away.percentiles_ms([95])[0] if run.outcome.away.count else None,
+    "resume_max_ms": lambda run: run.outcome.away.max_ms if run.outcome.away.count else None,
+    "publishers": lambda run: run.outcome.publishers,
     "lost": lambda run: run.outcome.tally.lost,
     "duplicated": lambda run: run.outcome.tally.duplicated,
     "reordered": lambda run: run.outcome.tally.reordered,
+    "overtaken": lambda run: run.outcome.tally.overtaken,
     "gaps": lambda run: run.outcome.tally.gaps,
     "unannounced_gaps": lambda run: run.outcome.tally.jumps,
     "unacked": lambda run: run.outcome.tally.published - run.outcome.tally.acked,
     "protocol_errors": lambda run: run.outcome.errors["protocol"],
     "http_errors": lambda run: sum(run.outcome.probe.errors.values()) if run.outcome.probe else None,
+    "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,
     "during_exit": lambda run: run.outcome.during_exit,
     "memory_gb": lambda run: max((r["rss_max_bytes"] / _GB for r in run.resources), default=None),
 }
@@ -116,7 +120,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
     load, outcome = run.load, run.outcome
     judged = judge(targets, run)
     lag_p99 = outcome.lag.percentiles_ms([99])[0]
-    is_saturated = saturated(lag_p99, outcome.cpu_percent)
+    is_saturated = saturated(lag_p99, outcome.cpu_percent, load.lag_ms)
     return {
         "scenario": scenario,
         "verdict": verdict(judged, outcome, is_saturated),
@@ -130,6 +134,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "connections": _connections(run),
         "messages": _messages(run),
         "latency_ms": _latency(outcome),
+        "resume_ms": _resume(outcome),
         "http": _http(outcome),
         "errors": [
             {"kind": kind, "count": count, "example": outcome.examples.get(kind, "")}
@@ -170,6 +175,7 @@ def _connections(run: Run) -> dict[str, Any]:
 def _messages(run: Run) -> dict[str, Any]:
     tally: dict[str, Any] = msgspec.to_builtins(run.outcome.tally)
     tally["unannounced_gaps"] = tally.pop("jumps")
+    tally["publishers"] = run.outcome.publishers
     return tally | {"per_s": round(FIGURES["delivered_per_s"](run) or 0, 1)}
 
 
@@ -184,6 +190,15 @@ def _latency(outcome: Outcome) -> dict[str, Any]:
         "corrected": True,
         "percentiles": [{"percentile": p, "ms": ms} for p, ms in values.items()],
     }
+
+
+def _resume(outcome: Outcome) -> dict[str, Any] | None:
+    """Tell how long those who came back had no socket; None where nobody lost one."""
+    away = outcome.away
+    if not away.count:
+        return None
+    p50, p95 = away.percentiles_ms([50, 95])
+    return {"count": away.count, "p50": p50, "p95": p95, "max": away.max_ms}
 
 
 def _http(outcome: Outcome) -> dict[str, Any] | None:
@@ -211,9 +226,21 @@ def write(report: dict[str, Any], path: Path) -> None:
         ShardsError: it could not be written; says why.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
+        write_json(report, path)
         _replace(path.with_suffix(".html"), render(report).encode())
+    except OSError as error:
+        raise ShardsError(f"cannot write the report {path}: {error.strerror or error}") from error
+
+
+def write_json(document: dict[str, Any], path: Path) -> None:
+    """Write a document to `path`, whole or not at all.
+
+    Raises:
+        ShardsError: it could not be written; says why.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, msgspec.json.format(msgspec.json.encode(document), indent=1))
     except OSError as error:
         raise ShardsError(f"cannot write the report {path}: {error.strerror or error}") from error
 

@@ -5,6 +5,9 @@ load:
   loadtest-10k:
     connections: 10000
     …
+    events:                             # what happens meanwhile, in seconds from the start of the load on
+      - {at: 15, run: promote}
+      - {at: 20, kill: edge}
     targets: {p99_ms: "< 50"}           # of this one; null takes a common one away
     scaled: [delivered_per_s]           # targets for the full number of connections; fewer ask for less
 """
@@ -16,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -65,13 +68,37 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that happens during the load: one of `kill`, `run` and `command`.
+
+    Attributes:
+        at: seconds after the load's start.
+        kill: the kind of part of which one, chosen by chance, is killed with SIGKILL; a `worker` is a process of a
+            `replica`.
+        run: an Invoke task, on the fleet under load.
+        command: a shell command.
+
+    Raises:
+        ValueError: it is none of these, or several.
+    """
+
+    at: float
+    kill: Literal["worker", "replica", "shard", "edge", "redis"] | None = None
+    run: str | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.kill, self.run, self.command))) != 1 or self.at < 0:
+            raise ValueError("an event has a time `at`, 0 or more, and one of `kill`, `run` and `command`")
+
+
+@dataclass(frozen=True)
 class Scenario:
     """A scenario and its defaults; see `Load` for most fields.
 
     Attributes:
         name: what it is called.
-        during: an Invoke task to run in the middle of the load, on the scenario's own fleet.
-        replicas: of the fleet it starts for itself, as are `shards`.
+        replicas: of the fleet it starts for itself, as are `workers` (of each replica), `shards` and `edges`.
         targets: figure → what it must be.
         scaled: figures whose targets hold for `connections`, and less for fewer.
     """
@@ -80,12 +107,15 @@ class Scenario:
     connections: int
     duration: float
     rate: float
-    group_size: int = 10
+    group_size: int | Literal["mixed"] = 10
     connect_rate: float = 1000
     processes: int = 2
     replicas: int = 3
+    workers: int = 1
     shards: int = 2
-    during: str | None = None
+    edges: int | None = None
+    lag_ms: float = 10
+    events: tuple[Event, ...] = ()
     http_probe: bool = False
     targets: Mapping[str, Target] = field(default_factory=dict)
     scaled: tuple[str, ...] = ()
@@ -106,6 +136,14 @@ class Scenario:
             rate=self.rate * factor if rate is None else rate,
             targets=targets,
         )
+
+    def lasting(self, duration: float | None) -> Scenario:
+        """Give the same scenario for another number of seconds, its events moved in proportion."""
+        if duration is None:
+            return self
+        factor = duration / self.duration
+        events = tuple(replace(event, at=event.at * factor) for event in self.events)
+        return replace(self, duration=duration, events=events)
 
 
 def find_config(start: Path) -> Path:

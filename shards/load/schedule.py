@@ -9,72 +9,130 @@ All processes share one schedule and each takes its own part, so together they s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import heapq
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+_BANDS = (
+    (1000, 1000, 0.5),
+    (101, 300, 0.15),
+    (31, 100, 0.1),
+    (11, 30, 0.08),
+    (4, 10, 0.07),
+    (2, 3, 0.06),
+    (1, 1, 0.04),
+)
+"""Sizes of mixed groups: from, to, and the part of all clients that are in such groups."""
 
 
 @dataclass(frozen=True)
-class Rooms:
-    """Who is in which group: clients are numbered in the order they connect, and fill one group after the other.
+class Group:
+    """A group of clients, and when it publishes.
 
-    A group's members are neighbours in that order, so the edge spreads them over replicas; they all belong to one
-    generator process, so that one process can check the whole group.
+    Clients are numbered in the order they connect, and a group's members are neighbours in that order, so the edge
+    spreads them over replicas.
 
     Attributes:
-        clients: how many there are in all.
-        size: members a group; the last group may be smaller.
-        processes: how many generator processes share them.
+        number: from 0.
+        first: the number of its first member.
+        size: how many members it has.
+        rate: messages that its members together publish a second.
+        phase: when the first is due, in intervals between two; below 1.
     """
 
-    clients: int
+    number: int
+    first: int
     size: int
-    processes: int = 1
+    rate: float
+    phase: float = 0.0
 
     @property
-    def groups(self) -> int:
-        """How many groups there are."""
-        return -(-self.clients // self.size)
+    def members(self) -> range:
+        """The numbers of its clients."""
+        return range(self.first, self.first + self.size)
 
-    def members(self, group: int) -> range:
-        """Give the numbers of the clients in `group`."""
-        return range(group * self.size, min((group + 1) * self.size, self.clients))
+    @property
+    def delivered(self) -> float:
+        """Messages delivered a second to its members together."""
+        return self.rate * self.size
 
-    def groups_of(self, process: int) -> range:
-        """Give the groups that `process` carries."""
-        return range(process, self.groups, self.processes)
+    def due(self, turn: int) -> float:
+        """Tell when its message `turn` (from 0) is due, in seconds after the start."""
+        return (turn + self.phase) / self.rate
 
 
-@dataclass(frozen=True)
-class Publishes:
-    """One process's part of an even stream of publishes, round-robin over all groups.
+def even_groups(clients: int, size: int, delivered_per_s: float) -> list[Group]:
+    """Give groups of `size` (the last may be smaller) that publish in turn and receive `delivered_per_s` in all."""
+    count = -(-clients // size)
+    rate = delivered_per_s / clients
+    firsts = range(0, clients, size)
+    return [Group(n, first, min(size, clients - first), rate, n / count) for n, first in enumerate(firsts)]
 
-    The whole stream's message k is due k / `rate` seconds after the start and goes to group k mod `groups`; this
-    process sends those that go to every `step`-th group from `first` on.
 
-    Attributes:
-        rate: messages published a second, by all processes together.
-        groups: how many groups there are in all.
-        first: this process's first group.
-        step: how many processes there are.
+def mixed_groups(clients: int, delivered_per_s: float, seed: int) -> list[Group]:
+    """Give groups of 1 to 1,000 members, a few large ones and many small ones, in an order of chance.
+
+    Large and small groups receive alike: each band of sizes gets the same part of `delivered_per_s`, in which all its
+    groups publish at one rate.
+
+    Args:
+        clients: how many there are in all.
+        delivered_per_s: messages delivered a second, to all of them together.
+        seed: the same one gives the same groups.
     """
-
-    rate: float
-    groups: int
-    first: int = 0
-    step: int = 1
-
-    def due(self, number: int) -> tuple[float, int, int]:
-        """Tell when this process's publish `number` (from 0) is due, and where.
-
-        Returns:
-            Seconds after the start; the group's position among the process's own; the round, from 0.
-        """
-        turn, position = divmod(number, len(range(self.first, self.groups, self.step)))
-        return (turn * self.groups + self.first + position * self.step) / self.rate, position, turn
+    chance = random.Random(seed)
+    bands = _band_sizes(clients, chance)
+    groups = []
+    for sizes in bands:
+        rate = delivered_per_s / len(bands) / sum(sizes)
+        groups += [Group(0, 0, size, rate, index / len(sizes)) for index, size in enumerate(sizes)]
+    chance.shuffle(groups)
+    firsts = itertools.accumulate((group.size for group in groups), initial=0)
+    return [replace(group, number=n, first=first) for n, (group, first) in enumerate(zip(groups, firsts, strict=False))]
 
 
-def publish_rate(rooms: Rooms, delivered_per_s: float) -> float:
-    """Give the publishes a second that make `delivered_per_s`: each is delivered to its whole group."""
-    return delivered_per_s * rooms.groups / rooms.clients
+def _band_sizes(clients: int, chance: random.Random) -> list[list[int]]:
+    """Draw the sizes in each band; who is left over by rounding is in the last one's groups."""
+    bands: list[list[int]] = []
+    left = clients
+    for least, most, part in _BANDS:
+        budget = left if least == 1 else min(left, round(part * clients))
+        sizes = []
+        while budget:
+            sizes.append(min(budget, chance.randint(least, most)))
+            budget -= sizes[-1]
+        left -= sum(sizes)
+        bands.append(sizes)
+    return [sizes for sizes in bands if sizes]
+
+
+def shares(groups: Sequence[Group], processes: int) -> list[list[Group]]:
+    """Share groups out to at most `processes` processes, so that each has about as much to receive.
+
+    A group is never divided: one process can then check all of it.
+    """
+    loads = [(0.0, process) for process in range(min(processes, len(groups)))]
+    parts: list[list[Group]] = [[] for _ in loads]
+    for group in sorted(groups, key=lambda group: -group.delivered):
+        load, process = loads[0]
+        heapq.heapreplace(loads, (load + group.delivered, process))
+        parts[process].append(group)
+    return [sorted(part, key=lambda group: group.number) for part in parts]
+
+
+def publishes(groups: Sequence[Group]) -> Iterator[tuple[float, int, int]]:
+    """Give all that is due, without end and in order.
+
+    Yields:
+        Seconds after the start; the group's position in `groups`; how often that group was due before.
+    """
+    return heapq.merge(*(_turns(group, position) for position, group in enumerate(groups)))
+
+
+def _turns(group: Group, position: int) -> Iterator[tuple[float, int, int]]:
+    return ((group.due(turn), position, turn) for turn in itertools.count())
 
 
 def connect_due(client: int, rate: float) -> float:

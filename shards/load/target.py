@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,7 +44,9 @@ def own_fleet(scenario: Scenario, engine: str | None) -> Iterator[tuple[str, str
     """
     project, port = f"loadtest-{os.getpid()}", _free_port()
     options = ["--project", project, "--port", str(port), "--replicas", str(scenario.replicas)]
-    options += ["--shards", str(scenario.shards)] + (["--engine", engine] if engine else [])
+    options += ["--workers", str(scenario.workers), "--shards", str(scenario.shards)]
+    options += ["--edges", str(scenario.edges)] if scenario.edges else []
+    options += ["--engine", engine] if engine else []
     try:
         command = invoke("up", *options)
         up = subprocess.run(command, cwd=repository(), stdout=sys.stderr, timeout=_UP_SECONDS, check=False)
@@ -53,6 +57,13 @@ def own_fleet(scenario: Scenario, engine: str | None) -> Iterator[tuple[str, str
         raise ShardsError(f"the fleet did not start within {_UP_SECONDS} s") from error
     finally:
         _down(project)
+
+
+def keep_logs(project: str, folder: Path) -> None:
+    """Copy what a fleet's parts printed to `folder`, as far as it can be read."""
+    state = repository() / os.environ.get("INVOKE_FLEET_STATE_DIR", ".fleet")
+    with contextlib.suppress(OSError):
+        shutil.copytree(state / project / "logs", folder, dirs_exist_ok=True)
 
 
 def _down(project: str) -> None:

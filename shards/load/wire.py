@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from shards.load.ledger import Tally
+from shards.load.schedule import Group
 
 
 class Plan(msgspec.Struct, tag=True):
@@ -16,23 +17,16 @@ class Plan(msgspec.Struct, tag=True):
     Attributes:
         run: names this run's groups, so that they are new to the server.
         url: the WebSocket base.
-        process: its number, from 0, among `processes`.
-        connections: of all processes together, as are the two rates.
-        group_size: members a group.
-        connect_rate: connections a second.
-        publish_rate: messages published a second.
+        groups: those it carries.
+        connect_rate: connections a second, of all processes together.
         sockets_per_address: connections from one loopback source address; 0: always the system's choice.
         start_ns: when the first connection is due, and second 0 of the timeline, by the monotonic clock.
     """
 
     run: str
     url: str
-    process: int
-    processes: int
-    connections: int
-    group_size: int
+    groups: list[Group]
     connect_rate: float
-    publish_rate: float
     sockets_per_address: int
     start_ns: int
 
@@ -80,6 +74,7 @@ class Tick(msgspec.Struct, tag=True):
         delivered: messages received in it.
         latency: their latencies, as `histogram.steps` counts them.
         lag: how late the process itself was, likewise.
+        away: how long those were without a socket who came back in it, likewise.
         cpu_percent: of one core.
     """
 
@@ -89,13 +84,15 @@ class Tick(msgspec.Struct, tag=True):
     delivered: int
     latency: dict[int, int]
     lag: dict[int, int]
+    away: dict[int, int]
     cpu_percent: float
 
 
 class Done(msgspec.Struct, tag=True):
-    """The process is through: its sums, and how many sockets were subscribed at the end."""
+    """The process is through: its sums, who ever published, and how many sockets were subscribed at the end."""
 
     tally: Tally
+    publishers: int
     open: int
     reconnects: int
     closed_by_server: int

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Protocol
 
 import msgspec
@@ -56,11 +58,13 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class _Publish(msgspec.Struct, eq=False):
+    number: int
     group: str
     mark: str
     body: bytes
     deadline: float
     answered: Appended
+    reply: Reply = None
 
 
 Appended = Callable[[Place | ShardUnavailable], None]
@@ -131,7 +135,10 @@ class GroupLog:
         self._connections: dict[str, ShardConnection] = {}
         self._owners: list[ShardConnection] = []
         self._leaving: list[asyncio.Future[None]] = []
-        self._held: dict[int, deque[_Publish]] = {}
+        # A group in which a publish was sent back has a queue here; `_tried` is its first one where that is under way.
+        self._held: dict[str, list[_Publish]] = {}
+        self._tried: dict[str, _Publish] = {}
+        self._numbers = itertools.count()
         self._retry: asyncio.TimerHandle | None = None
         self._channels: dict[str, Callable[[bytes], None]] = {}
         self.table: SlotTable | None = None
@@ -195,8 +202,9 @@ class GroupLog:
     def append(self, group: str, session: str, id: str, body: bytes, answered: Appended) -> None:
         """Append a message to its group's log, trying until its shard has it.
 
-        Messages of one group are sent in the order of these calls. Where some are sent back, by a closed fence or a
-        lost connection, later ones may overtake them; offsets say in which order they came to lie.
+        Messages of one group are sent in the order of these calls. Where one is sent back, by a closed fence or a
+        lost connection, later ones wait behind it; only those that were under way already may overtake it. Offsets say
+        in which order they came to lie.
 
         Args:
             group: a valid name.
@@ -209,10 +217,10 @@ class GroupLog:
             answered(ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
             return
         deadline = time.monotonic() + self._settings.publish_seconds
-        publish = _Publish(group, f"{session} {id}", body, deadline, answered)
+        publish = _Publish(next(self._numbers), group, f"{session} {id}", body, deadline, answered)
         self._waiting_bytes += len(body)
-        if self._held and (slot := _slot(group)) in self._held:
-            self._held[slot].append(publish)
+        if group in self._held:
+            self._held[group].append(publish)
         else:
             self._send(publish)
 
@@ -235,13 +243,14 @@ class GroupLog:
         elif reply[0] < 0:
             slot = _slot(publish.group)
             self._fenced(slot, reply[1])
+            self._hold(publish, reply)
             if self._has_moved(slot, reply[1]):
-                self._send(publish)
-            else:
-                self._hold(publish, reply)
+                self._send_held()
         else:
             self._waiting_bytes -= len(publish.body)
             publish.answered(Place(reply[1].decode(), reply[0]))
+            if self._tried and self._tried.get(publish.group) is publish:
+                self._release(publish.group)
 
     def _has_moved(self, slot: int, found: int) -> bool:
         """Tell whether a slot that was met closed has an owner by now, who was learned of before the answer came."""
@@ -254,22 +263,40 @@ class GroupLog:
             self._open_fences(self._owners[slot])
 
     def _hold(self, publish: _Publish, reply: Reply = None) -> None:
-        if time.monotonic() > publish.deadline:
-            self._waiting_bytes -= len(publish.body)
-            publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(reply)))
-            return
-        self._held.setdefault(_slot(publish.group), deque()).append(publish)
+        """Keep a publish that was sent back, in its place before all later ones of its group."""
+        if self._tried.get(publish.group) is publish:
+            del self._tried[publish.group]
+        publish.reply = reply
+        insort(self._held.setdefault(publish.group, []), publish, key=attrgetter("number"))
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._send_held)
 
     def _send_held(self) -> None:
+        """Try the first publish that waits in each group; those behind it follow once that one is acked."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        held, self._held = self._held, {}
-        for publishes in held.values():
-            for publish in publishes:
-                self._send(publish)
+        for group in self._held.keys() - self._tried.keys():
+            held = self._held[group]
+            self._drop_overdue(held)
+            if held:
+                self._tried[group] = held.pop(0)
+                self._send(self._tried[group])
+            else:
+                del self._held[group]
+
+    def _drop_overdue(self, held: list[_Publish]) -> None:
+        overdue = bisect_left(held, time.monotonic(), key=attrgetter("deadline"))
+        for publish in held[:overdue]:
+            self._waiting_bytes -= len(publish.body)
+            publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(publish.reply)))
+        del held[:overdue]
+
+    def _release(self, group: str) -> None:
+        """Send all that waits in a group, in order: its shard takes publishes again."""
+        del self._tried[group]
+        for publish in self._held.pop(group):
+            self._send(publish)
 
     # Reading and subscribing
 

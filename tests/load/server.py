@@ -29,6 +29,9 @@ class Server:
     Attributes:
         deliver: what becomes of a message on its way to a socket.
         recover: whether those who come back get what they missed.
+        shift: how far from their place those who come back go on, 0 where all is well.
+        forget: whether a publish that is sent again is taken for a new one.
+        silent: log a publish, but neither deliver nor ack it, this many times.
         mute: how many publishes to swallow, unlogged and unacked.
         refuse: answer upgrades with this HTTP status.
         stall: (offset, seconds) of one message to hold everything up at.
@@ -37,6 +40,9 @@ class Server:
 
     deliver: Deliver = faithful
     recover: bool = True
+    shift: int = 0
+    forget: bool = False
+    silent: int = 0
     mute: int = 0
     refuse: int | None = None
     stall: tuple[int, float] | None = None
@@ -65,6 +71,7 @@ class Server:
         recovered = self.recover and query.get("epoch") == "e"
         offset = int(query["offset"]) if recovered else len(self.log)
         await self.say(socket, type="subscribed", group=group, epoch="e", offset=offset, recovered=recovered)
+        offset += self.shift if recovered else 0
         while offset < len(self.log):
             await socket.send(self.log[offset])
             offset += 1
@@ -78,10 +85,13 @@ class Server:
             self.mute -= 1
             return
         key = (session, str(frame["id"]))
-        if key not in self.marks:
+        if key not in self.marks or self.forget:
             offset = self.marks[key] = len(self.log) + 1
             message = {"type": "message", "group": group, "offset": offset, "id": frame["id"], "data": frame["data"]}
             self.log.append(json.dumps(message))
+            if self.silent:
+                self.silent -= 1
+                return
             if self.stall and self.stall[0] == offset:
                 await asyncio.sleep(self.stall[1])
             await self.fan_out(offset)

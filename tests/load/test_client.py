@@ -147,6 +147,72 @@ async def test_what_was_not_acked_is_sent_again_with_the_same_id() -> None:
         assert await two.settled() == Tally(published=2, acked=2, expected=4, delivered=4)
 
 
+async def cut_off(two: Pair, number: int) -> None:
+    """Close a client's socket, and wait until it is back."""
+    before = two.shared.reconnects
+    await two.server.sockets[number].close(1012)
+    await until(lambda: two.shared.reconnects == before + 1)
+
+
+async def test_a_message_whose_ack_was_lost_is_sent_again_and_delivered_once() -> None:
+    async with pair(silent=1) as two:
+        await two.publish(1)
+        await until(lambda: len(two.server.log) == 1)
+        await cut_off(two, 0)
+        await cut_off(two, 1)
+        assert await two.settled() == Tally(published=1, acked=1, expected=2, delivered=2)
+
+
+async def test_a_server_that_forgets_ids_duplicates_what_is_sent_again() -> None:
+    async with pair(silent=1, forget=True) as two:
+        await two.publish(1)
+        await until(lambda: len(two.server.log) == 1)
+        await cut_off(two, 1)
+        await cut_off(two, 0)
+        expected = Tally(published=1, acked=1, expected=4, delivered=4, duplicated=2)
+        await until(lambda: two.room.ledger.tally() == expected)
+
+
+async def test_a_resume_too_late_loses() -> None:
+    async with pair(shift=1) as two:
+        await two.publish(2)
+        await two.settled()
+        await two.server.sockets[1].close(1012)
+        two.clients[0].publish(monotonic_ns())
+        two.clients[0].publish(monotonic_ns())
+        await until(lambda: two.shared.reconnects == 1 and not two.room.ledger.unsettled())
+        assert two.room.ledger.tally() == Tally(published=4, acked=4, expected=8, delivered=7, lost=1, jumps=1)
+
+
+async def test_a_resume_too_early_duplicates() -> None:
+    async with pair(shift=-1) as two:
+        await two.publish(2)
+        await two.settled()
+        await cut_off(two, 1)
+        await until(lambda: two.room.ledger.tally().duplicated == 1)
+        assert two.room.ledger.tally() == Tally(published=2, acked=2, expected=4, delivered=4, duplicated=1)
+
+
+async def test_an_acked_message_that_nobody_gets_is_lost_for_all() -> None:
+    async with pair(deliver=lambda s, offset, frame: [] if offset == 3 else [frame]) as two:
+        await two.publish(3)
+        await until(lambda: two.room.ledger.tally().acked == 3)
+        assert two.room.ledger.unsettled()
+        assert two.room.ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=4, lost=2)
+
+
+async def test_who_was_asked_to_move_later_comes_back_at_once_when_cut_off() -> None:
+    async with pair() as two:
+        await two.server.say(two.server.sockets[1], type="reconnect", within_ms=60_000_000)
+        await two.publish(2)
+        await two.settled()
+        await cut_off(two, 1)
+        assert len(two.shared.away) == 1
+        assert 0 < two.shared.away[0] < 10_000_000_000
+        await two.publish(2)
+        assert (await two.settled()).delivered == 8
+
+
 async def test_a_server_that_forgets_where_it_was_says_so_or_loses() -> None:
     async with pair(recover=False) as two:
         await two.publish(2)

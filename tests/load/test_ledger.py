@@ -157,6 +157,96 @@ def test_a_resume_that_silently_skips_is_a_loss() -> None:
     assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=5, lost=1, jumps=1)
 
 
+def test_a_resume_that_does_not_recover_is_a_gap_though_no_frame_says_so() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1)
+    b.subscribed("e", 3, False)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=4, skipped=2, gaps=1)
+
+
+def test_a_gap_told_by_the_subscription_and_by_a_frame_is_one() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    b.subscribed("e", 2, False)
+    b.gap("e", 2)
+    give(b, 3)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=4, skipped=2, gaps=1)
+
+
+def test_a_resume_that_replays_what_was_seen_is_a_duplicate_for_each_message() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1, 2)
+    b.subscribed("e", 0, True)
+    give(b, 1, 2, 3)
+    assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=6, duplicated=2)
+
+
+def test_a_log_that_gives_an_offset_to_another_message_has_lost_the_first() -> None:
+    """A shard that comes back without its end: what it had acked there is gone, though nobody misses an offset."""
+    ledger, (a, b) = group()
+    publish(ledger, a, 2)
+    give(a, 1)
+    give(b, 1)
+    ledger.publish()
+    a.message(2, 2)
+    b.message(2, 2)
+    ledger.acked(2, 2, a.log)
+    tally = ledger.tally()
+    assert (tally.expected, tally.delivered, tally.lost) == (6, 4, 2)
+    assert tally.reordered > 0
+
+
+def test_a_publisher_that_does_not_get_its_own_message_has_lost_it() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 1)
+    give(b, 1)
+    assert ledger.unsettled()
+    assert ledger.tally() == Tally(published=1, acked=1, expected=2, delivered=1, lost=1)
+
+
+def test_a_subscriber_that_never_came_back_has_lost_what_came_meanwhile() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2)
+    give(a, 1, 2)
+    assert b.behind()
+    assert ledger.tally().lost == 2
+
+
+def test_a_message_behind_a_later_one_of_its_publisher_was_overtaken() -> None:
+    ledger, (a, b) = group()
+    for publisher in (0, 1, 0, 1):
+        ledger.publish(publisher)
+    for offset, number in enumerate((0, 3, 2, 1, 3), start=1):
+        a.message(offset, number)
+        b.message(offset, number)
+    tally = ledger.tally()
+    assert (tally.overtaken, tally.duplicated, tally.reordered) == (1, 2, 0)
+    assert ledger.publishers() == 2
+
+
+@pytest.mark.parametrize("number", [1, -1])
+def test_an_ack_for_what_was_never_published_is_refused(number: int) -> None:
+    ledger, (a, _) = group()
+    ledger.publish()
+    a.message(1, 0)
+    with pytest.raises(Impossible):
+        ledger.acked(number, 1, a.log)
+    assert ledger.tally().acked == 0
+
+
+def test_a_message_that_was_never_published_is_refused_in_a_hole_too() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2, acked=False)
+    a.message(2, 1)
+    with pytest.raises(Impossible):
+        b.message(1, 7)
+
+
 @pytest.mark.parametrize(("offset", "number"), [(1, 1), (1, -1), (10**15, 0)], ids=["number", "negative", "offset"])
 def test_the_impossible_is_refused(offset: int, number: int) -> None:
     ledger, (a, _) = group()

@@ -12,9 +12,18 @@ from typing import Any
 
 import pytest
 
+from shards.load import scenarios
 from tests.load.server import running, until
 
 SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--duration", "1.5", "--processes", "1")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder whose scenarios put up with a generator that shares its cores with other tests."""
+    text = (scenarios.repository() / "invoke.yaml").read_text()
+    (tmp_path / "invoke.yaml").write_text(text.replace("  run:  ", "  run:\n    lag_ms: 2000\n  #"))
+    return tmp_path
 
 
 async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
@@ -69,6 +78,20 @@ async def test_a_command_that_fails_meanwhile_fails_the_run(tmp_path: Path) -> N
         status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--during", "exit 3")
     assert status == 1
     assert [(t["name"], t["measured"]) for t in report(tmp_path)["targets"] if not t["ok"]] == [("during_exit", 3)]
+
+
+async def test_many_runs_are_summed_up_and_one_failure_fails_them(tmp_path: Path) -> None:
+    """The second run's clients are sockets 20 to 39, its messages those from 151 on."""
+    lost = (23, 200)
+    async with running(deliver=lambda s, offset, frame: [] if (s, offset) == lost else [frame]) as server:
+        status, said = await load(tmp_path, "run", "--url", server.url, *SMALL, RUNS="2")
+    assert (status, said) == (1, "run: passed 1 of 2")
+    summary = json.loads((tmp_path / "reports" / "run-runs.json").read_text())
+    assert (summary["verdict"], summary["runs"], summary["passed"]) == ("fail", 2, 1)
+    assert [one["missed"] for one in summary["results"]] == [[], ["lost", "unannounced_gaps"]]
+    assert summary["results"][1]["seed"] == summary["results"][0]["seed"] + 1
+    for one in summary["results"]:
+        assert json.loads((tmp_path / "reports" / one["report"]).read_text())["load"]["seed"] == one["seed"]
 
 
 async def test_a_stall_is_seen_by_all_who_were_due_in_it(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def test_the_verdict(changes: dict[str, object], verdict: str) -> None:
 
 
 def test_a_late_generator_is_saturated() -> None:
-    assert report.saturated(lag_p99_ms=10.1, cpu_percent=0)
-    assert not report.saturated(lag_p99_ms=10, cpu_percent=95)
+    assert report.saturated(lag_p99_ms=10.1, cpu_percent=0, lag_ms=10)
+    assert not report.saturated(lag_p99_ms=10, cpu_percent=95, lag_ms=10)
 
 
 def test_latency_beyond_its_target_fails() -> None:
@@ -106,3 +106,21 @@ def test_a_report_that_cannot_be_written_says_why(tmp_path: Path) -> None:
 def test_a_run_that_saw_nothing_still_gives_a_page(tmp_path: Path) -> None:
     report.write(report.build("run", TARGETS, Run(LOAD, Outcome(), {}, [])), tmp_path / "r.json")
     assert "nothing was measured" in (tmp_path / "r.html").read_text()
+
+
+def test_who_came_back_is_told_with_how_long_it_took() -> None:
+    seen = outcome()
+    assert document(seen)["resume_ms"] is None
+    seen.away.record(steps([100_000_000] * 99 + [2_000_000_000]))
+    found = document(seen)["resume_ms"]
+    assert isinstance(found, dict)
+    assert found["count"] == 100
+    assert found["p50"] == pytest.approx(100, rel=0.01)
+    assert found["max"] == pytest.approx(2000, rel=0.01)
+
+
+@pytest.mark.parametrize(("state", "ok"), [("steady", True), ("degraded", False)])
+def test_a_fleet_that_did_not_heal_is_seen(state: str, ok: bool) -> None:
+    run = Run(LOAD, outcome(), {"state": state}, [])
+    assert [target["ok"] for target in report.judge({"not_steady": Target("== 0")}, run)] == [ok]
+    assert report.judge({"not_steady": Target("== 0")}, Run(LOAD, outcome(), {}, [])) == []

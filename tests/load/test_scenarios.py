@@ -30,6 +30,13 @@ def test_the_repositorys_own_scenarios_make_sense() -> None:
     assert {"lost", "duplicated", "reordered", "unannounced_gaps"} <= set(full.targets)
 
 
+def test_a_shorter_run_has_its_events_earlier() -> None:
+    full = scenarios.read(scenarios.repository() / "invoke.yaml")["chaos"]
+    half = full.lasting(full.duration / 2)
+    assert [event.at for event in half.events] == [event.at / 2 for event in full.events]
+    assert full.lasting(None) == full
+
+
 def test_fewer_connections_carry_and_owe_less() -> None:
     full = scenarios.read(scenarios.repository() / "invoke.yaml")["loadtest-10k"]
     fifth = full.sized(2000, None)
@@ -49,6 +56,10 @@ def test_fewer_connections_carry_and_owe_less() -> None:
         ("load: {a: {connections: 1, rate: 1}}", "load: a: .*duration"),
         ("load: {a: {connections: 1, duration: 1, rate: 1, targets: {lost: none}}}", "'none' is no target"),
         ("load: {a: 5}", "load: a"),
+        ("load: {a: {connections: 1, duration: 1, rate: 1, group_size: huge}}", "load: a"),
+        ("load: {a: {connections: 1, duration: 1, rate: 1, events: [{at: 1}]}}", "load: a: .*one of `kill`"),
+        ("load: {a: {connections: 1, duration: 1, rate: 1, events: [{at: 1, kill: all}]}}", "load: a: .*all"),
+        ("load: {a: {connections: 1, duration: 1, rate: 1, events: [{at: 1, kill: edge, run: up}]}}", "load: a: "),
     ],
 )
 def test_a_config_that_makes_no_sense(tmp_path: Path, text: str, says: str) -> None:
