@@ -21,9 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, UsageError
 from shards.load import report, scenarios, target
 from shards.load.coordinator import Coordinator, Load
+from shards.load.dialects import DIALECTS
 from shards.load.limits import Limits, is_loopback
 from shards.load.report import Run
 from shards.load.resources import Resources
@@ -52,6 +53,7 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("scenario", choices=names, help="as in invoke.yaml, key `load:`")
     add("--url", help="a fleet that runs already: ws://host:port/ws/ (default: start one, take it down)")
+    add("--dialect", choices=DIALECTS, default="shards", help="what the server at --url speaks (default: %(default)s)")
     add("--project", help="its name, for the report's `fleet` part")
     add("--engine", help="the engine of the fleet it starts")
     add("--connections", type=_count, default=os.environ.get("N"), help="also N=… in the environment")
@@ -74,7 +76,7 @@ def _chosen(scenario: Scenario, options: argparse.Namespace) -> Scenario:
     return replace(chosen, **given)
 
 
-def _load(scenario: Scenario, url: str, during: str | None) -> Load:
+def _load(scenario: Scenario, url: str, during: str | None, dialect: str) -> Load:
     """Give the load to run, after a look at what this host allows.
 
     Raises:
@@ -94,6 +96,7 @@ def _load(scenario: Scenario, url: str, during: str | None) -> Load:
         sockets_per_address=limits.sockets_per_address if loopback else 0,
         during=during,
         probe_url=target.http_url(url, "/livez") if scenario.http_probe else None,
+        dialect=dialect,
     )
 
 
@@ -127,6 +130,10 @@ async def _run(load: Load, project: str | None, show: Show) -> Run:
 @contextlib.contextmanager
 def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
     """Give the address and project to load: the given ones, or a fleet made for it."""
+    if options.dialect != "shards" and not options.url:
+        raise UsageError(
+            f"--dialect {options.dialect} is for a server of others: say where it is, --url ws://host:port/ws/"
+        )
     if options.url:
         target.check_url(options.url)
         yield options.url, options.project
@@ -167,9 +174,9 @@ def run(arguments: list[str]) -> int:
     scenario = _chosen(known[options.scenario], options)
     report.check(scenario.targets)
     path = options.report or Path("reports") / f"{scenario.name}.json"
-    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None)
+    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, options.dialect)
     with _fleet(scenario, options) as (url, project), Show() as show:
-        load = _load(scenario, url, _during(scenario, options, project))
+        load = _load(scenario, url, _during(scenario, options, project), options.dialect)
         seen = asyncio.run(_run(load, project, show))
     document = report.build(scenario.name, scenario.targets, seen)
     report.write(document, path)

@@ -30,7 +30,6 @@ from shards.load.schedule import Rooms, publish_rate
 _SECOND_NS = 1_000_000_000
 _START_SECONDS = 30.0
 _CONNECT_SLACK_SECONDS = 60.0
-_SETTLE_SECONDS = 15.0
 _STOP_AHEAD_NS = _SECOND_NS // 5
 _DURING_SECONDS = 600.0
 _DURING_AT = 0.25
@@ -53,6 +52,9 @@ class Load:
         sockets_per_address: connections from one loopback source address; 0: always the system's choice.
         during: a command to run once a quarter of the load is over.
         probe_url: what to GET 20 times a second; None: nothing.
+        dialect: what the server speaks, one of `dialects.DIALECTS`.
+        looping: publish in a closed loop, whatever `rate` says: each group's one message goes round and round.
+        settle_s: how long at most what is under way at the end may take to arrive.
     """
 
     url: str
@@ -65,6 +67,9 @@ class Load:
     sockets_per_address: int = 0
     during: str | None = None
     probe_url: str | None = None
+    dialect: str = "shards"
+    looping: bool = False
+    settle_s: float = 15.0
 
 
 @dataclass
@@ -269,6 +274,8 @@ class Coordinator:
                     publish_rate=publish_rate(self._rooms, load.rate),
                     sockets_per_address=load.sockets_per_address,
                     start_ns=self._start_ns,
+                    dialect=load.dialect,
+                    looping=load.looping,
                 )
             )
         await self._wait("connected", 2 * load.connections / load.connect_rate + _CONNECT_SLACK_SECONDS)
@@ -312,7 +319,7 @@ class Coordinator:
     async def _finish(self) -> None:
         """Stop publishing, let the rest arrive, gather the sums."""
         self._watch.phase("settle")
-        settle = 2.0 if self.outcome.aborted else _SETTLE_SECONDS
+        settle = 2.0 if self.outcome.aborted else self.load.settle_s
         self._stop_ns = self._stop_ns or monotonic_ns()
         for child in self._children:
             child.tell(wire.Stop(self._stop_ns, settle))

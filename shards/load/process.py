@@ -21,9 +21,10 @@ from time import monotonic_ns, process_time_ns
 import uvloop
 
 from shards.load import wire
-from shards.load.client import CONNECT_ERRORS, Client, Room, Shared, reason
+from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
+from shards.load.dialects import DIALECTS
 from shards.load.histogram import steps
-from shards.load.ledger import total
+from shards.load.ledger import Tally
 from shards.load.limits import raise_descriptors, source_address
 from shards.load.schedule import Publishes, Rooms, connect_due
 
@@ -48,8 +49,11 @@ class Generator:
         self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE)
         self._report = report
         self._rooms = Rooms(plan.connections, plan.group_size, plan.processes)
-        self._groups = [Room(f"load-{plan.run}-{group}") for group in self._rooms.groups_of(plan.process)]
-        self._clients: list[tuple[int, Client]] = []
+        self._dialect = DIALECTS[plan.dialect]
+        names = (f"load-{plan.run}-{group}" for group in self._rooms.groups_of(plan.process))
+        self._groups = [self._dialect.room(name) for name in names]
+        self._members: list[list[Connection]] = []
+        self._clients: list[tuple[int, Connection]] = []
         self._stop_ns = _NEVER
         self._published = 0
         self._latency: Counter[int] = Counter()
@@ -65,9 +69,12 @@ class Generator:
 
     async def connect(self) -> None:
         """Open all connections, each when it is due, and say how it went."""
+        make = self._dialect.looping if self.plan.looping else self._dialect.client
         for room, group in zip(self._groups, self._rooms.groups_of(self.plan.process), strict=True):
-            for number in self._rooms.members(group):
-                self._clients.append((number, Client(self.shared, room, self._source(number))))
+            numbers = self._rooms.members(group)
+            clients = [make(self.shared, room, self._source(number)) for number in numbers]
+            self._clients += zip(numbers, clients, strict=True)
+            self._members.append(clients)
         try:
             async with asyncio.TaskGroup() as handshakes:
                 for number, client in self._clients:
@@ -95,7 +102,7 @@ class Generator:
     def _connect_ns(self, client: int) -> int:
         return self.plan.start_ns + int(connect_due(client, self.plan.connect_rate) * _SECOND_NS)
 
-    async def _open(self, client: Client) -> None:
+    async def _open(self, client: Connection) -> None:
         try:
             await client.connect()
         except CONNECT_ERRORS as error:
@@ -122,13 +129,18 @@ class Generator:
                 self._published += 1
             number += 1
 
-    def _publishers(self) -> list[list[Client]]:
+    def _publishers(self) -> list[list[Connection]]:
         """Give each group's clients that got a place in it."""
-        publishers: dict[str, list[Client]] = {room.name: [] for room in self._groups}
-        for _, client in self._clients:
-            if client.member.epoch is not None:
-                publishers[client.room.name].append(client)
-        return list(publishers.values())
+        return [[client for client in clients if client.placed()] for clients in self._members]
+
+    async def loop(self, start_ns: int) -> None:
+        """Let each group send one message around, its first member, from `start_ns` until `stop` says otherwise."""
+        await self._wait_until(start_ns)
+        self.shared.looping = True
+        for members in filter(None, self._publishers()):
+            members[0].publish(monotonic_ns())
+        await self._wait_until(_NEVER)
+        self.shared.looping = False
 
     async def _wait_until(self, due_ns: int) -> None:
         """Sleep until `due_ns` or `stop`, in short turns, noting how late each one ends.
@@ -193,7 +205,7 @@ class Generator:
         """Report the sums."""
         self.say(
             wire.Done(
-                tally=total(room.ledger for room in self._groups),
+                tally=sum((room.ledger.tally() for room in self._groups), start=Tally()),
                 open=self.shared.open,
                 reconnects=self.shared.reconnects,
                 closed_by_server=self.shared.closed_by_server,
@@ -233,7 +245,8 @@ async def _work(generator: Generator, orders: asyncio.StreamReader) -> None:
         match wire.decode_order(line):
             case wire.Go(at_ns):
                 await connecting
-                publishing = asyncio.create_task(generator.publish(at_ns))
+                work = generator.loop if generator.plan.looping else generator.publish
+                publishing = asyncio.create_task(work(at_ns))
             case wire.Stop(at_ns, settle_s):
                 generator.stop(at_ns)
                 connecting.cancel()

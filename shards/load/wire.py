@@ -23,6 +23,8 @@ class Plan(msgspec.Struct, tag=True):
         publish_rate: messages published a second.
         sockets_per_address: connections from one loopback source address; 0: always the system's choice.
         start_ns: when the first connection is due, and second 0 of the timeline, by the monotonic clock.
+        dialect: what the server speaks, one of `dialects.DIALECTS`.
+        looping: publish in a closed loop, whatever `publish_rate` says.
     """
 
     run: str
@@ -35,6 +37,8 @@ class Plan(msgspec.Struct, tag=True):
     publish_rate: float
     sockets_per_address: int
     start_ns: int
+    dialect: str = "shards"
+    looping: bool = False
 
 
 class Go(msgspec.Struct, tag=True):
