@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -36,3 +38,10 @@ def loadtest_10k(session: nox.Session) -> None:
     """10,000 sockets through Traefik, 10,000 messages a second in rooms of ten; N= and DURATION= scale it down."""
     session.install("-e", ".")
     session.run("python", "-m", "shards.load", "loadtest-10k", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """This project beside its peers, as ratios; N=, DURATION= and RATE= scale it down."""
+    session.install("-e", ".")
+    session.run("python", "-m", "bench", "--cache", str(Path(session.cache_dir) / "bench"), *session.posargs)
