@@ -425,13 +425,16 @@ class Hub:
 
 
 def _has_parted(topic: _Topic, page: Page) -> bool:
-    """Tell whether the log has another message at the topic's place than the one that was heard, or none."""
+    """Tell whether the log has, or may have had, another message at the topic's place than the one that was heard."""
     if not topic.unsure or topic.place is None or page.epoch != topic.place.epoch:
         return False
     if page.head < topic.place.offset:
         return True
-    first = page.entries[0] if page.entries else None
-    return first is not None and first.offset == topic.place.offset and first.at_ms != topic.last_ms
+    if not page.entries:
+        return False
+    first = page.entries[0]
+    # Where it is not there to be compared any more, it may have been another one.
+    return first.offset > topic.place.offset or (first.offset == topic.place.offset and first.at_ms != topic.last_ms)
 
 
 def _by_shard(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

@@ -33,6 +33,7 @@ class SimulatedLog:
         self.trimmed_to = 0
         self.clock = 0
         self.owned_by = "a"
+        self.written = 0
         self.believed = "a"
         self.up = dict.fromkeys(SHARDS, False)
         self.subscribed: dict[str, set[str]] = {name: set() for name in SHARDS}
@@ -222,6 +223,8 @@ class HubMachine(RuleBasedStateMachine):
     @rule()
     def the_slot_moves(self) -> None:
         self.log.owned_by = "b" if self.log.owned_by == "a" else "a"
+        # A move is through when the new owner has written all of it.
+        self.log.written = len(self.log.entries)
 
     @rule()
     def the_process_learns_of_the_move(self) -> None:
@@ -239,7 +242,7 @@ class HubMachine(RuleBasedStateMachine):
         if self.log.up[self.log.owned_by]:
             self.inside(self.log.go_down, self.log.owned_by)
         self.log.epochs += 1
-        self.log.entries, self.log.trimmed_to = [], 0
+        self.log.entries, self.log.trimmed_to, self.log.written = [], 0, 0
 
     @precondition(lambda self: len(self.log.entries) > self.log.trimmed_to)
     @rule(count=st.integers(1, 3), then=st.integers(0, 5))
@@ -247,7 +250,7 @@ class HubMachine(RuleBasedStateMachine):
         """A shard killed after it sent messages out and before it wrote them; others may publish before we are back."""
         if self.log.up[self.log.owned_by]:
             self.inside(self.log.go_down, self.log.owned_by)
-        keep = max(self.log.trimmed_to, len(self.log.entries) - count)
+        keep = max(self.log.trimmed_to, self.log.written, len(self.log.entries) - count)
         self.log.entries = self.log.entries[:keep]
         for _ in range(then):
             self.inside(self.log.publish)

@@ -338,7 +338,8 @@ class Coordinator:
     async def _read(self, child: _Child) -> None:
         """Take what a process reports until it ends."""
         assert child.process.stdout is not None
-        while line := await child.process.stdout.readline():
+        # A process that is killed may leave half a line.
+        while (line := await child.process.stdout.readline()).endswith(b"\n"):
             self._take(child, wire.decode_report(line))
         if child.gone():
             self.outcome.problems.append(f"generator process {child.number} ended before it was through")

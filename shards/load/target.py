@@ -67,15 +67,24 @@ def keep_logs(project: str, folder: Path) -> None:
 
 
 def _down(project: str) -> None:
-    """Take a fleet down. In its own session: a second Ctrl-C shall not leave processes behind."""
+    """Take a fleet down. In its own session: a second Ctrl-C shall not leave processes behind.
+
+    Raises:
+        KeyboardInterrupt: somebody asked to stop meanwhile; the fleet is down all the same.
+    """
     command = invoke("down", "--purge", "--project", project)
     process = subprocess.Popen(command, cwd=repository(), stdout=sys.stderr, start_new_session=True)
+    interrupted = False
     for _ in range(2):
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             process.wait(_DOWN_SECONDS)
             break
+        except KeyboardInterrupt:
+            interrupted = True
     if process.returncode:
         print(f"`inv down` gave {process.returncode}: run `inv {' '.join(command[3:])}`", file=sys.stderr)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _free_port() -> int:

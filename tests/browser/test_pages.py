@@ -113,14 +113,15 @@ async def _first(messages: Any, count: int) -> Any:
 async def test_two_clients_on_one_page_are_two_sessions(service: list[Replica], browser: Browser) -> None:
     async with Proxy([replica.port for replica in service]) as proxy:
         page = await open_page(browser, proxy, "somewhere")
+        token = service[0].token("pair")
         for _ in range(2):
-            await page.evaluate(FOLLOW, ["/ws/", "pair", "a token"])
+            await page.evaluate(FOLLOW, ["/ws/", "pair", token])
         await page.evaluate("() => all[0].client.close()")
         await page.evaluate("() => all[1].client.publish('pair', 1)")
         found = await until_heard(page, 1, 1)
         assert found["errors"] == []
         assert (await seen(page, 0))["heard"] == []
-        assert sum(b"token=a+token" in request for request in proxy.requests) == 2
+        assert sum(f"token={token}".encode() in request for request in proxy.requests) == 2
 
 
 async def test_a_frozen_connection_is_left(service: list[Replica], browser: Browser) -> None:

@@ -195,14 +195,14 @@ async def test_a_token_may_be_fresh_at_each_connect(service: list[Replica], prox
     given: list[str] = []
 
     async def token() -> str:
-        given.append(f"token {len(given)}")
+        given.append(service[0].token("token", subject=f"connect {len(given)}"))
         return given[-1]
 
     async with connect(proxy.ws, token=token) as client:
         proxy.cut()
         await client.publish("token", 1)
     assert len(given) == 2
-    assert b"token=token+1" in proxy.requests[-1]
+    assert f"token={given[1]}".encode() in proxy.requests[-1]
     assert f"session={client.session}".encode() in proxy.requests[-1]
 
 

@@ -291,6 +291,9 @@ class AnyHistory(RuleBasedStateMachine):
         for group in list(self.paused):
             self.pause_or_resume(group)
         self.connect()
+        # The last message of all may have been left out: only a later one tells.
+        for group in GROUPS:
+            self.others_publish(group)
         for _ in range(60):
             self.now += 1
             self.hear_up(100)
