@@ -5,17 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from shards.fleet.engines.base import EdgePart, RedisPart, ReplicaPart, Route
+from shards.fleet.engines.base import EdgePart, RedisPart, ReplicaPart, Route, SentinelPart, Twin
 from shards.fleet.spec import COLORS, Color
 from shards.fleet.state import FleetState
+from shards.log.pair import Pair
 from shards.router.table import Shard
 
 CONTROL = "redis_shared"
+SENTINELS = 3
 
 
 def shard_names(state: FleetState) -> list[str]:
     """Name the shards."""
     return [f"shared-{i}" for i in range(state.spec.shards)]
+
+
+def server_names(state: FleetState, shard: str) -> list[str]:
+    """Name the Redis servers of a shard: it, and its twin where it has one; either may be the primary."""
+    return [shard, f"{shard}-twin"] if is_replicated(state) else [shard]
+
+
+def is_replicated(state: FleetState) -> bool:
+    """Tell whether each shard is a pair of servers."""
+    return state.spec.durability == "replicated"
+
+
+def sentinel_names(state: FleetState) -> list[str]:
+    """Name the Sentinels."""
+    return [f"sentinel-{i}" for i in range(SENTINELS)] if is_replicated(state) else []
 
 
 def redis_names(state: FleetState) -> list[str]:
@@ -37,7 +54,8 @@ def edge_names(state: FleetState) -> list[str]:
 def names(state: FleetState) -> list[str]:
     """Name every part."""
     replicas = [name for color in COLORS for name in replica_names(state, color)]
-    return shard_names(state) + redis_names(state) + replicas + edge_names(state)
+    servers = [name for shard in shard_names(state) for name in server_names(state, shard)]
+    return servers + sentinel_names(state) + redis_names(state) + replicas + edge_names(state)
 
 
 def with_ports(state: FleetState, choose: Callable[[Iterable[int]], int]) -> FleetState:
@@ -62,7 +80,33 @@ def without_ports(state: FleetState, gone: Iterable[str]) -> FleetState:
 
 def redis_parts(state: FleetState) -> list[RedisPart]:
     """Give all Redis servers."""
-    return [RedisPart(name, state.ports[name]) for name in shard_names(state) + redis_names(state)]
+    servers = [part for shard in shard_names(state) for part in shard_parts(state, shard)]
+    return servers + [RedisPart(name, state.ports[name]) for name in redis_names(state)]
+
+
+def shard_parts(state: FleetState, shard: str) -> list[RedisPart]:
+    """Give the Redis servers of a shard."""
+    names, sync_first = server_names(state, shard), state.spec.durability == "always"
+    if len(names) == 1:
+        return [RedisPart(shard, state.ports[shard], sync_first)]
+    ports = [state.ports[name] for name in names]
+    leads = state.primaries.get(shard, shard)
+    sentinels = tuple(sentinel_ports(state))
+    return [
+        RedisPart(name, port, twin=Twin(shard, other, name == leads, sentinels))
+        for name, port, other in zip(names, ports, reversed(ports), strict=True)
+    ]
+
+
+def sentinel_ports(state: FleetState) -> list[int]:
+    """Give the ports of the Sentinels."""
+    return [state.ports[name] for name in sentinel_names(state)]
+
+
+def sentinel_parts(state: FleetState) -> list[SentinelPart]:
+    """Give the Sentinels."""
+    pairs = tuple(shard_names(state))
+    return [SentinelPart(name, state.ports[name], pairs) for name in sentinel_names(state)]
 
 
 def replica_parts(state: FleetState, color: Color) -> list[ReplicaPart]:
@@ -96,4 +140,10 @@ def route(state: FleetState, active: Color | None = None) -> Route:
 
 def shards(state: FleetState) -> list[Shard]:
     """Give the shards as the slot table knows them."""
-    return [Shard(name, f"redis://127.0.0.1:{state.ports[name]}/0") for name in shard_names(state)]
+    return [Shard(name, _url(state, name)) for name in shard_names(state)]
+
+
+def _url(state: FleetState, shard: str) -> str:
+    if is_replicated(state):
+        return Pair(shard, tuple(("127.0.0.1", port) for port in sentinel_ports(state))).url
+    return f"redis://127.0.0.1:{state.ports[shard]}/0"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 PROBE_S = 1.0
 """A part that takes longer to answer is not healthy."""
@@ -73,6 +73,39 @@ async def redis_clients(port: int, password: str) -> int | None:
         return None
     finally:
         await client.aclose()
+
+
+async def ask_redis(port: int, password: str, *command: str) -> Any:
+    """Ask a Redis server or a Sentinel one thing.
+
+    Returns:
+        What it says; the error where it refuses; None also where it does not answer.
+    """
+    client = redis_client(port, password)
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await client.execute_command(*command)
+    except ResponseError as refusal:
+        return refusal
+    except (RedisError, OSError, TimeoutError):
+        return None
+    finally:
+        await client.aclose()
+
+
+async def primary_port(sentinels: Sequence[int], password: str, pair: str) -> int | None:
+    """Ask the Sentinels for the port of a pair's primary; None where none of them answers, or knows the pair.
+
+    Args:
+        sentinels: their ports.
+        password: of theirs.
+        pair: the name of the pair.
+    """
+    for port in sentinels:
+        found = await ask_redis(port, password, "SENTINEL GET-MASTER-ADDR-BY-NAME", pair)
+        if isinstance(found, (list, tuple)):
+            return int(found[1])
+    return None
 
 
 async def until(question: Callable[[], Awaitable[bool]], deadline_s: float, every_s: float = 0.1) -> bool:

@@ -22,6 +22,7 @@ from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet
 from shards.fleet.release import release_of
 from shards.fleet.reshard import plan, reshard, summary
+from shards.fleet.sentinels import watch_pairs
 from shards.fleet.spec import Color, FleetSpec
 from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
@@ -54,6 +55,7 @@ async def up(fleet: Fleet, wanted: FleetSpec, drain_s: float) -> FleetState:
 
 
 async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec) -> FleetState:
+    _refuse_to_split(remembered, wanted)
     engine = fleet.engine(wanted)
     fleet.say("checking programs, port and app")
     if remembered and remembered.up:
@@ -64,9 +66,10 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     await engine.stop()
     engine.check(port_is_ours=False)
     deployment = Deployment(release_of(Path(wanted.app_dir)), wanted.replicas, wanted.workers)
+    primaries = engine.newest(remembered) if remembered else {}
     # Shards that hold data start too, even if they are to go: their slots move first.
     spec = replace(wanted, shards=max(wanted.shards, remembered.spec.shards if remembered else 0))
-    fresh = FleetState(spec, _ports_still_free(remembered), deployed={"blue": deployment}, up=True)
+    fresh = FleetState(spec, _ports_still_free(remembered), deployed={"blue": deployment}, up=True, primaries=primaries)
     state = layout.with_ports(fresh, processes.free_port)
     try:
         fleet.directory.write(state)
@@ -76,9 +79,25 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     except BaseException:
         fleet.say("stopping what was started")
         await engine.stop()
-        fleet.directory.forget(replace(remembered, up=False, deployed={}) if remembered else None)
+        # Which server has the newest data, and at which port it was, must outlive this.
+        fleet.directory.forget(_taken_back(remembered, state))
         raise
     return state
+
+
+def _taken_back(remembered: FleetState | None, started: FleetState) -> FleetState | None:
+    if remembered is None:
+        return None
+    return replace(remembered, up=False, deployed={}, ports=started.ports, primaries=started.primaries)
+
+
+def _refuse_to_split(remembered: FleetState | None, wanted: FleetSpec) -> None:
+    """A single server would start from its own data, whichever of the two has the newest."""
+    if remembered and layout.is_replicated(remembered) and wanted.durability != remembered.spec.durability:
+        raise UsageError(
+            f"the data of fleet {wanted.project} is on pairs of servers: keep --durability replicated, "
+            "or `inv down --purge` it first"
+        )
 
 
 def _ports_still_free(remembered: FleetState | None) -> dict[str, int]:
@@ -89,8 +108,7 @@ def _ports_still_free(remembered: FleetState | None) -> dict[str, int]:
 async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     fleet.say("starting Redis")
     await engine.start()
-    await engine.add(layout.redis_parts(state))
-    await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+    await _add_redis(fleet, engine, state)
     async with fleet.control(state) as control:
         await _prepare(fleet, control, state)
     await add_replicas(fleet, engine, state, state.active)
@@ -98,6 +116,15 @@ async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     await _add_edges(fleet, engine, state)
     async with fleet.control(state) as control:
         await _until_registered(fleet, control, state)
+
+
+async def _add_redis(fleet: Fleet, engine: Engine, state: FleetState) -> None:
+    """Start the Redis servers and the Sentinels that do not run, and wait until all are well."""
+    servers, sentinels = layout.redis_parts(state), layout.sentinel_parts(state)
+    await engine.add([*sentinels, *servers])
+    await health.until_healthy(fleet, engine, servers, health.REDIS_S)
+    await watch_pairs(fleet, state)
+    await health.until_healthy(fleet, engine, sentinels, health.REDIS_S)
 
 
 async def _prepare(fleet: Fleet, control: Control, state: FleetState) -> None:
@@ -196,8 +223,8 @@ async def _heal(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     """Start what is missing; a fleet that is well is only asked whether it is."""
     fleet.say("checking the parts")
     replicas = layout.replica_parts(state, state.active)
-    await engine.add([*layout.redis_parts(state), *replicas])
-    await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+    await _add_redis(fleet, engine, state)
+    await engine.add(replicas)
     await health.until_healthy(fleet, engine, replicas, health.REPLICA_S)
     engine.route(layout.route(state))
     await engine.add(layout.edge_parts(state))
@@ -210,15 +237,16 @@ async def _reshape_shards(fleet: Fleet, engine: Engine, control: Control, state:
     if not gone:
         state = layout.with_ports(replace(state, spec=replace(state.spec, shards=shards)), processes.free_port)
         fleet.directory.write(state)
-        await engine.add(layout.redis_parts(state))
-        await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+        await _add_redis(fleet, engine, state)
         await _move_slots(fleet, control, state)
         return state
     smaller = replace(state, spec=replace(state.spec, shards=shards))
     await _move_slots(fleet, control, smaller)
     fleet.say(f"stopping {', '.join(gone)}")
-    await engine.remove(gone)
-    smaller = layout.without_ports(smaller, gone)
+    await watch_pairs(fleet, smaller)
+    servers = [name for shard in gone for name in layout.server_names(state, shard)]
+    await engine.remove(servers)
+    smaller = layout.without_ports(smaller, servers)
     fleet.directory.write(smaller)
     return smaller
 

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from shards import ring
 from shards.errors import ShardUnavailable
 from shards.log import move
+from shards.log.pair import open_client
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
 
@@ -162,9 +163,4 @@ async def _swap(control: Control, table: SlotTable, expected: int) -> SlotTable:
 @asynccontextmanager
 async def _clients(shards: Iterable[Shard], password: str | None) -> AsyncIterator[Clients]:
     async with AsyncExitStack() as stack:
-        yield {
-            shard.name: await stack.enter_async_context(
-                Redis.from_url(shard.url, password=password, socket_timeout=10, socket_connect_timeout=3)
-            )
-            for shard in shards
-        }
+        yield {shard.name: await stack.enter_async_context(open_client(shard.url, password)) for shard in shards}

@@ -49,6 +49,7 @@ class FleetState:
         deployed: what each color runs, where it is deployed.
         previous: the release that was active before, which `rollback` names.
         up: the fleet was started and not yet stopped.
+        primaries: which server of each pair was the primary when the fleet started, by the shard's name.
     """
 
     spec: FleetSpec
@@ -57,6 +58,7 @@ class FleetState:
     deployed: dict[Color, Deployment] = field(default_factory=dict)
     previous: str | None = None
     up: bool = False
+    primaries: dict[str, str] = field(default_factory=dict)
 
     def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:
         """Give the state in which `color` runs `deployment`; None: nothing."""

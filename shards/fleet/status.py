@@ -52,6 +52,7 @@ class _Seen:
     usage: dict[str, Usage] = field(default_factory=dict)
     ailments: dict[str, str | None] = field(default_factory=dict)
     clients: dict[str, int | None] = field(default_factory=dict)
+    primaries: dict[str, str] = field(default_factory=dict)
     command: str | None = None
 
     def well(self, name: str) -> bool:
@@ -77,27 +78,41 @@ async def status(fleet: Fleet) -> Status:
     if not supervised:
         fleet.say("nothing keeps this fleet alive any more: what dies stays dead until `inv up`, which starts it anew")
     parts = _parts(state)
-    registry, usage, clients, ailments = await asyncio.gather(
+    registry, usage, clients, primaries, ailments = await asyncio.gather(
         _registry(fleet, state),
         engine.usage(running),
         _clients(fleet, layout.redis_parts(state)),
+        _primaries(fleet, state),
         asyncio.gather(*(health.ailment(fleet, engine, part) for part in parts)),
     )
     found = dict(zip((part.name for part in parts), ailments, strict=True))
     holder = fleet.directory.holder()
     command = holder.command if holder else None
-    return _object(_Seen(state, supervised, running, _living(registry, running), usage, found, clients, command))
+    return _object(
+        _Seen(state, supervised, running, _living(registry, running), usage, found, clients, primaries, command)
+    )
 
 
 def _parts(state: FleetState) -> list[Part]:
     replicas = [part for color in COLORS for part in layout.replica_parts(state, color)]
-    return [*layout.redis_parts(state), *replicas, *layout.edge_parts(state)]
+    return [*layout.redis_parts(state), *layout.sentinel_parts(state), *replicas, *layout.edge_parts(state)]
 
 
 async def _clients(fleet: Fleet, parts: Sequence[RedisPart]) -> dict[str, int | None]:
     password = fleet.directory.password()
     counts = await asyncio.gather(*(probe.redis_clients(part.port, password) for part in parts))
     return dict(zip((part.name for part in parts), counts, strict=True))
+
+
+async def _primaries(fleet: Fleet, state: FleetState) -> dict[str, str]:
+    """Name the server that leads each shard: of a pair, the one that Sentinel names, else the last one known to."""
+    names = {port: name for name, port in state.ports.items()}
+    password, sentinels, shards = fleet.directory.password(), layout.sentinel_ports(state), layout.shard_names(state)
+    ports = await asyncio.gather(*(probe.primary_port(sentinels, password, shard) for shard in shards))
+    return {
+        shard: names.get(port or 0, state.primaries.get(shard, shard))
+        for shard, port in zip(shards, ports, strict=True)
+    }
 
 
 async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
@@ -134,6 +149,7 @@ def _object(seen: _Seen) -> Status:
         "url": spec.url,
         "active_color": seen.state.active,
         "state": _fleet_state(seen),
+        "durability": spec.durability,
         "connections": sum(worker.connections for worker in workers) if workers is not None else None,
         "ring": {"version": table.version if table else None, "slots": SLOTS},
         "edges": [_edge(seen, part) for part in layout.edge_parts(seen.state)],
@@ -143,6 +159,7 @@ def _object(seen: _Seen) -> Status:
             for part in layout.replica_parts(seen.state, color)
         ],
         "shards": [_shard(seen, name) for name in layout.shard_names(seen.state)],
+        "sentinels": [{"name": name, **_common(seen, name)} for name in layout.sentinel_names(seen.state)],
         "redis": [_redis(seen, name) for name in layout.redis_names(seen.state)],
     }
 
@@ -205,15 +222,21 @@ def _replica_state(seen: _Seen, part: ReplicaPart, workers: Sequence[WorkerRecor
 
 
 def _shard(seen: _Seen, name: str) -> Status:
-    table = seen.registry.table
-    healthy = seen.well(name)
+    """A shard is what its primary is; `servers` are the two of a pair."""
+    table, primary = seen.registry.table, seen.primaries.get(name, name)
+    servers = layout.server_names(seen.state, name)
     return {
         "name": name,
-        "state": "active" if healthy else "down",
+        "state": "active" if seen.well(primary) else "down",
         "slots": len(table.slots_of(name)) if table else None,
-        "clients": seen.clients.get(name),
-        **_common(seen, name),
+        "clients": seen.clients.get(primary),
+        **_common(seen, primary),
+        "servers": [_server(seen, server, primary) for server in servers] if len(servers) > 1 else [],
     }
+
+
+def _server(seen: _Seen, name: str, primary: str) -> Status:
+    return {"name": name, "role": "primary" if name == primary else "copy", **_common(seen, name)}
 
 
 def _redis(seen: _Seen, name: str) -> Status:

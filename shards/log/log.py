@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from shards.errors import ShardUnavailable
+from shards.log.copied import connection_to
 from shards.log.link import Answered, LinkLost, Reply
 from shards.log.shard import ANNOUNCEMENTS, FENCE, PUBLISH, READ, ShardConnection
 from shards.ring import slot_of
@@ -152,7 +153,7 @@ class GroupLog:
                 self._listener.shard_down(name)
         for name, shard in known.items():
             if name not in self._connections:
-                self._connections[name] = ShardConnection(shard, self._password, self)
+                self._connections[name] = connection_to(shard, self._password, self)
                 self._connections[name].start()
         self._listener.owners_changed()
         self._send_held()

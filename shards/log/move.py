@@ -11,6 +11,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
+from shards.log.pair import until_copied
 from shards.log.shard import ANNOUNCEMENTS, FENCE, Script
 
 CLOSE = Script("close")
@@ -34,9 +35,12 @@ async def hand_over(source: Redis, target: Redis, slots: Sequence[int], version:
         redis.exceptions.RedisError: a shard did not do its part; the slots are closed until the move is done again.
     """
     found = await cast(Awaitable[list[list[bytes]]], source.eval(CLOSE.source, 1, "fence", version, *slots))
+    # A switch to the copy must neither open the slots at the source again, nor lose at the target what came along.
+    await until_copied(source)
     groups = [(slot, group.decode()) for slot, names in zip(slots, found, strict=True) for group in names]
     for some in _batches(groups):
         await _copy(source, target, some)
+    await until_copied(target)
     pairs = [number for slot in slots for number in (slot, version)]
     await cast(Awaitable[int], target.eval(FENCE.source, 1, "fence", *pairs))
     return len(groups)

@@ -59,6 +59,9 @@ class ShardConnection:
         listener: hears of every connect, loss and message.
     """
 
+    pulse = "PING"
+    """Asked each second, to find out whether the connection is still one."""
+
     def __init__(self, shard: Shard, password: str | None, listener: Listener) -> None:
         self.shard = shard
         self.losses = 0
@@ -117,15 +120,13 @@ class ShardConnection:
 
     async def _connection(self) -> None:
         lost = asyncio.Event()
-        url = urlsplit(self.shard.url)
         async with asyncio.timeout(_CONNECT_SECONDS):
+            host, port = await self._address()
             _, link = await asyncio.get_running_loop().create_connection(
-                lambda: Link(self._on_push, lambda _: lost.set()),
-                url.hostname or "127.0.0.1",
-                url.port or 6379,
+                lambda: Link(self._on_push, lambda _: lost.set()), host, port
             )
             try:
-                await self._greet(link, url.path.strip("/") or "0")
+                await self._greet(link)
             except BaseException:
                 link.abort()
                 raise
@@ -139,10 +140,17 @@ class ShardConnection:
             self.losses += 1
             self._listener.shard_down(self)
 
-    async def _greet(self, link: Link, database: str) -> None:
+    async def _address(self) -> tuple[str, int]:
+        url = urlsplit(self.shard.url)
+        return url.hostname or "127.0.0.1", url.port or 6379
+
+    def _database(self) -> str:
+        return urlsplit(self.shard.url).path.strip("/") or "0"
+
+    async def _greet(self, link: Link) -> None:
         auth = ("AUTH", "default", self._password) if self._password else ()
         await link.ask("HELLO", "3", *auth, "SETNAME", "shards-worker")
-        if database != "0":
+        if (database := self._database()) != "0":
             await link.ask("SELECT", database)
         for script in (PUBLISH, READ, FENCE):
             await link.ask("SCRIPT", "LOAD", script.source)
@@ -155,17 +163,21 @@ class ShardConnection:
 
         def pong(reply: Reply) -> None:
             nonlocal answered_at
-            if not isinstance(reply, Exception):
+            if self.is_well(reply):
                 answered_at = loop.time()
 
         while not lost.is_set():
-            link.send(pong, "PING")
+            link.send(pong, self.pulse)
             try:
                 await asyncio.wait_for(lost.wait(), _PING_SECONDS)
             except TimeoutError:
                 if loop.time() - answered_at > _SILENCE_SECONDS:
                     logger.warning("shard %s: silent, reconnecting", self.shard.name)
                     link.abort()
+
+    def is_well(self, reply: Reply) -> bool:
+        """Tell whether the answer to `pulse` is one that the connection may go on with."""
+        return not isinstance(reply, Exception)
 
     def _on_push(self, channel: bytes, payload: bytes) -> None:
         self._listener.pushed(self, channel, payload)
