@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -107,16 +108,22 @@ async def test_both_servers_killed_at_once_lose_nothing(replicated: Commands) ->
 
 
 @pytest.mark.parametrize("end", ["down", "reboot"])
-async def test_after_a_switch_the_next_start_is_from_the_newest_data(replicated: Commands, end: str) -> None:
-    """The server that led first holds an older state: what came after the switch must not be overwritten by it."""
+async def test_after_a_switch_the_next_start_is_from_the_newest_data(
+    replicated: Commands, tmp_path: Path, end: str
+) -> None:
+    """The server that led first has older data: what came after the switch must not be overwritten with it."""
     await asyncio.to_thread(replicated.until, steady, WELL_AGAIN_S)
     killed = await asyncio.to_thread(server, replicated, "primary")
+    data, older = replicated.directory / "data" / killed["name"], tmp_path / "older"
     async with crowd(replicated.url, 10) as ledger:
+        await acked_more(ledger)
+        shutil.copytree(data, older)
         psutil.Process(killed["pid"]).kill()
         await acked_more(ledger)
     await asyncio.to_thread(stop, replicated, end)
-    # As it was at some moment before the switch, at worst.
-    shutil.rmtree(replicated.directory / "data" / killed["name"])
+    # As it would be if it had not come back before the end.
+    shutil.rmtree(data)
+    older.rename(data)
     await asyncio.to_thread(replicated.ok, "up")
     status = await asyncio.to_thread(replicated.until, steady, WELL_AGAIN_S)
     assert {one["role"]: one["name"] for one in status["shards"][0]["servers"]}["copy"] == killed["name"]

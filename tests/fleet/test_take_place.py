@@ -21,30 +21,37 @@ FOLLOWER = RedisPart("shared-0", ME, twin=Twin("shared-0", TWIN, False, (1, 2, 3
 
 @pytest.mark.parametrize("named", [[], [ME], [TWIN], [None]], ids=str)
 def test_it_waits_where_less_than_a_majority_of_the_sentinels_answers(named: list[int | None]) -> None:
-    assert place(LEADER, named, 100, data=True) == "wait"
+    assert place(LEADER, named, 100, data=True, twin_up=True) == "wait"
 
 
 def test_a_fleet_that_is_being_started_says_itself_who_leads() -> None:
-    assert place(LEADER, [None, None, None], 0, data=False) == "primary"
-    assert place(FOLLOWER, [None, None, None], 0, data=True) == "copy"
+    assert place(LEADER, [None, None, None], 0, data=False, twin_up=True) == "primary"
+    assert place(FOLLOWER, [None, None, None], 0, data=True, twin_up=True) == "copy"
 
 
 @pytest.mark.parametrize("part", [LEADER, FOLLOWER], ids=["led", "followed"])
 @pytest.mark.parametrize("named", [[TWIN, TWIN, TWIN], [TWIN, ME, TWIN], [TWIN, TWIN]], ids=str)
 def test_it_is_a_copy_where_most_name_its_twin(part: RedisPart, named: list[int | None]) -> None:
-    assert place(part, named, 0, data=True) == "copy"
+    assert place(part, named, 0, data=True, twin_up=True) == "copy"
 
 
 @pytest.mark.parametrize("named", [[ME, ME, ME], [ME, TWIN, ME]], ids=str)
 def test_a_primary_that_comes_back_leaves_its_twin_the_time_to_take_over(named: list[int | None]) -> None:
-    assert place(LEADER, named, SWITCH_S - 1, data=True) == "wait"
-    assert place(LEADER, named, SWITCH_S, data=True) == "primary", "nobody took over, and it has all that was acked"
-    assert place(LEADER, named, 1e6, data=False) == "wait", "its copy would copy that there is nothing"
+    assert place(LEADER, named, SWITCH_S - 1, data=True, twin_up=True) == "wait"
+    assert place(LEADER, named, SWITCH_S, data=True, twin_up=True) == "primary", (
+        "nobody took over, and it has all that was acked"
+    )
+    assert place(LEADER, named, 1e6, data=False, twin_up=True) == "wait", "its copy would copy that there is nothing"
+
+
+def test_a_copy_waits_for_what_it_shall_copy() -> None:
+    assert place(FOLLOWER, [None, None], 100, data=True, twin_up=False) == "wait"
+    assert place(LEADER, [TWIN, TWIN, TWIN], 100, data=True, twin_up=False) == "wait"
 
 
 def test_sentinels_that_differ_are_asked_again() -> None:
-    assert place(LEADER, [ME, TWIN], 100, data=True) == "wait"
-    assert place(LEADER, [ME, TWIN, None], 100, data=True) == "wait"
+    assert place(LEADER, [ME, TWIN], 100, data=True, twin_up=True) == "wait"
+    assert place(LEADER, [ME, TWIN, None], 100, data=True, twin_up=True) == "wait"
 
 
 def test_only_a_copy_that_has_been_linked_may_be_made_the_primary() -> None:

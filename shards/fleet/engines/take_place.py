@@ -6,12 +6,14 @@ primary, it starts as the twin's copy. Where they still name itself, it leaves t
 primary. Only where they do not, since the twin is down too or has not got everything, it starts as the primary it
 was, from the data it has; without data, never.
 
-As a copy it starts with ``replica-priority 0``: not to be made the primary before it has everything (`promotable`).
+As a copy it starts with ``replica-priority 0``: not to be made the primary before it has everything (`promotable`). And
+only once its twin is there to be copied: until the Sentinels have asked it again, they would take it for what it was.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -36,7 +38,7 @@ _ANSWER_S = 1.0
 Place = Literal["primary", "copy", "wait"]
 
 
-def place(part: RedisPart, named: Sequence[int | None], waited_s: float, data: bool) -> Place:
+def place(part: RedisPart, named: Sequence[int | None], waited_s: float, data: bool, twin_up: bool) -> Place:
     """Decide as what a server starts.
 
     Args:
@@ -44,18 +46,19 @@ def place(part: RedisPart, named: Sequence[int | None], waited_s: float, data: b
         named: the port of the primary, as said by each Sentinel that answers; None: it does not know the pair yet.
         waited_s: how long ago it first asked, in seconds.
         data: whether it has any.
+        twin_up: whether its twin can be connected to.
     """
     assert part.twin is not None
     if len(named) < _MAJORITY:
         return "wait"
     (port, votes), *_ = Counter(named).most_common()
-    if port is None:
-        # The fleet is just being started; who leads was decided by who has what.
-        return "primary" if part.twin.leads else "copy"
     if votes < _MAJORITY:
         return "wait"
+    if port is None and part.twin.leads:
+        # The fleet is just being started; who leads was decided by who has what.
+        return "primary"
     if port != part.port:
-        return "copy"
+        return "copy" if twin_up else "wait"
     return "primary" if data and waited_s >= SWITCH_S else "wait"
 
 
@@ -72,16 +75,25 @@ def primaries_named(twin: Twin, password: str) -> list[int | None]:
     return answers
 
 
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), _ANSWER_S):
+            return True
+    except OSError:
+        return False
+
+
 def until_placed(part: RedisPart, password: str, data: Path) -> Place:
     """Ask until it is clear as what the server starts."""
     assert part.twin is not None
     began, said = time.monotonic(), False
     while True:
-        found = place(part, primaries_named(part.twin, password), time.monotonic() - began, has_data(data))
+        named, waited_s = primaries_named(part.twin, password), time.monotonic() - began
+        found = place(part, named, waited_s, has_data(data), _listens(part.twin.port))
         if found != "wait":
             return found
         if not said:
-            print(f"{part.name} was stopped: waiting for the Sentinels to make its twin the primary", flush=True)
+            print(f"{part.name}: waiting for its twin, and for the Sentinels to say which is the primary", flush=True)
             said = True
         time.sleep(_EVERY_S)
 
