@@ -18,7 +18,7 @@ QUORUM = layout.SENTINELS // 2 + 1
 DOWN_AFTER_MS = 2000
 """A primary that is silent for so long is down, if a quorum finds it so."""
 
-SWITCH_MS = 5000
+SWITCH_MS = 3000
 """A switch that takes longer is given up; the next try begins after twice that."""
 
 Watched = Mapping[str, Mapping[str, Any]]

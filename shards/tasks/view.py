@@ -68,7 +68,7 @@ def table(status: Status) -> Group:
 
 def _rows(status: Status) -> list[list[Sequence[str]]]:
     tables: list[list[Sequence[str]]] = []
-    servers = [server for shard in status.get("shards", ()) for server in shard["servers"]]
+    servers = [server for shard in status.get("shards", ()) for server in shard.get("servers", ())]
     for kind, columns in _COLUMNS.items():
         if parts := {**status, "servers": servers}.get(kind):
             heads = [kind if name == "name" else _HEADS.get(name, name) for name in columns]

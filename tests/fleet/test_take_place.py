@@ -55,10 +55,10 @@ def test_sentinels_that_differ_are_asked_again() -> None:
 
 
 def test_only_a_copy_that_has_been_linked_may_be_made_the_primary() -> None:
-    assert priority({"role": "slave", "master_link_status": "up"}, named=False) == MAY
-    assert priority({"role": "slave", "master_link_status": "down"}, named=False) is None, "it stays what it was"
-    assert priority({"role": "master"}, named=True) is None
-    assert priority({"role": "master"}, named=False) == NEVER, "cut off, it has what nobody acked, and lacks the rest"
+    assert priority([b"slave", b"127.0.0.1", 1, b"connected", 9], named=True) == MAY
+    assert priority([b"slave", b"127.0.0.1", 1, b"connect", 9], named=True) is None, "it stays what it was"
+    assert priority([b"master", 9, []], named=True) is None
+    assert priority([b"master", 9, []], named=False) == NEVER, "cut off, it has what nobody acked, and lacks the rest"
 
 
 SWITCHED = """port 23010
