@@ -81,7 +81,7 @@ async def ask_redis(port: int, password: str, *command: str) -> Any:
     Returns:
         What it says; the error where it refuses; None also where it does not answer.
     """
-    client = redis_client(port, password)
+    client: Any = redis_client(port, password)
     try:
         async with asyncio.timeout(PROBE_S):
             return await client.execute_command(*command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from redis.exceptions import RedisError
@@ -56,9 +56,9 @@ async def _add(fleet: Fleet, state: FleetState, part: SentinelPart, shard: str, 
 
 
 async def _tell(fleet: Fleet, state: FleetState, part: SentinelPart, command: str, *words: str | int) -> Any:
-    client = probe.redis_client(part.port, fleet.directory.password(), CONTROL_S)
+    client: Any = probe.redis_client(part.port, fleet.directory.password(), CONTROL_S)
     try:
-        return await cast(Awaitable[Any], client.execute_command(f"SENTINEL {command}", *words))
+        return await client.execute_command(f"SENTINEL {command}", *words)
     except (RedisError, OSError) as error:
         log = str(fleet.engine(state.spec).log(part.name))
         raise PartFailed(part.name, f"refuses SENTINEL {command}: {error}", log) from None

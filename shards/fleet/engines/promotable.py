@@ -53,7 +53,7 @@ class Watch:
 
     def __init__(self, password: str) -> None:
         self._password = password
-        self._clients: dict[int, Redis] = {}
+        self._clients: dict[int, Any] = {}
         self._told: dict[int, int] = {}
 
     def look_at(self, pair: Sequence[RedisPart]) -> None:

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import msgspec
 from redis import Redis
@@ -67,12 +67,17 @@ def primaries_named(twin: Twin, password: str) -> list[int | None]:
     answers: list[int | None] = []
     for port in twin.sentinels:
         try:
-            with Redis(port=port, password=password, socket_timeout=_ANSWER_S) as client:
-                found = cast(list[bytes] | None, client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", twin.shard))
+            answers.append(_primary_named(port, twin.shard, password))
         except (RedisError, OSError):
             continue
-        answers.append(int(found[1]) if found else None)
     return answers
+
+
+def _primary_named(sentinel: int, shard: str, password: str) -> int | None:
+    client: Any = Redis(port=sentinel, password=password, socket_timeout=_ANSWER_S)
+    with client:
+        found = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", shard)
+    return int(found[1]) if found else None
 
 
 def _listens(port: int) -> bool:
