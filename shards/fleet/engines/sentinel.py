@@ -57,7 +57,7 @@ def choose_primary(servers: Sequence[str], last: str | None, with_data: Collecti
         last: which led last.
         with_data: those that have data at all.
     """
-    first = last if last in servers else servers[0]
+    first = last if last is not None and last in servers else servers[0]
     if first in with_data:
         return first
     return next((server for server in servers if server in with_data), first)
