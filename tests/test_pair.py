@@ -222,3 +222,50 @@ async def test_slots_move_off_and_on_to_a_pair_only_with_its_copy(
     pair.comes_back(0)
     again = [await asyncio.wait_for(plane.log.publish(group, "s", "1", body(1)), 20) for group in groups]
     assert again == first, "what had moved when its new owner died is all there"
+
+
+async def test_a_pair_gives_slots_away_only_with_its_copy(
+    start_plane: StartPlane, redises: PairRedises, start_redis: Callable[..., RedisServer]
+) -> None:
+    """Else the copy, made the primary, would take publishes for slots that it does not own any more."""
+    plane, pair, single = await start_plane(), redises.pair, start_redis()
+    place = await plane.log.publish("room", "s", "1", body(1))
+    async with Redis.from_url(redises.control.url) as redis:
+        control = Control(redis)
+        pair.signal(1, signal.SIGSTOP)
+        moving = asyncio.create_task(resharded(control, [Shard("shared-1", single.url)]))
+        await asyncio.sleep(2)
+        with pair.client(single) as client:
+            assert not client.exists("fence"), "not one slot is the other's yet"
+        pair.signal(1, signal.SIGCONT)
+        await asyncio.wait_for(moving, 30)
+    assert await asyncio.wait_for(plane.log.publish("room", "s", "1", body(1)), 20) == place
+
+
+async def test_a_switch_in_the_middle_of_a_move_loses_nothing(
+    start_plane: StartPlane, redises: PairRedises, start_redis: Callable[..., RedisServer]
+) -> None:
+    """The new primary has only what was copied: the step begins anew, with it."""
+    plane, pair, single = await start_plane(), redises.pair, start_redis()
+    groups = [f"room-{number}" for number in range(40)]
+    async with Redis.from_url(redises.control.url) as redis:
+        control = Control(redis)
+        await resharded(control, [Shard("shared-1", single.url)])
+        first = [await plane.log.publish(group, "s", "1", body(1)) for group in groups]
+        pair.signal(1, signal.SIGSTOP)
+        with pair.client(pair.servers[0]) as client:
+            # Or the copy would find what was moved in its socket when it goes on.
+            client.client_kill_filter(_type="replica")
+        moving = asyncio.create_task(resharded(control, [pair.shard]))
+        await asyncio.sleep(1.5)
+        pair.servers[0].kill()
+        pair.servers[0].wipe()
+        pair.signal(1, signal.SIGCONT)
+        await asyncio.to_thread(pair.until, lambda: pair.primary() == 1)
+        pair.comes_back(0)
+        await asyncio.wait_for(moving, 40)
+        table = await control.table()
+        assert table is not None
+        assert set(table.owner_names()) == {"shared-0"}
+    again = [await asyncio.wait_for(plane.log.publish(group, "s", "1", body(1)), 20) for group in groups]
+    assert again == first

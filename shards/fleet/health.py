@@ -67,6 +67,10 @@ async def _sentinel_ailment(fleet: Fleet, part: SentinelPart) -> str | None:
         said = await probe.ask_redis(part.port, password, "SENTINEL CKQUORUM", pair)
         if said is None or isinstance(said, Exception):
             return f"sees no quorum for {pair}: {said or 'no answer'}"
+        copies = await probe.ask_redis(part.port, password, "SENTINEL SLAVES", pair)
+        # It asks them every ten seconds, and would go by what they said last.
+        if not isinstance(copies, list) or not any(int(copy["slave-priority"]) for copy in copies):
+            return f"knows no copy of {pair} that could take over"
     return None
 
 

@@ -33,7 +33,7 @@ class Publisher:
 
     def __init__(self, shard: Shard) -> None:
         hub = Hub()
-        self.log = hub.log = GroupLog(Settings(), None, hub, lambda: None)
+        self.log = hub.log = GroupLog(Settings(), hub, lambda: None)
         self.log.use(SlotTable.first([shard]))
         self.number = 0
 

@@ -186,3 +186,33 @@ async def test_a_shard_that_syncs_first_is_killed_and_loses_nothing(commands: Co
     commands.ok("up", "--durability", "everysec")
     for group, acked in ledger.acked.items():
         assert acked <= await history(commands.url, group)
+
+
+async def test_a_shard_whose_both_servers_are_gone_is_given_up(commands: Commands) -> None:
+    small = ("--replicas", "1", "--shards", "2", "--edges", "1")
+    await asyncio.to_thread(commands.ok, "up", *small, "--durability", "replicated")
+    refused = await asyncio.to_thread(commands, "reshard", "--without", "shared-1")
+    assert (refused.code, "shared-1 is well" in refused.last) == (1, True)
+    for one in commands.status()["shards"][1]["servers"]:
+        kill_with_disk(commands, one)
+    given_up = await asyncio.to_thread(commands.ok, "reshard", "--without", "shared-1")
+    assert "their history is lost" in given_up.stdout
+    status = await asyncio.to_thread(commands.until, steady, WELL_AGAIN_S)
+    assert [(shard["name"], shard["slots"]) for shard in status["shards"]] == [("shared-0", 1024)]
+    assert [path.name for path in (commands.directory / "data").glob("shared-1*")] == []
+    assert not {"shared-1", "shared-1-twin"} & set(commands.remembered()["ports"])
+    with client_of(commands, "sentinel-0") as client:
+        assert list(client.sentinel_masters()) == ["shared-0"]
+    async with crowd(commands.url, 20) as ledger:
+        await acked_more(ledger)
+    assert (ledger.failures, ledger.faults) == ([], [])
+
+
+def test_servers_that_run_elsewhere_have_no_copies_that_we_keep(commands: Commands, replicated: Commands) -> None:
+    url = "redis://127.0.0.1:1/0"
+    new = commands("up", "--durability", "replicated", "--shards", url)
+    running = replicated("reshard", "--shards", url)
+    for refused in (new, running):
+        assert (refused.code, len(refused.stderr.strip().splitlines())) == (2, 1), refused.stderr
+        assert "--shards a number" in refused.last
+    assert commands.processes() == []
