@@ -16,12 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from redis import Redis
 from redis.exceptions import RedisError
 
 from shards.fleet import layout
 from shards.fleet.engines.base import RedisPart
-from shards.fleet.engines.take_place import primaries_named
+from shards.fleet.engines.take_place import client_at, primaries_named
 from shards.fleet.state import FleetDir
 
 EVERY_S = 0.1
@@ -45,7 +44,7 @@ def priority(role: Role, named: bool) -> int | None:
 
 
 class Watch:
-    """Looks at servers, and remembers what it told them.
+    """Looks at servers, and tells those that say otherwise what they should say.
 
     Args:
         password: of the servers and the Sentinels.
@@ -54,7 +53,6 @@ class Watch:
     def __init__(self, password: str) -> None:
         self._password = password
         self._clients: dict[int, Any] = {}
-        self._told: dict[int, int] = {}
 
     def look_at(self, pair: Sequence[RedisPart]) -> None:
         """Give the two servers of a pair the priorities that they should have."""
@@ -62,18 +60,15 @@ class Watch:
         two_lead = [role[0] for role in roles.values()] == [b"master", b"master"]
         for part, role in roles.items():
             wanted = priority(role, not two_lead or self._is_named(part))
-            if wanted is not None and self._told.get(part.port) != wanted:
+            if wanted is not None:
                 self._tell(part, wanted)
 
     def _role(self, part: RedisPart) -> Role | None:
-        client = self._clients.setdefault(
-            part.port, Redis(port=part.port, password=self._password, socket_timeout=1, socket_connect_timeout=1)
-        )
+        if part.port not in self._clients:
+            self._clients[part.port] = client_at(part.port, self._password)
         try:
-            return cast(Role, client.execute_command("ROLE"))
+            return cast(Role, self._clients[part.port].execute_command("ROLE"))
         except (RedisError, OSError):
-            # It may come back as another, with what it was started with.
-            self._told.pop(part.port, None)
             return None
 
     def _is_named(self, part: RedisPart) -> bool:
@@ -82,10 +77,12 @@ class Watch:
         return not named or part.port in named
 
     def _tell(self, part: RedisPart, wanted: int) -> None:
+        # Asked each time: it may have been away for a moment, and have what it was started with.
+        client = self._clients[part.port]
         with suppress(RedisError, OSError):
-            self._clients[part.port].config_set("replica-priority", wanted)
-            self._told[part.port] = wanted
-            print(f"{part.name}: replica-priority {wanted}", flush=True)
+            if client.config_get("replica-priority") != {"replica-priority": str(wanted)}:
+                client.config_set("replica-priority", wanted)
+                print(f"{part.name}: replica-priority {wanted}", flush=True)
 
 
 def main() -> None:

@@ -23,7 +23,9 @@ from typing import Any, Literal
 
 import msgspec
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from shards.fleet.engines.base import RedisPart, Twin
 from shards.fleet.engines.redis_server import has_data
@@ -62,6 +64,17 @@ def place(part: RedisPart, named: Sequence[int | None], waited_s: float, data: b
     return "primary" if data and waited_s >= SWITCH_S else "wait"
 
 
+def client_at(port: int, password: str) -> Any:
+    """Make a client of a server or a Sentinel, which tries nothing again by itself: that would hide that one restarted."""
+    return Redis(
+        port=port,
+        password=password,
+        socket_timeout=_ANSWER_S,
+        socket_connect_timeout=_ANSWER_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 def primaries_named(twin: Twin, password: str) -> list[int | None]:
     """Ask each Sentinel for the port of the primary; None where it does not know the pair."""
     answers: list[int | None] = []
@@ -74,8 +87,7 @@ def primaries_named(twin: Twin, password: str) -> list[int | None]:
 
 
 def _primary_named(sentinel: int, shard: str, password: str) -> int | None:
-    client: Any = Redis(port=sentinel, password=password, socket_timeout=_ANSWER_S)
-    with client:
+    with client_at(sentinel, password) as client:
         found = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", shard)
     return int(found[1]) if found else None
 
