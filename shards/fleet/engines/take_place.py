@@ -65,7 +65,7 @@ def place(part: RedisPart, named: Sequence[int | None], waited_s: float, data: b
 
 
 def client_at(port: int, password: str) -> Any:
-    """Make a client of a server or a Sentinel, which tries nothing again by itself: that would hide that one restarted."""
+    """Make a client of a server or a Sentinel; it tries nothing again by itself, which would take seconds."""
     return Redis(
         port=port,
         password=password,
