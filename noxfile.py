@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import nox
 
@@ -63,3 +64,10 @@ def chaos(session: nox.Session) -> None:
     """2,000 sockets while workers, shards and edges are killed and shards come and go; RUNS=20 repeats it."""
     session.install("-e", ".")
     session.run("python", "-m", "shards.load", "chaos", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """This project beside its peers, as ratios; N=, DURATION= and RATE= scale it down."""
+    session.install("-e", ".[bench]")
+    session.run("python", "-m", "bench", "--cache", str(Path(session.cache_dir) / "bench"), *session.posargs)

@@ -25,6 +25,7 @@ from rich.table import Table
 from shards.errors import ShardsError, UsageError
 from shards.load import report, runs, scenarios, target
 from shards.load.coordinator import Coordinator, Load
+from shards.load.dialects import DIALECTS
 from shards.load.limits import Limits, is_loopback
 from shards.load.report import Run
 from shards.load.resources import Resources
@@ -59,6 +60,7 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("scenario", choices=names, help="as in invoke.yaml, key `load:`")
     add("--url", help="a fleet that runs already: ws://host:port/ws/ (default: start one, take it down)")
+    add("--dialect", choices=DIALECTS, default="shards", help="what the server at --url speaks (default: %(default)s)")
     add("--project", help="its name, for `inv` (default: as in invoke.yaml)")
     add("--engine", help="the engine of the fleet it starts")
     add("--connections", type=_count, default=os.environ.get("N"), help="also N=… in the environment")
@@ -86,7 +88,7 @@ def _chosen(scenario: Scenario, options: argparse.Namespace) -> Scenario:
     return chosen
 
 
-def _load(scenario: Scenario, url: str, project: str | None, seed: int) -> Load:
+def _load(scenario: Scenario, url: str, project: str | None, seed: int, dialect: str) -> Load:
     """Give the load to run, after a look at what this host allows.
 
     Raises:
@@ -109,6 +111,7 @@ def _load(scenario: Scenario, url: str, project: str | None, seed: int) -> Load:
         seed=seed,
         lag_ms=scenario.lag_ms,
         probe_url=target.http_url(url, "/livez") if scenario.http_probe else None,
+        dialect=dialect,
     )
 
 
@@ -133,6 +136,10 @@ async def _run(load: Load, show: Show) -> Run:
 @contextlib.contextmanager
 def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
     """Give the address and project to load: the given ones, or a fleet made for it."""
+    if options.dialect != "shards" and not options.url:
+        raise UsageError(
+            f"--dialect {options.dialect} is for a server of others: say where it is, --url ws://host:port/ws/"
+        )
     if options.url:
         target.check_url(options.url)
         yield options.url, options.project
@@ -172,7 +179,8 @@ def _one(scenario: Scenario, options: argparse.Namespace, seed: int, path: Path)
     shutil.rmtree(logs, ignore_errors=True)
     with _fleet(scenario, options) as (url, project):
         with Show() as show:
-            seen = asyncio.run(_run(_load(scenario, url, project, seed), show))
+            load = _load(scenario, url, project, seed, options.dialect)
+            seen = asyncio.run(_run(load, show))
         document = report.build(scenario.name, scenario.targets, seen)
         report.write(document, path)
         if project and document["verdict"] != "pass":
@@ -214,7 +222,7 @@ def run(arguments: list[str]) -> int:
     report.check(scenario.targets)
     path = options.report or Path("reports") / f"{scenario.name}.json"
     seed = options.seed or random.randrange(1, _SEEDS)
-    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed)
+    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed, options.dialect)
     if options.runs > 1:
         return 0 if _many(scenario, options, seed, path) == options.runs else 1
     return 0 if _one(scenario, options, seed, path)["verdict"] == "pass" else 1

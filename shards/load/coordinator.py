@@ -29,7 +29,6 @@ from shards.load.schedule import Group, even_groups, mixed_groups, shares
 _SECOND_NS = 1_000_000_000
 _START_SECONDS = 30.0
 _CONNECT_SLACK_SECONDS = 60.0
-_SETTLE_SECONDS = 15.0
 _STOP_AHEAD_NS = _SECOND_NS // 5
 _AFTER_EVENTS_SECONDS = 3.0
 
@@ -52,6 +51,9 @@ class Load:
         seed: decides what is left to chance: mixed groups, and who is killed.
         lag_ms: how late the generator may be, in 99 of 100 cases, and still be trusted.
         probe_url: what to GET 20 times a second; None: nothing.
+        dialect: what the server speaks, one of `dialects.DIALECTS`.
+        looping: publish in a closed loop, whatever `rate` says: each group's one message goes round and round.
+        settle_s: how long at most what is under way at the end may take to arrive.
     """
 
     url: str
@@ -67,6 +69,9 @@ class Load:
     seed: int = 0
     lag_ms: float = 10
     probe_url: str | None = None
+    dialect: str = "shards"
+    looping: bool = False
+    settle_s: float = 15.0
 
     def groups(self) -> list[Group]:
         """Give the groups of its clients."""
@@ -277,6 +282,8 @@ class Coordinator:
                     connect_rate=load.connect_rate,
                     sockets_per_address=load.sockets_per_address,
                     start_ns=self._start_ns,
+                    dialect=load.dialect,
+                    looping=load.looping,
                 )
             )
         await self._wait("connected", 2 * load.connections / load.connect_rate + _CONNECT_SLACK_SECONDS)
@@ -305,7 +312,7 @@ class Coordinator:
     async def _finish(self) -> None:
         """Stop publishing, let the rest arrive, gather the sums."""
         self._watch.phase("settle")
-        settle = 2.0 if self.outcome.aborted else _SETTLE_SECONDS
+        settle = 2.0 if self.outcome.aborted else self.load.settle_s
         self._stop_ns = self._stop_ns or monotonic_ns()
         for child in self._children:
             child.tell(wire.Stop(self._stop_ns, settle))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
 
 import msgspec
 
@@ -287,8 +286,3 @@ class Member:
     def tally(self) -> Tally:
         """Sum up this member."""
         return self._counts if self.epoch is None else self._counts + self._here(self.log.end)
-
-
-def total(groups: Iterable[GroupLedger]) -> Tally:
-    """Sum up many groups."""
-    return sum((group.tally() for group in groups), start=Tally())

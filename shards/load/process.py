@@ -21,9 +21,10 @@ from time import monotonic_ns, process_time_ns
 import uvloop
 
 from shards.load import wire
-from shards.load.client import CONNECT_ERRORS, Client, Room, Shared, reason
+from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
+from shards.load.dialects import DIALECTS
 from shards.load.histogram import steps
-from shards.load.ledger import total
+from shards.load.ledger import Tally
 from shards.load.limits import raise_descriptors, source_address
 from shards.load.schedule import connect_due, publishes
 
@@ -47,8 +48,10 @@ class Generator:
         self.plan = plan
         self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE)
         self._report = report
-        self._groups = [Room(f"load-{plan.run}-{group.number}") for group in plan.groups]
-        self._clients: list[tuple[int, Client]] = []
+        self._dialect = DIALECTS[plan.dialect]
+        self._groups = [self._dialect.room(f"load-{plan.run}-{group.number}") for group in plan.groups]
+        self._members: list[list[Connection]] = []
+        self._clients: list[tuple[int, Connection]] = []
         self._stop_ns = _NEVER
         self._published = 0
         self._latency: Counter[int] = Counter()
@@ -64,9 +67,11 @@ class Generator:
 
     async def connect(self) -> None:
         """Open all connections, each when it is due, and say how it went."""
+        make = self._dialect.looping if self.plan.looping else self._dialect.client
         for room, group in zip(self._groups, self.plan.groups, strict=True):
-            for number in group.members:
-                self._clients.append((number, Client(self.shared, room, self._source(number))))
+            clients = [make(self.shared, room, self._source(number)) for number in group.members]
+            self._clients += zip(group.members, clients, strict=True)
+            self._members.append(clients)
         try:
             async with asyncio.TaskGroup() as handshakes:
                 for number, client in self._clients:
@@ -94,7 +99,7 @@ class Generator:
     def _connect_ns(self, client: int) -> int:
         return self.plan.start_ns + int(connect_due(client, self.plan.connect_rate) * _SECOND_NS)
 
-    async def _open(self, client: Client) -> None:
+    async def _open(self, client: Connection) -> None:
         try:
             await client.connect()
         except CONNECT_ERRORS as error:
@@ -116,13 +121,18 @@ class Generator:
                 self._lags.append(monotonic_ns() - due_ns)
                 self._published += 1
 
-    def _publishers(self) -> list[list[Client]]:
+    def _publishers(self) -> list[list[Connection]]:
         """Give each group's clients that got a place in it."""
-        publishers: dict[str, list[Client]] = {room.name: [] for room in self._groups}
-        for _, client in self._clients:
-            if client.member.epoch is not None:
-                publishers[client.room.name].append(client)
-        return list(publishers.values())
+        return [[client for client in clients if client.placed()] for clients in self._members]
+
+    async def loop(self, start_ns: int) -> None:
+        """Let each group send one message around, its first member, from `start_ns` until `stop` says otherwise."""
+        await self._wait_until(start_ns)
+        self.shared.looping = True
+        for members in filter(None, self._publishers()):
+            members[0].publish(monotonic_ns())
+        await self._wait_until(_NEVER)
+        self.shared.looping = False
 
     async def _wait_until(self, due_ns: int) -> None:
         """Sleep until `due_ns` or `stop`, in short turns, noting how late each one ends.
@@ -189,7 +199,7 @@ class Generator:
         """Report the sums."""
         self.say(
             wire.Done(
-                tally=total(room.ledger for room in self._groups),
+                tally=sum((room.ledger.tally() for room in self._groups), start=Tally()),
                 publishers=sum(room.ledger.publishers() for room in self._groups),
                 open=self.shared.open,
                 reconnects=self.shared.reconnects,
@@ -230,7 +240,8 @@ async def _work(generator: Generator, orders: asyncio.StreamReader) -> None:
         match wire.decode_order(line):
             case wire.Go(at_ns):
                 await connecting
-                publishing = asyncio.create_task(generator.publish(at_ns))
+                work = generator.loop if generator.plan.looping else generator.publish
+                publishing = asyncio.create_task(work(at_ns))
             case wire.Stop(at_ns, settle_s):
                 generator.stop(at_ns)
                 connecting.cancel()

@@ -18,6 +18,7 @@ import psutil
 
 from shards.errors import ShardsError, UsageError
 from shards.load.coordinator import Load, Outcome
+from shards.load.dialects import DIALECTS
 from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
@@ -61,6 +62,11 @@ def _percentile(percentile: float) -> Callable[[Run], float | None]:
     return lambda run: run.outcome.latency.percentiles_ms([percentile])[0] if run.outcome.latency.count else None
 
 
+def _unacked(run: Run) -> float | None:
+    tally = run.outcome.tally
+    return tally.published - tally.acked if DIALECTS[run.load.dialect].acks else None
+
+
 FIGURES: dict[str, Callable[[Run], float | None]] = {
     "connect_success": lambda run: run.outcome.opened / run.load.connections,
     "connect_rate_per_s": lambda run: _per(run.outcome.opened, run.outcome.connect_s),
@@ -78,7 +84,7 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "overtaken": lambda run: run.outcome.tally.overtaken,
     "gaps": lambda run: run.outcome.tally.gaps,
     "unannounced_gaps": lambda run: run.outcome.tally.jumps,
-    "unacked": lambda run: run.outcome.tally.published - run.outcome.tally.acked,
+    "unacked": _unacked,
     "protocol_errors": lambda run: run.outcome.errors["protocol"],
     "http_errors": lambda run: sum(run.outcome.probe.errors.values()) if run.outcome.probe else None,
     "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,

@@ -21,6 +21,8 @@ class Plan(msgspec.Struct, tag=True):
         connect_rate: connections a second, of all processes together.
         sockets_per_address: connections from one loopback source address; 0: always the system's choice.
         start_ns: when the first connection is due, and second 0 of the timeline, by the monotonic clock.
+        dialect: what the server speaks, one of `dialects.DIALECTS`.
+        looping: publish in a closed loop, whatever the groups' rates say.
     """
 
     run: str
@@ -29,6 +31,8 @@ class Plan(msgspec.Struct, tag=True):
     connect_rate: float
     sockets_per_address: int
     start_ns: int
+    dialect: str = "shards"
+    looping: bool = False
 
 
 class Go(msgspec.Struct, tag=True):

@@ -11,6 +11,7 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 
 from shards.hub import Message, text_frame
+from shards.server.small import SmallEvent, SmallQueue
 
 try:
     from websockets.speedups import apply_mask
@@ -61,6 +62,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def worker(self) -> Worker:
         """The worker this socket is of."""
         return cast("Worker", self.app_state["shards.worker"])
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.queue = cast(Any, SmallQueue[ASGIReceiveEvent]())
+        self.writable = cast(Any, SmallEvent())
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -128,6 +134,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
         if message["type"] == "websocket.accept" and not self.disconnected:
+            # The scope has what an app needs of them.
+            del self.request, self.response
             self.worker.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,7 +8,8 @@ from time import monotonic_ns
 
 import pytest
 
-from shards.load.client import CONNECT_ERRORS, Client, Room, Shared, reason
+from shards.load.client import Client, Room
+from shards.load.connection import CONNECT_ERRORS, Shared, reason
 from shards.load.ledger import Tally
 from tests.load.server import Server, running, until
 

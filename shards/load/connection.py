@@ -1,0 +1,236 @@
+"""A simulated client's socket: it connects, is closed on purpose or by the server, and comes back.
+
+What is said over it is the business of a dialect's client, see `dialects`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections import Counter
+from time import monotonic_ns
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
+
+from shards.load.limits import bound_socket
+
+_CONNECT_SECONDS = 30.0
+_FINAL_CLOSES = {1002, 1003, 1007, 1008, 1009, 1010}
+_BACKOFF_SECONDS = 0.1
+_BACKOFF_MOST_SECONDS = 5.0
+
+CONNECT_ERRORS = (OSError, TimeoutError, WSError)
+"""What a failed attempt to connect may raise."""
+
+
+class Shared:
+    """What the clients of one process have in common.
+
+    Attributes:
+        url: the WebSocket base, ``ws://host:port/ws/``; a query in it is kept.
+        gate: bounds the handshakes under way.
+        open: sockets that are subscribed now.
+        delivered: messages received, duplicates left out.
+        latencies: of those, since someone last took the list: nanoseconds from due to received.
+        reconnects: times a client came back.
+        away: of those, since someone last took the list: nanoseconds from losing a socket to being subscribed again.
+        closed_by_server: closes that no client asked for.
+        errors: what went wrong, how often, by kind.
+        examples: the first of each kind, in full.
+        looping: clients in a closed loop publish again.
+        stopping: the run ends; nobody reconnects any more.
+    """
+
+    def __init__(self, url: str, handshakes: int) -> None:
+        self.url = url
+        self.gate = asyncio.Semaphore(handshakes)
+        self.open = 0
+        self.delivered = 0
+        self.latencies: list[int] = []
+        self.reconnects = 0
+        self.away: list[int] = []
+        self.closed_by_server = 0
+        self.errors: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.looping = False
+        self.stopping = False
+
+    def wrong(self, kind: str, example: str = "") -> None:
+        """Note that something went wrong."""
+        self.errors[kind] += 1
+        self.examples.setdefault(kind, example)
+
+    def group_url(self, group: str, place: dict[str, str | int]) -> str:
+        """Give the address that subscribes `group`, resuming from `place` where there is one."""
+        parts = urlsplit(self.url)
+        query = "&".join(part for part in (parts.query, urlencode(place)) if part)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{group}/", query=query))
+
+
+class Connection(WSListener):
+    """One client's socket, and the next one when that is gone.
+
+    Args:
+        shared: what it has in common with others.
+        source: the address to connect from; None: the system's choice.
+    """
+
+    __slots__ = ("_gone_ns", "_mover", "_ready", "_transport", "shared", "source")
+
+    def __init__(self, shared: Shared, source: str | None) -> None:
+        self.shared = shared
+        self.source = source
+        self._transport: WSTransport | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._mover: asyncio.Task[None] | None = None
+        self._gone_ns = 0
+
+    def url(self) -> str:
+        """Give the address to connect to."""
+        raise NotImplementedError
+
+    def placed(self) -> bool:
+        """Tell whether it has ever been in its group."""
+        raise NotImplementedError
+
+    def publish(self, due_ns: int) -> None:
+        """Publish the group's next message, which was due at `due_ns`."""
+        raise NotImplementedError
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether its socket is open and subscribed."""
+        return self._transport is not None and self._ready is None
+
+    async def connect(self) -> None:
+        """Open a socket and wait until it is subscribed.
+
+        Raises:
+            OSError, TimeoutError, WSError: it did not work; see `reason`.
+        """
+        self._ready = asyncio.get_running_loop().create_future()
+        try:
+            async with self.shared.gate, asyncio.timeout(_CONNECT_SECONDS):
+                await ws_connect(
+                    lambda: self,
+                    self.url(),
+                    socket_factory=lambda _: self._socket(),
+                    websocket_handshake_timeout=_CONNECT_SECONDS,
+                    max_redirects=0,
+                    read_buffer_init_size=1024,
+                )
+                if self._transport is not None or self._ready.done():
+                    await self._ready
+                if self._transport is None:
+                    raise ConnectionResetError("closed during the handshake")
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._ready = None
+        self.shared.open += 1
+
+    def _socket(self) -> socket.socket | None:
+        return bound_socket(self.source) if self.source else None
+
+    def entered(self) -> None:
+        """Let `connect` end: the group is subscribed."""
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def close(self) -> None:
+        """Close the socket, if there is one."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        if self._ready is None:
+            self._gone()
+        transport.send_close(WSCloseCode.OK)
+        transport.disconnect()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Take the new socket into use."""
+        self._transport = transport
+
+    def control(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame that is no text."""
+        if frame.msg_type is WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+        else:
+            self.shared.wrong("protocol", f"a {frame.msg_type.name} frame")
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Come back, unless the close was this client's own wish or says that it did something wrong."""
+        if transport is not self._transport:
+            return
+        self._transport = None
+        code = _close_code(transport)
+        self.shared.closed_by_server += 1
+        if self._ready is not None:
+            if not self._ready.done():
+                self._ready.set_exception(ConnectionResetError(f"closed with {code} before it was subscribed"))
+            return
+        self._gone()
+        if code in _FINAL_CLOSES:
+            self.shared.wrong(f"closed for good with {code}")
+        else:
+            # Whoever was asked to move at a later moment has nothing to wait for any more.
+            if self._mover is not None:
+                self._mover.cancel()
+                self._mover = None
+            self.come_back(random.uniform(0, _BACKOFF_SECONDS))
+
+    def _gone(self) -> None:
+        self.shared.open -= 1
+        self._gone_ns = monotonic_ns()
+
+    def come_back(self, delay: float) -> None:
+        """Open a new socket after `delay` seconds, unless that is under way already."""
+        if not self.shared.stopping and (self._mover is None or self._mover.done()):
+            self._mover = asyncio.create_task(self._move(delay))
+
+    async def _move(self, delay: float) -> None:
+        """Reconnect after `delay` seconds; where it fails, again and again with full jitter."""
+        attempt = 0
+        while not self.shared.stopping:
+            await asyncio.sleep(delay)
+            self.close()
+            try:
+                await self.connect()
+            except CONNECT_ERRORS as error:
+                self.shared.wrong("reconnect failed", reason(error))
+                attempt += 1
+                delay = random.uniform(0, min(_BACKOFF_MOST_SECONDS, _BACKOFF_SECONDS * 2**attempt))
+            else:
+                self.shared.reconnects += 1
+                self.shared.away.append(monotonic_ns() - self._gone_ns)
+                return
+
+
+def _close_code(transport: WSTransport) -> int:
+    handshake = transport.close_handshake
+    received = handshake.recv if handshake else None
+    return received.code.value if received else WSCloseCode.ABNORMAL_CLOSURE.value
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words why a connection failed."""
+    if isinstance(error, WSHandshakeError) and error.response is not None:
+        return f"HTTP {int(error.response.status)}"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

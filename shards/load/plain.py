@@ -1,0 +1,244 @@
+"""Clients of servers that promise less than ours: what one publishes, all members of its group get as it is.
+
+There are no acks and no offsets, so what is lost, doubled or out of order is counted by what the payload itself
+carries: the message's number in its group, and who of the group published it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic_ns
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import msgspec
+from picows import WSFrame, WSMsgType, WSTransport
+
+from shards.load.connection import Connection, Shared
+from shards.load.ledger import Impossible, Tally
+
+_TEXT = WSMsgType.TEXT
+_PAYLOAD_BYTES = 64
+
+
+class Payload(msgspec.Struct, array_like=True, gc=False):
+    """What a generated message is: an array, for a string of it in JSON needs no escapes.
+
+    Attributes:
+        publisher: who of the group sent it, from 0.
+        number: of the message in its group, from 0.
+        t: when it was due, by the host's monotonic clock in nanoseconds.
+    """
+
+    publisher: int
+    number: int
+    t: int
+
+
+decode = msgspec.json.Decoder(Payload).decode
+
+
+def payload(publisher: int, number: int, due_ns: int) -> bytes:
+    """Give a message, 64 bytes long."""
+    return (b"[%d,%d,%d]" % (publisher, number, due_ns)).ljust(_PAYLOAD_BYTES)
+
+
+class PlainLedger:
+    """One group: how many messages it was sent, and its members."""
+
+    __slots__ = ("_publishers", "members", "published")
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.members: list[PlainMember] = []
+        self._publishers: set[int] = set()
+
+    def publish(self, publisher: int) -> int:
+        """Give the next message its number; `publisher` is the number of who publishes it."""
+        self.published += 1
+        self._publishers.add(publisher)
+        return self.published - 1
+
+    def unsettled(self) -> bool:
+        """Tell whether a delivery is still to come."""
+        return any(member.delivered < self.published for member in self._present())
+
+    def publishers(self) -> int:
+        """Tell how many published something."""
+        return len(self._publishers)
+
+    def tally(self) -> Tally:
+        """Sum up."""
+        total = Tally(published=self.published)
+        for member in self._present():
+            total.expected += self.published
+            total.delivered += member.delivered
+            total.duplicated += member.duplicated
+            total.reordered += member.reordered
+        total.lost = total.expected - total.delivered
+        return total
+
+    def _present(self) -> Iterator[PlainMember]:
+        return (member for member in self.members if member.placed)
+
+
+class PlainMember:
+    """What one member was given of its group.
+
+    Args:
+        group: the ledger of its group.
+
+    Attributes:
+        number: its own, from 0, among the group's members.
+        placed: whether it has ever been in the group; all that is published is expected then.
+    """
+
+    __slots__ = ("_last", "_seen", "delivered", "duplicated", "group", "number", "placed", "reordered")
+
+    def __init__(self, group: PlainLedger) -> None:
+        self.group = group
+        self.number = len(group.members)
+        self.placed = False
+        self.delivered = self.duplicated = self.reordered = 0
+        self._seen = bytearray()
+        self._last: dict[int, int] = {}
+        group.members.append(self)
+
+    def message(self, publisher: int, number: int) -> bool:
+        """Note a delivery.
+
+        Returns:
+            Whether it was the first of this message to this member.
+
+        Raises:
+            Impossible: there is no such message.
+        """
+        if not 0 <= number < self.group.published:
+            raise Impossible(f"message {number}, which was never published")
+        seen = self._seen
+        if number >= len(seen):
+            seen.extend(bytes(self.group.published - len(seen)))
+        if seen[number]:
+            self.duplicated += 1
+            return False
+        seen[number] = 1
+        if number > self._last.get(publisher, -1):
+            self._last[publisher] = number
+        else:
+            self.reordered += 1
+        self.delivered += 1
+        return True
+
+
+class PlainRoom:
+    """A group as its clients see it."""
+
+    __slots__ = ("ledger", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ledger = PlainLedger()
+
+
+class PlainClient(Connection):
+    """A client that is in the group of its address, ``/ws/<group>/``, from the handshake on.
+
+    Args:
+        shared: what it has in common with others.
+        room: the group it is in.
+        source: the address to connect from; None: the system's choice.
+    """
+
+    __slots__ = ("member", "room")
+
+    def __init__(self, shared: Shared, room: PlainRoom, source: str | None = None) -> None:
+        super().__init__(shared, source)
+        self.room = room
+        self.member = PlainMember(room.ledger)
+
+    def url(self) -> str:
+        """Give the address of its group."""
+        return self.shared.group_url(self.room.name, {})
+
+    def placed(self) -> bool:
+        """Tell whether it has ever been in its group."""
+        return self.member.placed
+
+    def entered(self) -> None:
+        """Let `connect` end; what is published from now on is expected."""
+        self.member.placed = True
+        super().entered()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Take the new socket into use."""
+        super().on_ws_connected(transport)
+        self.entered()
+
+    def publish(self, due_ns: int) -> None:
+        """Publish the group's next message; without a socket it is lost."""
+        number = self.room.ledger.publish(self.member.number)
+        if self.subscribed:
+            self._send(payload(self.member.number, number, due_ns))
+
+    def _send(self, message: bytes) -> None:
+        assert self._transport is not None
+        self._transport.send(_TEXT, message)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame: a message, and nothing else."""
+        now = monotonic_ns()
+        if transport is not self._transport:
+            return
+        if frame.msg_type is not _TEXT:
+            self.control(transport, frame)
+            return
+        try:
+            self._message(frame.get_payload_as_bytes(), now)
+        except ValueError as error:
+            self.shared.wrong("protocol", str(error))
+
+    def _message(self, text: bytes, now: int) -> None:
+        message = decode(text)
+        if self.member.message(message.publisher, message.number):
+            self.shared.delivered += 1
+            self.shared.latencies.append(now - message.t)
+
+
+class SocketIoClient(PlainClient):
+    """A client of Socket.IO: Engine.IO 4 over a WebSocket from the start, no polling.
+
+    The group is in the query (``group=G``), where the server's middleware finds it; a message is an event ``m`` with
+    one string.
+    """
+
+    __slots__ = ()
+
+    _OPEN, _PING, _PONG = b"0", b"2", b"3"
+    _JOIN, _JOINED = b"40", b"40"
+    _EVENT = b'42["m","'
+    _EVENT_END = b'"]'
+
+    def url(self) -> str:
+        """Give the address of the server, with the group in the query."""
+        parts = urlsplit(self.shared.url)
+        wanted = urlencode({"EIO": 4, "transport": "websocket", "group": self.room.name})
+        query = "&".join(part for part in (parts.query, wanted) if part)
+        return urlunsplit(parts._replace(path="/socket.io/", query=query))
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Take the new socket into use; the server speaks first."""
+        self._transport = transport
+
+    def _send(self, message: bytes) -> None:
+        super()._send(self._EVENT + message + self._EVENT_END)
+
+    def _message(self, text: bytes, now: int) -> None:
+        if text.startswith(self._EVENT):
+            super()._message(text[len(self._EVENT) : -len(self._EVENT_END)], now)
+        elif text == self._PING:
+            super()._send(self._PONG)
+        elif text.startswith(self._JOINED):
+            self.entered()
+        elif text.startswith(self._OPEN):
+            super()._send(self._JOIN)
+        else:
+            raise ValueError(f"a packet that was not expected: {text[:80]!r}")
