@@ -36,8 +36,8 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     """Start Redis servers that are gone after the test."""
     servers: list[RedisServer] = []
 
-    def start(*options: str) -> RedisServer:
-        server = RedisServer(tmp_path / f"redis-{len(servers)}", *options).start()
+    def start(*options: str, sentinel: str = "") -> RedisServer:
+        server = RedisServer(tmp_path / f"redis-{len(servers)}", *options, sentinel=sentinel).start()
         servers.append(server)
         return server
 

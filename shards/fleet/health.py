@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from shards.errors import PartFailed
 from shards.fleet import probe
-from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running
+from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
 from shards.fleet.engines.local import last_line_of
 from shards.fleet.fleet import Fleet
 
@@ -36,7 +36,9 @@ async def ailment(fleet: Fleet, engine: Engine, part: Part, route: Route | None 
     match part:
         case RedisPart():
             well = await probe.redis_clients(probe.redis_client(part.port, fleet.directory.password())) is not None
-            return None if well else "does not answer PING"
+            return await _twin_ailment(fleet, part) if well else "does not answer PING"
+        case SentinelPart():
+            return await _sentinel_ailment(fleet, part)
         case ReplicaPart():
             return await _replica_ailment(part)
         case EdgePart():
@@ -44,6 +46,32 @@ async def ailment(fleet: Fleet, engine: Engine, part: Part, route: Route | None 
             if answer is None or answer.status != 200:
                 return "does not answer /ping"
             return None if route is None or await engine.routed(part, route) else "has not taken up its route"
+
+
+async def _twin_ailment(fleet: Fleet, part: RedisPart) -> str | None:
+    if part.twin is None:
+        return None
+    password = fleet.directory.password()
+    said = await probe.ask_redis(part.port, password, "ROLE")
+    if not isinstance(said, list):
+        return "does not say its ROLE"
+    if said[0] == b"slave":
+        return None if said[3] == b"connected" else "is not linked to its primary"
+    named = await probe.primary_port(part.twin.sentinels, password, part.twin.shard)
+    return None if named in (None, part.port) else "takes itself for the primary, which its twin is"
+
+
+async def _sentinel_ailment(fleet: Fleet, part: SentinelPart) -> str | None:
+    password = fleet.directory.password()
+    for pair in part.pairs:
+        said = await probe.ask_redis(part.port, password, "SENTINEL CKQUORUM", pair)
+        if said is None or isinstance(said, Exception):
+            return f"sees no quorum for {pair}: {said or 'no answer'}"
+        copies = await probe.ask_redis(part.port, password, "SENTINEL SLAVES", pair)
+        # It asks them every ten seconds, and would go by what they said last.
+        if not isinstance(copies, list) or not any(int(copy["slave-priority"]) for copy in copies):
+            return f"knows no copy of {pair} that could take over"
+    return None
 
 
 async def _replica_ailment(part: ReplicaPart) -> str | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 
+from shards.log.pair import PrimaryClient, pair_of, primary_of
 from shards.settings import Credentials
 
 PROBE_S = 1.0
@@ -66,9 +68,9 @@ def redis_client(port: int, password: str, timeout: float = PROBE_S) -> Redis:
     return Redis(host="127.0.0.1", port=port, password=password, socket_timeout=timeout, socket_connect_timeout=timeout)
 
 
-def shard_client(url: str, credentials: Credentials, timeout: float = PROBE_S) -> Redis:
-    """Make a client of a shard, wherever it runs; the caller closes it."""
-    return Redis.from_url(
+def shard_client(url: str, credentials: Credentials, timeout: float = PROBE_S, kind: type[Redis] = Redis) -> Redis:
+    """Make a client of a shard's server, wherever it runs; the caller closes it."""
+    return kind.from_url(
         url,
         username=credentials.username if credentials.password else None,
         password=credentials.password or None,
@@ -76,6 +78,27 @@ def shard_client(url: str, credentials: Credentials, timeout: float = PROBE_S) -
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+async def primary_client(url: str, credentials: Credentials, within_s: float) -> Redis:
+    """Make a client of a shard, of the server that is the primary now where it is a pair; the caller closes it.
+
+    Args:
+        url: the shard's.
+        credentials: what its servers and Sentinels are shown.
+        within_s: how long one answer may take, in seconds.
+
+    Raises:
+        redis.exceptions.ConnectionError: no Sentinel says which server is the primary.
+    """
+    pair = pair_of(url)
+    if pair is None:
+        return shard_client(url, credentials, within_s)
+    try:
+        host, port = await primary_of(pair, credentials.password)
+    except ConnectionError as error:
+        raise RedisConnectionError(f"{pair.name}: {error}") from None
+    return shard_client(f"redis://{host}:{port}/0", credentials, within_s, PrimaryClient)
 
 
 async def redis_clients(client: Redis) -> int | None:
@@ -92,6 +115,39 @@ async def redis_clients(client: Redis) -> int | None:
         return None
     finally:
         await client.aclose()
+
+
+async def ask_redis(port: int, password: str, *command: str) -> Any:
+    """Ask a Redis server or a Sentinel one thing.
+
+    Returns:
+        What it says; the error where it refuses; None also where it does not answer.
+    """
+    client: Any = redis_client(port, password)
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await client.execute_command(*command)
+    except ResponseError as refusal:
+        return refusal
+    except (RedisError, OSError, TimeoutError):
+        return None
+    finally:
+        await client.aclose()
+
+
+async def primary_port(sentinels: Sequence[int], password: str, pair: str) -> int | None:
+    """Ask the Sentinels for the port of a pair's primary; None where none of them answers, or knows the pair.
+
+    Args:
+        sentinels: their ports.
+        password: of theirs.
+        pair: the name of the pair.
+    """
+    for port in sentinels:
+        found = await ask_redis(port, password, "SENTINEL GET-MASTER-ADDR-BY-NAME", pair)
+        if isinstance(found, (list, tuple)):
+            return int(found[1])
+    return None
 
 
 async def until(question: Callable[[], Awaitable[bool]], deadline_s: float, every_s: float = 0.1) -> bool:

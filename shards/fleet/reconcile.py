@@ -56,6 +56,7 @@ async def up(
 
 
 async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec) -> FleetState:
+    _refuse_to_split(remembered, wanted)
     engine = fleet.engine(wanted)
     fleet.say("checking programs, port and app")
     if remembered and remembered.up:
@@ -66,9 +67,15 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     await engine.stop()
     engine.check(port_is_ours=False)
     deployment = Deployment(release_of(Path(wanted.app_dir)), wanted.replicas, wanted.workers)
-    # Shards that hold data start too, even if they are to go: their slots move first.
-    shards = sharding.shards_with(remembered, wanted)
-    fresh = FleetState(wanted, _ports_still_free(remembered), deployed={"blue": deployment}, up=True, shards=shards)
+    fresh = FleetState(
+        wanted,
+        _ports_still_free(remembered),
+        deployed={"blue": deployment},
+        up=True,
+        # Shards that hold data start too, even if they are to go: their slots move first.
+        shards=sharding.shards_with(remembered, wanted),
+        primaries=engine.newest(remembered) if remembered else {},
+    )
     state = layout.with_ports(fresh, processes.free_port)
     try:
         fleet.directory.write(state)
@@ -84,11 +91,20 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
 
 
 def _as_before(fleet: Fleet, remembered: FleetState | None) -> FleetState | None:
-    """Give what is remembered after a start that failed: nothing new, except where slots may be by now."""
+    """Give what is remembered after a start that failed: nothing new, except where slots and the newest data may be."""
     if remembered is None:
         return None
     now = fleet.directory.read() or remembered
-    return replace(remembered, shards=now.shards, ports=now.ports, up=False, deployed={})
+    return replace(remembered, shards=now.shards, ports=now.ports, primaries=now.primaries, up=False, deployed={})
+
+
+def _refuse_to_split(remembered: FleetState | None, wanted: FleetSpec) -> None:
+    """A single server would start from its own data, whichever of the two has the newest."""
+    if remembered and layout.is_replicated(remembered) and wanted.durability != remembered.spec.durability:
+        raise UsageError(
+            f"the data of fleet {wanted.project} is on pairs of servers: keep --durability replicated, "
+            "or `inv down --purge` it first"
+        )
 
 
 def _ports_still_free(remembered: FleetState | None) -> dict[str, int]:
@@ -99,8 +115,7 @@ def _ports_still_free(remembered: FleetState | None) -> dict[str, int]:
 async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     fleet.say("starting Redis")
     await engine.start()
-    await engine.add(layout.redis_parts(state))
-    await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+    await sharding.start_redis(fleet, engine, state)
     async with fleet.control(state) as control:
         await _prepare(fleet, control, state)
     await add_replicas(fleet, engine, state, state.active)
@@ -207,8 +222,8 @@ async def _heal(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     """Start what is missing; a fleet that is well is only asked whether it is."""
     fleet.say("checking the parts")
     replicas = layout.replica_parts(state, state.active)
-    await engine.add([*layout.redis_parts(state), *replicas])
-    await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+    await sharding.start_redis(fleet, engine, state)
+    await engine.add(replicas)
     await health.until_healthy(fleet, engine, replicas, health.REPLICA_S)
     engine.route(layout.route(state))
     await engine.add(layout.edge_parts(state))

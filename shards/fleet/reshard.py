@@ -18,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -42,8 +42,6 @@ _SHARD_S, _LOST_S = 10.0, 1.0
 _PATIENCE_S, _AGAIN_S = 15.0, 0.2
 _KNOWN_S = 3.0
 """How long workers may take, in seconds, to take a slot table up; one that hangs is not waited for longer."""
-
-Clients = Mapping[str, Redis]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ async def reshard(
     table = await control.table()
     assert table is not None, "a fleet that runs has a slot table"
     known = {shard.name: shard for shard in (*table.shards, *shards)}
-    async with _clients(known.values(), credentials, lost) as clients:
+    async with aclosing(_Clients(known.values(), credentials, lost)) as clients:
         mover = _Mover(control, clients, lost, table)
         await mover.finish()
         await mover.note(None)
@@ -148,7 +146,7 @@ class _Mover:
     """A reshard being done; `table` is the slot table as it stands."""
 
     control: Control
-    clients: Clients
+    clients: _Clients
     lost: Collection[str]
     table: SlotTable
 
@@ -162,8 +160,7 @@ class _Mover:
         await self._announce()
 
     async def _announce(self) -> None:
-        living = [client for name, client in self.clients.items() if name not in self.lost]
-        await move.announce(living, self.table)
+        await move.announce(await self.clients.living(), self.table)
 
     async def introduce(self, shards: tuple[Shard, ...]) -> None:
         """Have workers connect to shards that are new, before a publish has to wait for that."""
@@ -212,10 +209,11 @@ class _Mover:
                 if time.monotonic() > end:
                     names = " or ".join({step.source: 0, step.target: 0})
                     raise ShardUnavailable(names, f"{error}; run it again, its slots wait") from None
+            await self.clients.leave(step.source, step.target)
             await asyncio.sleep(_AGAIN_S)
 
     async def _hand_over(self, step: Step) -> None:
-        source, target = self.clients[step.source], self.clients[step.target]
+        source, target = await self.clients.of(step.source), await self.clients.of(step.target)
         copied = await move.copy(source, target, step.slots)
         await move.hand_over(source, target, step.slots, step.version, copied)
 
@@ -224,34 +222,75 @@ class _Mover:
         with suppress(RedisError, OSError):
             # Should it be reachable after all, it takes no more from workers who don't know of this yet.
             async with asyncio.timeout(_LOST_S):
-                await move.close(self.clients[step.source], step.slots, step.version)
-        await move.wipe(self.clients[step.target], step.slots)
-        await move.open(self.clients[step.target], step.slots, step.version)
+                await move.close(await self.clients.of(step.source), step.slots, step.version)
+        target = await self.clients.of(step.target)
+        await move.wipe(target, step.slots)
+        await move.open(target, step.slots, step.version)
 
     async def _is_copied(self, step: Step) -> bool:
         """Tell whether the target has all of a step's slots, whose source was lost before the table said so."""
-        return await move.is_open(self.clients[step.target], step.slots, step.version)
+        return await move.is_open(await self.clients.of(step.target), step.slots, step.version)
 
     async def _give(self, step: Step) -> None:
         """Give slots to a shard that has all there is of them."""
         after = self.table.moved(step.slots, step.target)
-        await self._insist(step, lambda step: move.open(self.clients[step.target], step.slots, after.version))
+
+        async def open(step: Step) -> None:
+            await move.open(await self.clients.of(step.target), step.slots, after.version)
+
+        await self._insist(step, open)
         await self.swap(after)
 
     async def _tidy(self, step: Step) -> None:
+        async def wipe(step: Step) -> None:
+            await move.wipe(await self.clients.of(step.source), step.slots)
+
         if step.source not in self.lost:
-            await self._insist(step, lambda step: move.wipe(self.clients[step.source], step.slots))
+            await self._insist(step, wipe)
         await self.note(None)
 
 
-@asynccontextmanager
-async def _clients(
-    shards: Iterable[Shard], credentials: Callable[[str], Credentials], lost: Collection[str]
-) -> AsyncIterator[Clients]:
-    async with AsyncExitStack() as stack:
-        yield {
-            shard.name: await stack.enter_async_context(
-                probe.shard_client(shard.url, credentials(shard.url), _LOST_S if shard.name in lost else _SHARD_S)
-            )
-            for shard in shards
-        }
+class _Clients:
+    """Clients of the shards, each of one server from when it is first asked for until it is left.
+
+    Of a pair that is the primary at that moment. A switch fails whatever is being done with the pair, so that it is
+    done again from the beginning, with the new primary: half of it may be missing there.
+    """
+
+    def __init__(
+        self, shards: Iterable[Shard], credentials: Callable[[str], Credentials], lost: Collection[str]
+    ) -> None:
+        self._shards = {shard.name: shard for shard in shards}
+        self._credentials = credentials
+        self._lost = lost
+        self._open: dict[str, Redis] = {}
+
+    async def of(self, name: str) -> Redis:
+        """Give the client of a shard.
+
+        Raises:
+            redis.exceptions.ConnectionError: nobody says which server of a pair is the primary.
+        """
+        if name not in self._open:
+            url = self._shards[name].url
+            timeout = _LOST_S if name in self._lost else _SHARD_S
+            self._open[name] = await probe.primary_client(url, self._credentials(url), timeout)
+        return self._open[name]
+
+    async def living(self) -> list[Redis]:
+        """Give the clients of all shards that are not lost, as far as they can be had."""
+        found = []
+        for name in self._shards.keys() - self._lost:
+            with suppress(RedisError):
+                found.append(await self.of(name))
+        return found
+
+    async def leave(self, *names: str) -> None:
+        """Close the clients of shards; those of pairs may be of other servers when they are asked for again."""
+        for name in names:
+            if client := self._open.pop(name, None):
+                await client.aclose()
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        await self.leave(*self._open.copy())

@@ -6,6 +6,7 @@ Lost:   end what may be left of it → its slots go to the others, empty → for
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from shards.fleet import external, health, layout, probe, processes
 from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet
 from shards.fleet.reshard import reshard, summary
+from shards.fleet.sentinels import watch_pairs
 from shards.fleet.shard_list import FleetShard, converge, union, without
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetState
@@ -24,8 +26,9 @@ from shards.settings import Credentials
 
 _BAR = 24
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_LOST_S = 5.0
-"""How long a shard that is said to be lost, in seconds, has to show that it is not: a killed one comes back in one."""
+_LOST_S, _PAIR_LOST_S = 5.0, 15.0
+"""How long a shard that is said to be lost, in seconds, has to show that it is not: a killed one comes back in one; of
+a pair the copy takes over in five, and a primary that was killed together with its copy leaves it ten to do so."""
 
 
 async def meet_externals(
@@ -52,14 +55,12 @@ def shards_with(remembered: FleetState | None, wanted: FleetSpec) -> tuple[Fleet
 
 async def first_table(fleet: Fleet, shards: Sequence[Shard]) -> SlotTable:
     """Share the slots out, under a version that servers with a past, which run elsewhere, have not seen yet."""
-    clients = [
-        probe.shard_client(shard.url, fleet.directory.credentials(shard.url), external.CHECK_S) for shard in shards
-    ]
-    try:
-        return SlotTable.first(shards, 1 + max([await newest_version(client) for client in clients]))
-    finally:
-        for client in clients:
-            await client.aclose()
+    newest = 0
+    for shard in shards:
+        credentials = fleet.directory.credentials(shard.url)
+        async with await probe.primary_client(shard.url, credentials, external.CHECK_S) as client:
+            newest = max(newest, await newest_version(client))
+    return SlotTable.first(shards, newest + 1)
 
 
 async def reshape(fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec) -> FleetState:
@@ -76,9 +77,25 @@ async def reshape(fleet: Fleet, engine: Engine, control: Control, state: FleetSt
 
 async def _start_shards(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     # What is lost on this host may hang rather than be gone: it must not take another publish.
-    await engine.remove([shard.name for shard in state.shards if shard.lost and not shard.url])
-    await engine.add(layout.redis_parts(state))
-    await health.until_healthy(fleet, engine, layout.redis_parts(state), health.REDIS_S)
+    await engine.remove(_servers(state, [shard for shard in state.shards if shard.lost]))
+    await start_redis(fleet, engine, state)
+
+
+async def start_redis(fleet: Fleet, engine: Engine, state: FleetState) -> None:
+    """Start the Redis servers and the Sentinels that do not run, and wait until all are well.
+
+    Raises:
+        PartFailed: one is not in time.
+    """
+    servers, sentinels = layout.redis_parts(state), layout.sentinel_parts(state)
+    await engine.add([*sentinels, *servers])
+    await health.until_healthy(fleet, engine, servers, health.REDIS_S)
+    await watch_pairs(fleet, state)
+    await health.until_healthy(fleet, engine, sentinels, health.REDIS_S)
+
+
+def _servers(state: FleetState, shards: Sequence[FleetShard]) -> list[str]:
+    return [name for shard in shards if not shard.url for name in layout.server_names(state, shard.name)]
 
 
 async def move_slots(fleet: Fleet, control: Control, state: FleetState, after: Sequence[FleetShard]) -> None:
@@ -97,11 +114,13 @@ def _lost(state: FleetState) -> set[str]:
 async def _drop_shards(fleet: Fleet, engine: Engine, state: FleetState, after: tuple[FleetShard, ...]) -> FleetState:
     """Stop and forget the shards that own nothing any more; servers that run elsewhere are only left."""
     gone = [shard for shard in state.shards if shard.name not in {one.name for one in after}]
-    local = [shard.name for shard in gone if not shard.url]
+    local = _servers(state, gone)
     if local:
         fleet.say(f"stopping {', '.join(local)}")
+        # Or the Sentinels would take it for a failure.
+        await watch_pairs(fleet, replace(state, shards=after))
         await engine.remove(local)
-    for name in _lost(state):
+    for name in _servers(state, [shard for shard in state.shards if shard.lost]):
         fleet.directory.forget_data(name)
     state = layout.without_ports(replace(state, shards=after), local)
     fleet.directory.write(state)
@@ -125,7 +144,7 @@ async def give_up(fleet: Fleet, name: str) -> FleetState:
         state = await fleet.require()
         smaller = without_shard(state, name)
         if smaller != state:
-            await _refuse_living(fleet, layout.as_shard(state, next(s for s in state.shards if s.name == name)))
+            await _refuse_living(fleet, state, next(shard for shard in state.shards if shard.name == name))
             fleet.directory.write(smaller)
         async with fleet.control(state) as control:
             return await reshape(fleet, fleet.engine(smaller.spec), control, smaller, smaller.spec)
@@ -153,15 +172,28 @@ def without_shard(state: FleetState, name: str) -> FleetState:
     return replace(state, spec=replace(state.spec, shards=wanted), shards=shards)
 
 
-async def _refuse_living(fleet: Fleet, shard: Shard) -> None:
+async def _refuse_living(fleet: Fleet, state: FleetState, shard: FleetShard) -> None:
     """Refuse to throw away what a shard holds that is there, or comes back as one looks."""
-    fleet.say(f"asking {shard.name} for {_LOST_S:.0f} s whether it is gone")
-    credentials = fleet.directory.credentials(shard.url)
-    if await probe.until(lambda: external.well(shard, credentials), _LOST_S, 0.5):
+    servers = _asked(state, shard)
+    patience_s = _LOST_S if len(servers) == 1 else _PAIR_LOST_S
+    fleet.say(f"asking {' and '.join(server.name for server in servers)} for {patience_s:.0f} s whether it is gone")
+
+    async def well() -> bool:
+        answers = (external.well(server, fleet.directory.credentials(server.url)) for server in servers)
+        return any(await asyncio.gather(*answers))
+
+    if await probe.until(well, patience_s, 0.5):
         raise ShardsError(
             f"{shard.name} is well, and its data would be thrown away: `inv reshard --shards N`, or with the URLs of "
             "those that stay, takes it out with nothing lost"
         )
+
+
+def _asked(state: FleetState, shard: FleetShard) -> list[Shard]:
+    """Give the servers to ask, each by itself: Sentinels that are gone too must not make a pair look lost."""
+    if shard.url:
+        return [Shard(shard.name, shard.url)]
+    return [Shard(part.name, f"redis://127.0.0.1:{part.port}/0") for part in layout.server_parts(state, shard.name)]
 
 
 async def plan(fleet: Fleet, wanted: FleetSpec) -> list[str]:

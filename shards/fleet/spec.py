@@ -19,6 +19,8 @@ COLORS: tuple[Color, ...] = get_args(Color)
 ENGINES = ("local", "docker", "swarm")
 BUILT_ENGINES = ("local",)
 
+DURABILITIES = ("everysec", "always", "replicated")
+
 REFERENCE_APP = "app.asgi:application"
 
 EDGE_RESERVE = 500
@@ -57,6 +59,8 @@ class FleetSpec:
         host: the address the edges listen on.
         port: the port they listen on.
         connections: the sockets it shall hold; `edges` is counted from it where it is ``auto``.
+        durability: what an ack of a message says: ``everysec``: its shard has written it, and syncs each second;
+            ``always``: its shard has synced it; ``replicated``: two servers have it.
     """
 
     project: str = "shards"
@@ -70,6 +74,7 @@ class FleetSpec:
     host: str = "127.0.0.1"
     port: int = 8000
     connections: int = 10_000
+    durability: str = "everysec"
 
     @property
     def url(self) -> str:
@@ -99,7 +104,13 @@ class FleetSpec:
             numbers["edges"] = edges_for(numbers["connections"], descriptors)
         else:
             numbers["edges"] = _number("edges", text["edges"])
-        return cls(**text | numbers | {"shards": _shards(values.get("shards", 2))})  # type: ignore[arg-type]
+        shards = _shards(values.get("shards", 2))
+        if text["durability"] == "replicated" and not isinstance(shards, int):
+            raise UsageError(
+                "--durability replicated is for shards of the fleet's own, whose copies it keeps: "
+                "give --shards a number, or choose everysec or always"
+            )
+        return cls(**text | numbers | {"shards": shards})  # type: ignore[arg-type]
 
     def differences(self, other: FleetSpec) -> set[str]:
         """Give the attributes in which two specs differ."""
@@ -144,6 +155,8 @@ def _check_names(text: Mapping[str, str]) -> None:
         raise UsageError(f"there is no engine {text['engine']!r}: choose {one_of(ENGINES)}")
     if text["engine"] not in BUILT_ENGINES:
         raise UsageError(f"the {text['engine']} engine is not there yet: use --engine local")
+    if text["durability"] not in DURABILITIES:
+        raise UsageError(f"there is no durability {text['durability']!r}: choose {one_of(DURABILITIES)}")
     if not _APP.match(text["app"]):
         raise UsageError(f"--app is module:attribute, for instance mysite.asgi:application, not {text['app']!r}")
     # The files that are written for supervisor have no way to quote these.

@@ -52,6 +52,7 @@ class FleetState:
         previous: the release that was active before, which `rollback` names.
         up: the fleet was started and not yet stopped.
         shards: those there are; while slots move, those that come and those that go.
+        primaries: which server of each pair was the primary when the fleet started, by the shard's name.
     """
 
     spec: FleetSpec
@@ -61,6 +62,7 @@ class FleetState:
     previous: str | None = None
     up: bool = False
     shards: tuple[FleetShard, ...] = ()
+    primaries: dict[str, str] = field(default_factory=dict)
 
     def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:
         """Give the state in which `color` runs `deployment`; None: nothing."""

@@ -53,6 +53,7 @@ class _Seen:
     usage: dict[str, Usage] = field(default_factory=dict)
     ailments: dict[str, str | None] = field(default_factory=dict)
     clients: dict[str, int | None] = field(default_factory=dict)
+    primaries: dict[str, str] = field(default_factory=dict)
     command: str | None = None
 
     def well(self, name: str) -> bool:
@@ -80,21 +81,24 @@ async def status(fleet: Fleet) -> Status:
     if not supervised:
         fleet.say("nothing keeps this fleet alive any more: what dies stays dead until `inv up`, which starts it anew")
     parts = _parts(state)
-    registry, usage, clients, ailments = await asyncio.gather(
+    registry, usage, clients, primaries, ailments = await asyncio.gather(
         _registry(fleet, state),
         engine.usage(running),
         _clients(fleet, state),
+        _primaries(fleet, state),
         asyncio.gather(*(health.ailment(fleet, engine, part) for part in parts)),
     )
     found = dict(zip((part.name for part in parts), ailments, strict=True))
     holder = fleet.directory.holder()
     command = holder.command if holder else None
-    return _object(_Seen(state, supervised, running, _living(registry, running), usage, found, clients, command))
+    return _object(
+        _Seen(state, supervised, running, _living(registry, running), usage, found, clients, primaries, command)
+    )
 
 
 def _parts(state: FleetState) -> list[Part]:
     replicas = [part for color in COLORS for part in layout.replica_parts(state, color)]
-    return [*layout.redis_parts(state), *replicas, *layout.edge_parts(state)]
+    return [*layout.redis_parts(state), *layout.sentinel_parts(state), *replicas, *layout.edge_parts(state)]
 
 
 async def _clients(fleet: Fleet, state: FleetState) -> dict[str, int | None]:
@@ -105,6 +109,20 @@ async def _clients(fleet: Fleet, state: FleetState) -> dict[str, int | None]:
             servers[shard.name] = probe.shard_client(shard.url, fleet.directory.credentials(shard.url))
     counts = await asyncio.gather(*map(probe.redis_clients, servers.values()))
     return dict(zip(servers, counts, strict=True))
+
+
+async def _primaries(fleet: Fleet, state: FleetState) -> dict[str, str]:
+    """Name the server that leads each pair: the one that Sentinel names, else the last one known to."""
+    if not layout.is_replicated(state):
+        return {}
+    names = {port: name for name, port in state.ports.items()}
+    password, sentinels = fleet.directory.password(), layout.sentinel_ports(state)
+    shards = layout.local_shard_names(state)
+    ports = await asyncio.gather(*(probe.primary_port(sentinels, password, shard) for shard in shards))
+    return {
+        shard: names.get(port or 0, state.primaries.get(shard, shard))
+        for shard, port in zip(shards, ports, strict=True)
+    }
 
 
 async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
@@ -141,6 +159,7 @@ def _object(seen: _Seen) -> Status:
         "url": spec.url,
         "active_color": seen.state.active,
         "state": _fleet_state(seen),
+        "durability": spec.durability,
         "connections": sum(worker.connections for worker in workers) if workers is not None else None,
         "ring": {"version": table.version if table else None, "slots": SLOTS},
         "edges": [_edge(seen, part) for part in layout.edge_parts(seen.state)],
@@ -150,6 +169,7 @@ def _object(seen: _Seen) -> Status:
             for part in layout.replica_parts(seen.state, color)
         ],
         "shards": [_shard(seen, shard) for shard in seen.state.shards],
+        "sentinels": [{"name": name, **_common(seen, name)} for name in layout.sentinel_names(seen.state)],
         "redis": [_redis(seen, name) for name in layout.redis_names(seen.state)],
     }
 
@@ -213,16 +233,23 @@ def _replica_state(seen: _Seen, part: ReplicaPart, workers: Sequence[WorkerRecor
 
 
 def _shard(seen: _Seen, shard: FleetShard) -> Status:
+    """A shard is what its primary is; `servers` are the two of a pair."""
     table, name = seen.registry.table, shard.name
-    healthy = seen.well(name)
+    primary = seen.primaries.get(name, name)
+    servers = [] if shard.url else layout.server_names(seen.state, name)
     return {
         "name": name,
-        "state": "active" if healthy else "down",
+        "state": "active" if seen.well(primary) else "down",
         "slots": len(table.slots_of(name)) if table else None,
-        "clients": seen.clients.get(name),
+        "clients": seen.clients.get(primary),
         "url": layout.as_shard(seen.state, shard).url,
-        **_common(seen, name),
+        **_common(seen, primary),
+        "servers": [_server(seen, server, primary) for server in servers] if len(servers) > 1 else [],
     }
+
+
+def _server(seen: _Seen, name: str, primary: str) -> Status:
+    return {"name": name, "role": "primary" if name == primary else "copy", **_common(seen, name)}
 
 
 def _redis(seen: _Seen, name: str) -> Status:

@@ -15,8 +15,9 @@ from typing import Protocol
 import msgspec
 
 from shards.errors import ShardUnavailable
+from shards.log.copied import connection_to
 from shards.log.link import Answered, LinkLost, Reply
-from shards.log.shard import ANNOUNCEMENTS, FENCE, PUBLISH, READ, ShardConnection
+from shards.log.shard import ANNOUNCEMENTS, FENCE, NO_GROUP, PUBLISH, READ, ShardConnection
 from shards.ring import slot_of
 from shards.router.table import SlotTable
 from shards.settings import Settings
@@ -25,7 +26,6 @@ MOST_WAITING_BYTES = 64 << 20
 """Bodies that may wait for their shards in one process; more are refused at once."""
 
 _RETRY_SECONDS = 0.1
-_NO_GROUP = ord("!")  # with which the channels begin that are none
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -169,7 +169,7 @@ class GroupLog:
                 self._listener.shard_down(name)
         for name, shard in known.items():
             if name not in self._connections:
-                self._connections[name] = ShardConnection(shard, self._settings.credentials, self)
+                self._connections[name] = connection_to(shard, self._settings.credentials, self)
                 self._connections[name].start()
         self._owners = [self._connections[name] for name in table.owner_names()]
         self._listener.owners_changed()
@@ -405,7 +405,7 @@ class GroupLog:
 
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         """See `shards.log.shard.Listener`."""
-        if channel[0] == _NO_GROUP:
+        if channel[0] == NO_GROUP:
             self._announced(channel.decode(), payload)
             return
         comma = payload.index(b",")

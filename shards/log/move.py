@@ -4,6 +4,9 @@ The first copy is made while the slots are in use. They are closed only for what
 publishes wait for a few round trips, however much history there is. Keys are copied with DUMP and RESTORE: epochs,
 offsets, dedupe marks and what is left of their lives come along as they are. Every step may be done again, so a move
 that was cut short is begun anew.
+
+Where a shard is a pair of servers, nothing is opened before its copy has all of it, and nothing is taken from a source
+before its copy has closed it too: a switch then neither loses what came along nor opens what was given away.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shards.log.pair import until_copied
 from shards.log.shard import ANNOUNCEMENTS, FENCE, Script
 from shards.router.table import SlotTable
 
@@ -76,8 +80,8 @@ async def hand_over(
     """Close `slots` on the source, copy what is new, open them on the target.
 
     Args:
-        source: the shard that owns the slots.
-        target: the shard that shall own them.
+        source: the shard that owns the slots; of a pair, the very server that was copied from.
+        target: the shard that shall own them; of a pair, the very server that was copied to.
         slots: which.
         version: of the slot table that will say so.
         copied: what `copy` gave for these slots.
@@ -89,6 +93,8 @@ async def hand_over(
         redis.exceptions.RedisError: a shard did not do its part; the slots are closed until the move is done again.
     """
     heads = await close(source, slots, version)
+    # Else a switch to its copy would open the slots there again.
+    await until_copied(source)
     changed = {group: copied.get(group, _NOTHING) for group, head in heads.items() if copied.get(group) != head}
     await _copy(source, target, changed, _CHANGED_AT_ONCE)
     await open(target, slots, version)
@@ -110,7 +116,8 @@ async def close(shard: Redis, slots: Sequence[int], version: int) -> dict[Group,
 
 
 async def open(shard: Redis, slots: Sequence[int], version: int) -> None:
-    """Have a shard take what shows that it knows the table of `version`."""
+    """Have a shard, once its copy too has all that was done, take what shows that it knows the table of `version`."""
+    await until_copied(shard)
     pairs = [number for slot in slots for number in (slot, version)]
     await cast(Awaitable[int], shard.eval(FENCE.source, 1, "fence", *pairs))
 

@@ -22,10 +22,17 @@ logger = logging.getLogger(__name__)
 ANNOUNCEMENTS = "!"
 """Channel of new slot tables: the version, a space, the table; no group can have this name."""
 
+NO_GROUP = ord("!")
+"""With which the channels begin that are none of a group."""
+
 _CONNECT_SECONDS = 3.0
 _PING_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
 _BACKOFF_SECONDS = (0.05, 1.0)
+
+
+Pushed = Callable[[bytes, bytes], None]
+"""Takes a message pushed: channel, payload."""
 
 
 class Script:
@@ -60,6 +67,9 @@ class ShardConnection:
         credentials: gives, by a shard's URL, what it is shown; asked at each connect.
         listener: hears of every connect, loss and message.
     """
+
+    pulse = "PING"
+    """Asked each second, to find out whether the connection is still one."""
 
     def __init__(self, shard: Shard, credentials: Callable[[str], Credentials], listener: Listener) -> None:
         self.shard = shard
@@ -119,7 +129,7 @@ class ShardConnection:
 
     async def _connection(self) -> None:
         lost = asyncio.Event()
-        link = Link(partial(self._listener.pushed, self), lambda _: lost.set())
+        link = Link(self._hearing(), lambda _: lost.set())
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._connect(link)
@@ -133,6 +143,10 @@ class ShardConnection:
                 self.losses += 1
                 self._listener.shard_down(self)
             await _close(link)
+
+    def _hearing(self) -> Pushed:
+        """Give what takes each message pushed."""
+        return partial(self._listener.pushed, self)
 
     async def _connect(self, link: Link) -> None:
         url = urlsplit(self.shard.url)
@@ -161,17 +175,21 @@ class ShardConnection:
 
         def pong(reply: Reply) -> None:
             nonlocal answered_at
-            if not isinstance(reply, Exception):
+            if self.is_well(reply):
                 answered_at = loop.time()
 
         while not lost.is_set():
-            link.send(pong, "PING")
+            link.send(pong, self.pulse)
             try:
                 await asyncio.wait_for(lost.wait(), _PING_SECONDS)
             except TimeoutError:
                 if loop.time() - answered_at > _SILENCE_SECONDS:
                     logger.warning("shard %s: silent, reconnecting", self.shard.name)
                     link.abort()
+
+    def is_well(self, reply: Reply) -> bool:
+        """Tell whether the answer to `pulse` is one that the connection may go on with."""
+        return not isinstance(reply, Exception)
 
 
 async def _close(link: Link) -> None:

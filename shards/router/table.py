@@ -16,7 +16,8 @@ class Shard:
 
     Attributes:
         name: what it is called, for instance ``shared-0``.
-        url: where it listens, ``redis://host:port/db`` (``rediss``: over TLS), without user and password.
+        url: where it listens, ``redis://host:port/db`` (``rediss``: over TLS), without user and password; of a primary
+            and its copy, which Sentinels watch: ``redis+sentinel://host:port,host:port,host:port/name``.
         weight: its share of the slots, relative to the others'.
     """
 

@@ -57,7 +57,7 @@ def _spec(context: Context, flags: dict[str, str | None], state: FleetState | No
     """Put a spec together: flags and environment, else what the fleet has, else the settings' defaults."""
     values: dict[str, object] = {}
     for name in (field.name for field in fields(FleetSpec)):
-        kept = state is not None and (state.up or name == "shards")
+        kept = state is not None and (state.up or name in {"shards", "durability"})
         if kept and not given(SECTION, name, flags.get(name)):
             values[name] = getattr(state.spec if state else None, name)
         else:
@@ -96,6 +96,7 @@ def _seconds(context: Context, flag: str | None) -> float:
         "app": "the ASGI application, module:attribute",
         "app_dir": "the directory that the app is imported from",
         "port": "where the fleet answers (default 8000)",
+        "durability": "when a message counts: everysec (default), always, replicated",
         "project": PROJECT,
         "debug": DEBUG,
     },
@@ -110,6 +111,7 @@ def up(
     app: str | None = None,
     app_dir: str | None = None,
     port: str | None = None,
+    durability: str | None = None,
     project: str | None = None,
     debug: bool = False,
 ) -> None:
@@ -123,6 +125,7 @@ def up(
         "app": app,
         "app_dir": app_dir,
         "port": port,
+        "durability": durability,
         "project": project,
     }
 

@@ -25,6 +25,8 @@ _COLUMNS = {
         "release",
     ),
     "shards": ("name", "state", "healthy", "slots", "clients", "pid", "rss_bytes"),
+    "servers": ("name", "role", "healthy", "pid", "rss_bytes"),
+    "sentinels": ("name", "healthy", "pid", "rss_bytes"),
     "redis": ("name", "healthy", "clients", "pid", "rss_bytes"),
 }
 _HEADS = {"rss_bytes": "memory", "cpu_percent": "cpu %"}
@@ -66,8 +68,9 @@ def table(status: Status) -> Group:
 
 def _rows(status: Status) -> list[list[Sequence[str]]]:
     tables: list[list[Sequence[str]]] = []
+    servers = [server for shard in status.get("shards", ()) for server in shard.get("servers", ())]
     for kind, columns in _COLUMNS.items():
-        if parts := status.get(kind):
+        if parts := {**status, "servers": servers}.get(kind):
             heads = [kind if name == "name" else _HEADS.get(name, name) for name in columns]
             tables.append([heads, *([_cell(name, part[name]) for name in columns] for part in parts)])
     return tables

@@ -102,10 +102,14 @@ class Commands:
         """What carries this fleet's mark on this host."""
         return [process for part in processes.of_fleet(self.directory).values() for process in part]
 
-    def ports(self) -> list[int]:
+    def remembered(self) -> dict[str, Any]:
+        """What the commands remember of the fleet."""
         remembered = self.directory / "fleet.json"
-        ports = json.loads(remembered.read_text())["ports"] if remembered.exists() else {}
-        return [self.port, *ports.values()]
+        found: dict[str, Any] = json.loads(remembered.read_text()) if remembered.exists() else {"ports": {}}
+        return found
+
+    def ports(self) -> list[int]:
+        return [self.port, *self.remembered()["ports"].values()]
 
     def gone(self) -> None:
         """Check that nothing of the fleet is left on this host."""

@@ -57,6 +57,7 @@ def test_edges_that_are_counted_hold_the_sockets_and_none_is_too_many(connection
         ({"project": "Up Per"}, "--project"),
         ({"project": ""}, "--project"),
         ({"project": "x" * 33}, "--project"),
+        ({"durability": "never"}, "there is no durability 'never': choose everysec, always or replicated"),
         ({"app": "mysite"}, "module:attribute"),
         ({"app": "mysite:app; rm"}, "module:attribute"),
         ({"app_dir": 'a"b'}, "--app-dir"),

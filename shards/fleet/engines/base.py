@@ -13,14 +13,50 @@ from pathlib import Path
 
 from shards.fleet.processes import Usage
 from shards.fleet.spec import Color
+from shards.fleet.state import FleetState
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What a server of a pair knows of the other: ``durability: replicated`` gives each shard two servers.
+
+    Attributes:
+        shard: the shard's name, by which Sentinel knows the pair.
+        port: of the other server.
+        leads: this one is the primary until a Sentinel says otherwise.
+        sentinels: ports of the Sentinels.
+    """
+
+    shard: str
+    port: int
+    leads: bool
+    sentinels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class RedisPart:
-    """A Redis server: a shard, a color's own, or the shared control Redis."""
+    """A Redis server: a shard or one of its two, a color's own, or the shared control Redis.
+
+    Attributes:
+        name: what it is called.
+        port: where it listens.
+        sync_first: it syncs its file before it answers.
+        twin: the other server of the pair; None: it is alone.
+    """
 
     name: str
     port: int
+    sync_first: bool = False
+    twin: Twin | None = None
+
+
+@dataclass(frozen=True)
+class SentinelPart:
+    """A Redis Sentinel, which watches every pair of servers."""
+
+    name: str
+    port: int
+    pairs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +80,7 @@ class EdgePart:
     port: int
 
 
-Part = RedisPart | ReplicaPart | EdgePart
+Part = RedisPart | SentinelPart | ReplicaPart | EdgePart
 
 
 @dataclass(frozen=True)
@@ -144,6 +180,14 @@ class Engine(ABC):
     @abstractmethod
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         """Tell whether an edge says that it works by `route`."""
+
+    @abstractmethod
+    def newest(self, state: FleetState) -> dict[str, str]:
+        """Find, while nothing of the fleet runs, the server of each pair that has all that was ever acked.
+
+        Returns:
+            Its name, by the shard's.
+        """
 
     @abstractmethod
     def log(self, name: str) -> Path:

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from shards.errors import PartFailed, ShardsError, UsageError
-from shards.fleet import probe, processes
+from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
-from shards.fleet.engines import redis_server
-from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running
+from shards.fleet.engines import redis_server, sentinel
+from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
 from shards.fleet.engines.supervisord import (
     ProcessInfo,
     Program,
@@ -33,14 +34,14 @@ from shards.fleet.engines.supervisord import (
     render_program,
 )
 from shards.fleet.spec import REFERENCE_APP, FleetSpec
-from shards.fleet.state import FleetDir, write_atomically
+from shards.fleet.state import FleetDir, FleetState, write_atomically
 
 _SOCKET_PATH_BYTES = 90
 """A UNIX socket's path holds 107 bytes, and supervisor first binds one with its pid appended."""
 
 _KEEPER = "supervisord"
-SYNC = "sync_logs"
-"""Not a part of the fleet, but of how this engine keeps it."""
+SYNC, PROMOTABLE = "sync_logs", "promotable"
+"""Not parts of the fleet, but of how this engine keeps it."""
 
 _KEEPER_START_S = 15.0
 _STOP_S = 40.0
@@ -180,7 +181,8 @@ class LocalEngine(Engine):
         if socket_path.parent.stat().st_uid != os.geteuid():
             raise ShardsError(f"{socket_path.parent} belongs to somebody else: set TMPDIR to a directory of your own")
         user = getpass.getuser() if os.geteuid() == 0 else None
-        text = render_keeper(socket_path, self.path, user) + render_program(self._sync())
+        helpers = [self._sync(), self._promotable()] if self.spec.durability == "replicated" else [self._sync()]
+        text = render_keeper(socket_path, self.path, user) + "".join(render_program(helper) for helper in helpers)
         write_atomically(self.path / "conf" / "supervisord.conf", text)
 
     def _sync(self) -> Program:
@@ -188,11 +190,16 @@ class LocalEngine(Engine):
         command = [sys.executable, "-m", "shards.fleet.engines.sync_logs", str(data)]
         return self._program(SYNC, command, self.path, stop_s=5)
 
+    def _promotable(self) -> Program:
+        command = [sys.executable, "-m", "shards.fleet.engines.promotable", str(self.path)]
+        return self._program(PROMOTABLE, command, self.path, stop_s=5)
+
     async def stop(self) -> bool:
         alive = await self.alive()
         if alive:
-            # Replicas first: they say goodbye to their clients through the edges, and to the control Redis.
-            for kinds in (("blue-", "green-"), ("edge-",), ("shared-", "redis_")):
+            # Replicas first: they say goodbye to their clients through the edges, and to the control Redis. Sentinels
+            # before the servers they watch, whose end is no failure.
+            for kinds in (("blue-", "green-"), ("edge-",), ("sentinel-",), ("shared-", "redis_")):
                 kept = await self._processes()
                 await self._halt([name for name in kept if name.startswith(kinds)])
             await self._end_keeper()
@@ -245,6 +252,8 @@ class LocalEngine(Engine):
         match part:
             case RedisPart():
                 program = self._redis(part)
+            case SentinelPart():
+                program = self._sentinel(part)
             case ReplicaPart():
                 program = self._replica(part)
             case EdgePart():
@@ -324,10 +333,42 @@ class LocalEngine(Engine):
             password=self.directory.password(),
             descriptors=processes.descriptor_limit(),
             backlog=redis_server.somaxconn(),
+            sync_first=part.sync_first,
+            paired=part.twin is not None,
         )
         write_atomically(configuration, text)
         server = redis_server.find_server(self.options.redis_server)
+        if part.twin:
+            return self._paired(part, server)
         return self._program(part.name, [server, str(configuration)], data, stop_s=20)
+
+    def _paired(self, part: RedisPart, server: str) -> Program:
+        description = msgspec.json.encode(part).decode()
+        write_atomically(self.path / "conf" / f"{part.name}.json", description, self._temporary(part.name))
+        command = [sys.executable, "-m", "shards.fleet.engines.take_place", str(self.path), part.name, server]
+        return self._program(part.name, command, self.path, stop_s=20)
+
+    def _sentinel(self, part: SentinelPart) -> Program:
+        data = self.path / "data" / part.name
+        data.mkdir(mode=0o700, exist_ok=True)
+        # It writes down there what it finds out: what an earlier run has found was read by `newest`.
+        configuration = data / "sentinel.conf"
+        text = sentinel.render(port=part.port, directory=data, password=self.directory.password())
+        write_atomically(configuration, text)
+        server = redis_server.find_server(self.options.redis_server)
+        return self._program(part.name, [server, str(configuration), "--sentinel"], self.path, stop_s=5)
+
+    def newest(self, state: FleetState) -> dict[str, str]:
+        data = self.path / "data"
+        written = sentinel.written_primaries(file.read_text() for file in data.glob("sentinel-*/sentinel.conf"))
+        names = {port: name for name, port in state.ports.items()}
+        chosen = {}
+        for shard in layout.local_shard_names(state):
+            servers = layout.server_names(state, shard)
+            last = names.get(written.get(shard, 0)) or state.primaries.get(shard)
+            with_data = {name for name in servers if redis_server.has_data(data / name)}
+            chosen[shard] = sentinel.choose_primary(servers, last, with_data)
+        return chosen
 
     def _redis_base(self) -> str:
         path = self.options.root / "docker" / "redis" / "redis.conf"

@@ -53,7 +53,31 @@ def version_of(path: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def render(base: str, *, port: int, directory: Path, password: str, descriptors: int, backlog: int) -> str:
+def has_data(directory: Path) -> bool:
+    """Tell whether a server has written anything to its directory, which may be gone."""
+    return any(file.stat().st_size for file in directory.rglob("appendonly*") if file.is_file())
+
+
+_SYNC_FIRST = ["appendfsync always"]
+
+_PAIRED = [
+    # A copy that was away for a moment gets what it missed, not everything anew.
+    "repl-backlog-size 64mb",
+    "repl-diskless-sync no",
+]
+
+
+def render(
+    base: str,
+    *,
+    port: int,
+    directory: Path,
+    password: str,
+    descriptors: int,
+    backlog: int,
+    sync_first: bool = False,
+    paired: bool = False,
+) -> str:
     """Write a server's configuration.
 
     Args:
@@ -63,6 +87,8 @@ def render(base: str, *, port: int, directory: Path, password: str, descriptors:
         password: that clients must show.
         descriptors: how many files it may open.
         backlog: how many connections may wait to be accepted; the kernel allows no more than `somaxconn`.
+        sync_first: sync before every answer.
+        paired: it is one of two, and copies the other or is copied.
     """
     most = re.search(r"^maxclients (\d+)", base, re.MULTILINE)
     wanted = int(most[1]) if most else 10_000
@@ -81,6 +107,8 @@ def render(base: str, *, port: int, directory: Path, password: str, descriptors:
         f"maxclients {min(wanted, descriptors - _RESERVED_DESCRIPTORS)}",
         f"tcp-backlog {backlog}",
         f"requirepass {_quoted(password)}",
+        *(_SYNC_FIRST if sync_first else ()),
+        *([*_PAIRED, f"masterauth {_quoted(password)}"] if paired else ()),
         "",
     ]
     return "\n".join(lines)
