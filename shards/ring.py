@@ -41,8 +41,8 @@ def home(slot: int, members: Sequence[str]) -> str | None:
 def quotas(weights: Mapping[str, float], held: Mapping[str, int], slots: int = SLOTS) -> dict[str, int]:
     """Share `slots` out by weight: each member gets its share rounded down, some one more.
 
-    The ones left over go first to members that already hold more than their rounded share, since that
-    saves a move.
+    The ones left over go to members whose share is not whole, first to those that already hold more than their
+    rounded share, since that saves a move.
 
     Args:
         weights: member → weight, all > 0.
@@ -54,7 +54,12 @@ def quotas(weights: Mapping[str, float], held: Mapping[str, int], slots: int = S
     quota = {member: floor(share) for member, share in ideal.items()}
     over = sorted(
         weights,
-        key=lambda member: (held.get(member, 0) <= quota[member], quota[member] - ideal[member], member),
+        key=lambda member: (
+            quota[member] == ideal[member],
+            held.get(member, 0) <= quota[member],
+            quota[member] - ideal[member],
+            member,
+        ),
     )
     for member in over[: slots - sum(quota.values())]:
         quota[member] += 1
@@ -125,4 +130,4 @@ def least_moves(weights: Mapping[str, float], before: Sequence[str]) -> int:
     stay = sum(min(held[member], floor(share)) for member, share in shares.items())
     # What rounding leaves over stays where there is more already, as far as it goes.
     over = len(before) - sum(map(floor, shares.values()))
-    return len(before) - stay - min(over, sum(held[member] > floor(share) for member, share in shares.items()))
+    return len(before) - stay - min(over, sum(held[member] > floor(share) < share for member, share in shares.items()))
