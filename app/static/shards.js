@@ -74,7 +74,9 @@ class Client {
 
   /**
    * Follow a group, from now on, or after a place `since` = { epoch, offset }. Handlers, all optional:
-   * subscribed(frame), message(frame), gap(frame): messages up to its place are gone, error(error): it was refused.
+   * subscribed(frame), message(frame), gap(frame): messages up to its place are gone, error(error): it was refused,
+   * join(frame) and leave(frame): a member, by its public id, came or went. Where many do at once, the connection's
+   * `presence` handler is told how many are there instead.
    */
   subscribe(group, handlers = {}, since = null) {
     const old = this.#groups.get(group);
@@ -237,6 +239,8 @@ class Client {
       case "error": return this.#refused(frame);
       case "history": return this.#history(frame);
       case "pong": return undefined;
+      case "join":
+      case "leave": return this.#call(this.#live(frame.group)?.handlers[frame.type], frame);
       default: return this.#call(this.#handlers[frame.type], frame);
     }
   }
@@ -266,7 +270,8 @@ class Client {
     if (topic.state === "none" && topic.handlers && this.#online) {
       topic.state = "asked";
       topic.asked = topic.place;
-      this.#say({ type: "subscribe", group, ...(topic.place && { since: topic.place }) });
+      const events = (topic.handlers.join || topic.handlers.leave) && { events: true };
+      this.#say({ type: "subscribe", group, ...(topic.place && { since: topic.place }), ...events });
     } else if (topic.state === "none" && !topic.handlers) this.#groups.delete(group);
   }
 

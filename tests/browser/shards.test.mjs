@@ -300,3 +300,22 @@ test("delays are spread from zero to a growing bound", () => {
   assert.equal(delay(40, () => 1), 10_000);
   assert.equal(delay(40, () => 0), 0);
 });
+
+test("who handles comings and goings asks for them, and again after a reconnect", async () => {
+  const seen = [];
+  const client = connect("ws://here/ws/");
+  client.subscribe("g", { join: (frame) => seen.push(`+${frame.member}`), leave: (frame) => seen.push(`-${frame.member}`) });
+  await settled();
+  last().welcome();
+  assert.deepEqual(last().take(), [{ type: "subscribe", group: "g", events: true }]);
+  last().hear(subscribed(5, false));
+  last().hear({ type: "join", group: "g", member: "a" });
+  last().hear({ type: "leave", group: "g", member: "a" });
+  last().hear({ type: "join", group: "another", member: "b" });
+  assert.deepEqual(seen, ["+a", "-a"]);
+  last().end();
+  await pass(250);
+  last().welcome();
+  assert.deepEqual(last().take(), [{ type: "subscribe", group: "g", since: { epoch: "e", offset: 5 }, events: true }]);
+  client.close();
+});
