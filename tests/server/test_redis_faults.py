@@ -1,0 +1,101 @@
+"""What a client sees of a shard's faults: `unavailable` in time, and afterwards everything once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from shards.router.control import Control
+from shards.router.table import Shard, SlotTable
+from tests.proxy import Proxy
+from tests.redis_server import RedisServer
+from tests.replica import Replica
+from tests.server.test_wire import Client, enter
+
+StartRedis = Callable[..., RedisServer]
+Fault = Callable[[RedisServer, Proxy], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def full(shard: RedisServer, _proxy: Proxy) -> AsyncIterator[None]:
+    async with Redis.from_url(shard.url) as redis:
+        await redis.config_set("maxmemory", 1)
+        yield
+        await redis.config_set("maxmemory", 0)
+
+
+@asynccontextmanager
+async def read_only(shard: RedisServer, _proxy: Proxy) -> AsyncIterator[None]:
+    async with Redis.from_url(shard.url) as redis:
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        yield
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@asynccontextmanager
+async def another_password(shard: RedisServer, _proxy: Proxy) -> AsyncIterator[None]:
+    async with Redis.from_url(shard.url) as redis:
+        await redis.config_set("requirepass", "another")
+        async with Redis.from_url(shard.url, password="another") as admin:
+            await admin.client_kill_filter(_type="pubsub")
+        yield
+        await redis.config_set("requirepass", "")
+
+
+@asynccontextmanager
+async def silent(_shard: RedisServer, proxy: Proxy) -> AsyncIterator[None]:
+    proxy.frozen = True
+    yield
+    proxy.frozen = False
+
+
+async def publish(client: Client, numbers: range) -> None:
+    for number in numbers:
+        await client.say(type="publish", id=str(number), data="x" * 1000)
+
+
+async def until_ready(replica: Replica) -> None:
+    async with asyncio.timeout(20):
+        while (await asyncio.to_thread(replica.get, "/readyz"))[0] != 200:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("fault", [full, read_only, another_password, silent], ids=lambda fault: fault.__name__)
+async def test_a_client_is_told_in_time_and_goes_on_afterwards(start_redis: StartRedis, fault: Fault) -> None:
+    control, shard = start_redis(), start_redis()
+    replica = Replica(control, SHARDS_PUBLISH_SECONDS="1", SHARDS_RATE_LIMIT="0")
+    async with Proxy(shard.port).running() as proxy:
+        async with Redis.from_url(control.url) as redis:
+            await Control(redis).swap_table(SlotTable.first([Shard("shared-0", proxy.url)]), 0)
+        await asyncio.to_thread(replica.start)
+        try:
+            await through(replica, fault(shard, proxy))
+        finally:
+            await asyncio.to_thread(replica.stop)
+
+
+async def through(replica: Replica, fault: AbstractAsyncContextManager[None]) -> None:
+    client = await enter(replica.ws + "room/")
+    assert (await client.hear())["type"] == "subscribed"
+    await publish(client, range(5))
+    assert len((await client.hear_all(10))["ack"]) == 5
+    assert replica.process is not None
+    before = psutil.Process(replica.process.pid).memory_info().rss
+    async with fault:
+        await publish(client, range(5, 505))
+        refusals = [await client.hear(15) for _ in range(500)]
+        assert {(frame["type"], frame["code"]) for frame in refusals} == {("error", "unavailable")}
+        assert {frame["id"] for frame in refusals} == {str(number) for number in range(5, 505)}
+    await until_ready(replica)
+    await publish(client, range(5, 505))
+    frames = await client.hear_all(1000)
+    assert sorted(int(ack["id"]) for ack in frames["ack"]) == list(range(5, 505))
+    assert [message["offset"] for message in frames["message"]] == list(range(6, 506))
+    assert sorted(int(message["id"]) for message in frames["message"]) == list(range(5, 505)), "each once"
+    assert psutil.Process(replica.process.pid).memory_info().rss - before < 64 << 20
+    await client.close()
