@@ -32,6 +32,7 @@ class Channel:
     def __init__(self, name: str, capacity: int, expiry: float) -> None:
         self.name = name
         self.used_at = time.monotonic()
+        self._given_up = False
         self.joined: dict[str, asyncio.Event] = {}
         self._capacity = capacity
         self._expiry = expiry
@@ -39,10 +40,15 @@ class Channel:
         self._messages: deque[tuple[float, Payload]] = deque()
         self._waiters: deque[_Waiter] = deque()
 
-    @property
-    def idle_since(self) -> float:
-        """When somebody last received or joined a group with it; now, while somebody waits."""
-        return time.monotonic() if self._waiters else self.used_at
+    def is_unused(self, seconds: float, given_up_seconds: float) -> bool:
+        """Tell whether nobody waits, nor has received or joined a group with it for a time.
+
+        Args:
+            seconds: how long.
+            given_up_seconds: how long where the last receive was cancelled: that is how connections end.
+        """
+        idle = time.monotonic() - self.used_at
+        return not self._waiters and idle > (given_up_seconds if self._given_up else seconds)
 
     def put(self, message: Payload) -> bool:
         """Add a message; False: the channel is full of messages that have not expired."""
@@ -66,14 +72,16 @@ class Channel:
             waiter[1].clear()
         return message
 
-    def clear(self) -> None:
-        """Forget what waits; who waits goes on."""
+    def clear(self) -> int:
+        """Forget the messages that wait, and give their number; who waits for one goes on."""
         with self._lock:
+            waited = len(self._messages)
             self._messages.clear()
+            return waited
 
     def _take_or_wait(self, waiter: _Waiter) -> Payload | None:
         with self._lock:
-            self.used_at = time.monotonic()
+            self.used_at, self._given_up = time.monotonic(), False
             self._drop_expired()
             if self._messages:
                 return self._messages.popleft()[1]
@@ -87,6 +95,7 @@ class Channel:
             elif self._messages:
                 # It was woken for a message that it will not take now.
                 self._wake_one()
+            self.used_at, self._given_up = time.monotonic(), True
 
     def _wake_one(self) -> None:
         while self._waiters:

@@ -1,9 +1,12 @@
 """The channel layer: ``CHANNEL_LAYERS = {"default": {"BACKEND": "shards.layer.ShardedChannelLayer"}}``.
 
 Groups ride on the shards' logs: a group message that `group_send` has taken reaches every member that is a process's
-own channel (`new_channel`) once, in order, whatever dies in between, in both colors. What has a name that any process
-may receive from (``runworker thumbnails``) belongs to one color and goes over that color's own Redis, at most once, as
-the specification says, also where it is sent by way of a group.
+own channel (`new_channel`) once, in order, whatever dies in between, in both colors, as long as no more than `capacity`
+messages wait in that channel and they are received within `expiry`. What is dropped beyond that is counted
+(``app_layer_dropped_total``), and so is a gap in a group's log: Channels has no word for it.
+
+What has a name that any process may receive from (``runworker thumbnails``) belongs to one color and goes over that
+color's own Redis, at most once, as the specification says, also where it is sent by way of a group.
 
 Specification: https://channels.readthedocs.io/en/latest/channel_layer_spec.html
 """
@@ -44,6 +47,9 @@ T = TypeVar("T")
 _NODE_CAPACITY = 10_000
 """Messages from other processes that may wait for a process; they fan out to its channels from there."""
 
+_GIVEN_UP_SECONDS = 10.0
+"""After a cancelled receive, how long an app has to receive again before the channel is forgotten."""
+
 _RETRY_SECONDS = 0.5
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
@@ -61,7 +67,8 @@ class ShardedChannelLayer(BaseChannelLayer):
             comes from a group. Both are counted (``app_layer_dropped_total``).
         channel_capacity: pattern → capacity, for some channels.
         group_expiry: seconds after which membership lapses: of a process's own channel, since anybody received from it
-            or added it to a group; of a named one, since it was added.
+            or added it to a group; of a named one, since it was added. A process's own channel whose last receive was
+            cancelled, as when its connection ends, is forgotten after 10 s, unless somebody receives from it again.
         settings: where the fleet's Redis servers are; by default what the environment says.
 
     It may be used from any thread and event loop: what concerns the shards is done in one loop, the server's where
@@ -311,15 +318,15 @@ class _Home:
         return self.channels[name]
 
     def _forget(self, channels: list[Channel]) -> None:
-        """Take channels out of their groups and forget them."""
+        """Take channels out of their groups and forget them, and what waits in them, which is counted."""
         for channel in channels:
             del self.channels[channel.name]
-            self._empty(channel)
+            METRICS.layer_dropped.inc(self._empty(channel))
 
-    def _empty(self, channel: Channel) -> None:
-        channel.clear()
+    def _empty(self, channel: Channel) -> int:
         for group in list(channel.joined):
             self._leave(group, channel)
+        return channel.clear()
 
     def put(self, name: str, message: Payload) -> None:
         """Put a message into a channel of this process.
@@ -475,9 +482,9 @@ class _Home:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(60.0, self._layer.group_expiry / 4))
-            horizon = time.monotonic() - self._layer.group_expiry
-            self._forget([c for c in list(self.channels.values()) if c.idle_since < horizon])
+            lapse = self._layer.group_expiry
+            await asyncio.sleep(min(_GIVEN_UP_SECONDS / 2, lapse / 4))
+            self._forget([c for c in list(self.channels.values()) if c.is_unused(lapse, _GIVEN_UP_SECONDS)])
 
 
 def _run_until_stopped(work: Coroutine[Any, Any, None]) -> None:

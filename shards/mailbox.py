@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import MaxConnectionsError, RedisError
 
 from shards.aio import end
 from shards.log.link import Reply
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 MOST_CONNECTIONS = 10
 """Connections on which commands go; one more for each channel that is listened on."""
+
+MOST_LISTENED = 100
+"""Named channels that may be received from at once in one process, its own included: each holds a connection."""
 
 _WAIT_SECONDS = 5
 _ANSWER_SECONDS = 5
@@ -49,6 +52,8 @@ class Mailboxes:
 
     Every method raises `redis.exceptions.RedisError` where the color's Redis does not answer in time. Nothing is sent
     again by itself: a message could arrive twice.
+
+    Each channel that `take` waits on holds a connection of its own: no more than `MOST_LISTENED` may be waited on.
     """
 
     def __init__(self, url: str, password: str | None, expiry: int) -> None:
@@ -66,7 +71,7 @@ class Mailboxes:
         self._listening = Redis.from_url(
             url,
             password=password,
-            max_connections=2**31,
+            max_connections=MOST_LISTENED,
             socket_timeout=_WAIT_SECONDS + _ANSWER_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
         )
@@ -99,7 +104,11 @@ class Mailboxes:
         return full
 
     async def take(self, name: str) -> bytes:
-        """Wait for a message and take it. A cancelled call takes none: what was on its way goes back."""
+        """Wait for a message and take it. A cancelled call takes none: what was on its way goes back.
+
+        Raises:
+            redis.exceptions.MaxConnectionsError: as many channels are waited on as may be.
+        """
         async with self._locks.setdefault(name, asyncio.Lock()):
             while True:
                 popping = self._unclaimed.pop(name, None) or self._spawn(self._pop(name))
@@ -114,9 +123,14 @@ class Mailboxes:
                     return message
 
     async def _pop(self, name: str) -> bytes | None:
-        answer = await cast(
-            Awaitable[list[bytes] | None], self._listening.blpop([_MAILBOX + name], timeout=_WAIT_SECONDS)
-        )
+        try:
+            answer = await cast(
+                Awaitable[list[bytes] | None], self._listening.blpop([_MAILBOX + name], timeout=_WAIT_SECONDS)
+            )
+        except MaxConnectionsError:
+            raise MaxConnectionsError(
+                f"{name}: this process receives from {MOST_LISTENED} named channels already; spread them over more"
+            ) from None
         return _unexpired(answer[1]) if answer else None
 
     def _return(self, name: str, popped: asyncio.Task[bytes | None]) -> None:

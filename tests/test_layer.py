@@ -14,6 +14,7 @@ from channels.exceptions import ChannelFull
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shards.layer import ShardedChannelLayer
 from shards.log.log import body_of
@@ -232,6 +233,29 @@ async def test_a_message_to_a_channel_that_is_gone_is_counted(make_layer: MakeLa
     assert dropped() - before == 1
 
 
+async def test_named_channels_that_are_received_from_are_limited(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds a connection; whoever sends to this process's own channels goes on."""
+    monkeypatch.setattr("shards.mailbox.MOST_LISTENED", 3)
+    one, two = make_layer(), make_layer()
+    own = await one.new_channel()
+    await two.send(own, {"type": "x"})
+    assert await receive(one, own) == {"type": "x"}
+    waiting = [asyncio.create_task(receive(one, f"work-{number}")) for number in range(2)]
+    async with asyncio.timeout(10):
+        while len(one._home().mailboxes._tasks) < 3:
+            await asyncio.sleep(0.02)
+    with pytest.raises(RedisError, match="receives from 3 named channels already"):
+        await receive(one, "work-2")
+    await two.send("work-0", {"type": "y"})
+    assert await waiting[0] == {"type": "y"}
+    await two.send("work-2", {"type": "z"})
+    assert await receive(one, "work-2") == {"type": "z"}
+    waiting[1].cancel()
+    await asyncio.gather(waiting[1], return_exceptions=True)
+
+
 # Capacity
 
 
@@ -371,6 +395,64 @@ async def test_membership_is_renewed_by_adding_and_receiving(make_layer: MakeLay
             await layer.group_add("chat", member)
     await layer.group_send("chat", {"type": "x"})
     assert [await waiting, await receive(layer, added), await receive(layer, "work")] == [{"type": "x"}] * 3
+
+
+async def test_a_channel_that_is_received_from_no_more_is_forgotten(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its connection ends, whether the app has taken it out of its groups or not; what waited is counted."""
+    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 1.0)
+    layer, before = make_layer(), dropped()
+    home = layer._home()
+    kept, gone = await layer.new_channel(), [await layer.new_channel() for _ in range(50)]
+    for channel in gone:
+        await layer.group_add("chat", channel)
+    receives = [asyncio.create_task(layer.receive(channel)) for channel in (kept, *gone)]
+    await asyncio.sleep(0)
+    for receiving in receives[1:]:
+        receiving.cancel()
+    await asyncio.gather(*receives[1:], return_exceptions=True)
+    await layer.group_send("chat", {"type": "x"})
+    async with asyncio.timeout(10):
+        while len(home.channels) > 1:
+            await asyncio.sleep(0.05)
+    assert dropped() - before == 50
+    assert not home._plane.hub._topics
+    await layer.send(kept, {"type": "y"})
+    assert await receives[0] == {"type": "y"}
+
+
+async def test_who_cancels_and_receives_again_soon_misses_nothing(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 1.5)
+    layer = make_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("chat", channel)
+    for number in range(6):
+        await nothing(layer, channel)
+        await asyncio.sleep(0.2)
+        await layer.group_send("chat", {"type": "x", "number": number})
+        assert await numbers(layer, channel, 1) == [number]
+        await nothing(layer, channel)
+
+
+async def test_who_takes_long_over_a_message_is_not_forgotten(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was cancelled before: its last receive got a message."""
+    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 0.4)
+    layer = make_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("chat", channel)
+    cancelled = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await layer.group_send("chat", {"type": "x"})
+    assert await receive(layer, channel) == {"type": "x"}
+    await asyncio.sleep(1.2)
+    await layer.group_send("chat", {"type": "y"})
+    assert await receive(layer, channel) == {"type": "y"}
 
 
 async def test_what_a_client_publishes_names_no_handler(make_layer: MakeLayer) -> None:

@@ -7,6 +7,7 @@ Lost:   end what may be left of it → its slots go to the others, empty → for
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -42,7 +43,8 @@ async def meet_externals(
             raise UsageError(f"{shard.url} is a part of this fleet: give servers that run elsewhere, or a number")
     known = {**fleet.directory.external_credentials(), **given}
     shown = {shard.url: known.get(shard.url, Credentials()) for shard in shards}
-    for warning in await external.check(shards, shown.__getitem__):
+    ours = {one.url for one in state.shards} if state else set()
+    for warning in await external.check(shards, shown.__getitem__, ours):
         fleet.say(f"warning: {warning}")
     fleet.directory.keep_credentials(shown)
 
@@ -60,7 +62,7 @@ async def first_table(fleet: Fleet, shards: Sequence[Shard]) -> SlotTable:
         credentials = fleet.directory.credentials(shard.url)
         async with await probe.primary_client(shard.url, credentials, external.CHECK_S) as client:
             newest = max(newest, await newest_version(client))
-    return SlotTable.first(shards, newest + 1)
+    return SlotTable.first(shards, newest + 1, secrets.token_hex(8))
 
 
 async def reshape(fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec) -> FleetState:

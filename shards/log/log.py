@@ -420,10 +420,16 @@ class GroupLog:
             self._channels[channel](payload)
 
     def _use_announced(self, payload: bytes) -> None:
-        """Take a slot table up that every shard tells of, before it is found in the control Redis."""
-        version, _, table = payload.partition(b" ")
-        if self.table is None or int(version) > self.table.version:
-            self.use(SlotTable.decode(table))
+        """Take a slot table up that every shard tells of, before it is found in the control Redis.
+
+        Another fleet's is left alone: what is announced in one database of a server is heard in all of them.
+        """
+        version, _, data = payload.partition(b" ")
+        if self.table is None or int(version) <= self.table.version:
+            return
+        table = SlotTable.decode(data)
+        if table.fleet == self.table.fleet:
+            self.use(table)
 
     def _open_fences(self, connection: ShardConnection) -> None:
         """Have a shard take publishes for its slots, if it is new or has lost its data; moves keep theirs closed."""

@@ -35,19 +35,21 @@ class SlotTable:
         shards: the owners, in order of their names' numbers.
         owners: for each slot, the position of its owner in `shards`.
         since: for each slot, the version under which its owner got it: the fence its publishes must show.
+        fleet: whose it is: random, given with the first table; empty in those of before there was one.
     """
 
     version: int
     shards: tuple[Shard, ...]
     owners: tuple[int, ...]
     since: tuple[int, ...] = field(repr=False)
+    fleet: str = ""
 
     @classmethod
-    def first(cls, shards: Sequence[Shard], version: int = 1) -> SlotTable:
+    def first(cls, shards: Sequence[Shard], version: int = 1, fleet: str = "") -> SlotTable:
         """Make the first table: the slots shared out among `shards` by weight."""
         names = [shard.name for shard in shards]
         owners = ring.assign({shard.name: shard.weight for shard in shards})
-        return cls(version, tuple(shards), tuple(names.index(o) for o in owners), (version,) * len(owners))
+        return cls(version, tuple(shards), tuple(names.index(o) for o in owners), (version,) * len(owners), fleet)
 
     def owner(self, slot: int) -> Shard:
         """Give the shard that owns `slot`."""

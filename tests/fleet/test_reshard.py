@@ -101,6 +101,22 @@ async def test_what_moved_is_gone_from_the_old_shard_and_keeps_its_marks(
         assert await left.keys("[milps]*") == []
 
 
+async def test_the_slot_table_of_another_fleet_is_left_alone(start_plane: StartPlane, redises: Redises) -> None:
+    """Databases don't keep fleets on one server apart: what is announced in one is heard in all."""
+    plane = await start_plane()
+    assert plane.log.table is not None
+    mine = plane.log.table
+    other = SlotTable.first([Shard("shared-0", "redis://127.0.0.1:1/1")], mine.version + 7, "another")
+    moved = mine.with_shards(mine.shards)
+    async with Redis.from_url(redises.shards[0].url.replace("/0", "/1")) as shard:
+        await move.announce([shard], other)
+        await move.announce([shard], moved)
+    async with asyncio.timeout(5):
+        while plane.log.table is mine:
+            await asyncio.sleep(0.01)
+    assert plane.log.table == moved
+
+
 class Killed(Exception):
     """The reshard was killed here."""
 

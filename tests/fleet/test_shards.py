@@ -176,11 +176,13 @@ async def talk(commands: Commands) -> None:
 def test_servers_that_cannot_be_shards(commands: Commands, start_redis: Callable[..., RedisServer]) -> None:
     good, locked = start_redis(), start_redis("--requirepass", PASSWORD)
     replica = start_redis("--replicaof", "127.0.0.1", str(good.port))
+    evicting = start_redis("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     wrong = {
         f"{good.url},redis://127.0.0.1:1/0": (1, "redis://127.0.0.1:1/0 can't be reached"),
         f"redis://:not-it@127.0.0.1:{locked.port}/0": (1, "refuses the password"),
         locked.url: (1, "refuses the password"),
         replica.url: (1, "is a read-only replica"),
+        evicting.url: (2, "set `maxmemory-policy noeviction`"),
         f"{good.url},redis://localhost:{good.port}/0": (2, "are the same server"),
         f"{good.url}?weight=0": (2, "must be more than 0"),
         f"redis://127.0.0.1:{good.port}/99": (1, "refuses"),
