@@ -30,6 +30,9 @@ class Listener:
         self.heard: list[bytes] = []
         self.gaps: list[Place] = []
 
+    def has_room(self, size: int) -> bool:
+        return True
+
     def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
         assert self.place is None
         self.place, self.recovered = place, recovered
@@ -101,6 +104,51 @@ async def test_who_comes_back_with_a_place_hears_what_it_missed_first(start_plan
     await after.until(lambda m: len(m.heard) == 595)
     assert after.recovered
     assert after.heard == [body(n) for n in range(5, 600)]
+
+
+LARGE = b"x" * 60_000
+
+
+async def test_large_messages_are_missed_and_caught_up_by_members_and_topics(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    """More than a page's bytes, for one that resumes and for one whose connection was away."""
+    plane, other, live = await start_plane(), await start_plane(), Listener()
+    plane.hub.join("room", live)
+    place = await live.subscribed()
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        publishing = asyncio.gather(
+            *(other.log.publish("room", "s", str(n), body_of(str(n), LARGE)) for n in range(60))
+        )
+        await redis.client_kill_filter(_type="pubsub")
+        await asyncio.wait_for(publishing, 20)
+    resuming = [Listener() for _ in range(100)]
+    for member in resuming:
+        plane.hub.join("room", member, place)
+    for member in (live, *resuming):
+        await member.until(lambda m: len(m.heard) == 60)
+        assert not member.gaps
+
+
+async def test_many_that_resume_at_once_do_not_cost_the_shards_connection(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    """Redis cuts a subscriber that too much waits for; all would read again, and be cut again."""
+    plane, start = await start_plane(), Listener()
+    plane.hub.join("room", start)
+    place = await start.subscribed()
+    for number in range(40):
+        await plane.log.publish("room", "s", str(number), body_of(str(number), LARGE))
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        await redis.config_set("client-output-buffer-limit", "pubsub 8mb 8mb 1")
+    resuming = [Listener() for _ in range(100)]
+    for member in resuming:
+        plane.hub.join("room", member, place)
+    for member in resuming:
+        await member.until(lambda m: len(m.heard) == 40, 30)
+    assert plane.log.losses() == 0
 
 
 async def test_resuming_while_messages_pour_in_loses_and_doubles_nothing(start_plane: StartPlane) -> None:
