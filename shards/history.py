@@ -20,7 +20,8 @@ class Past:
         epoch: of its log.
         head: the log's last offset.
         entries: the messages, oldest first.
-        gap: where history between the place asked for and the first message is gone: the place up to which; else None.
+        gap: where history between the place asked for and the first message, or the head, is gone: the place up to
+            which; else None.
     """
 
     epoch: str
@@ -63,7 +64,7 @@ async def read(log: GroupLog, group: str, since: Place | None, limit: int, most_
 def _past(page: Page, since: Place | None) -> Past:
     lost = since is not None and (since.epoch != page.epoch or since.offset > page.head)
     entries = [] if lost else page.entries
-    gap = None
-    if lost or (since and entries and entries[0].offset > since.offset + 1):
-        gap = Place(page.epoch, entries[0].offset - 1 if entries else page.head)
+    first = entries[0].offset if entries else page.head + 1
+    skipped = since is not None and first > since.offset + 1
+    gap = Place(page.epoch, first - 1) if lost or skipped else None
     return Past(page.epoch, page.head, entries, gap)

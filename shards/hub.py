@@ -436,15 +436,20 @@ class Hub:
     def _deliver_missed(self, joining: _Joining, since: Place, page: Page) -> None:
         """Give a member of a page of what it missed as much as it has room for; the rest is read again.
 
-        Where the page does not go on from its place, it has lost that. One that was not told `recovered` yet then
-        begins at the head, after a gap, as the protocol has it, though later messages may be there still.
+        Where the page does not go on from its place, there is a gap. One that was not told `recovered` yet then has
+        lost its place and begins at the head, as the protocol has it, though later messages may be there still.
         """
-        if page.epoch != since.epoch or not page.entries or page.entries[0].offset != since.offset + 1:
+        follows_on = page.entries and page.entries[0].offset == since.offset + 1
+        if page.epoch != since.epoch or not page.entries or not (follows_on or joining.welcomed):
             joining.since = _NOWHERE
             return
         if not joining.welcomed:
             joining.welcomed = True
             joining.member.on_subscribed(joining.group, since, True)
+        if not follows_on:
+            joining.since = Place(page.epoch, page.entries[0].offset - 1)
+            self._observe_gap(1)
+            joining.member.on_gap(joining.group, joining.since)
         for entry in page.entries:
             if not joining.member.has_room(len(entry.body)):
                 break

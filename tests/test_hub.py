@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
+from shards import history
 from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.log import Place, body_of
@@ -56,6 +57,15 @@ class Listener:
         await self.until(lambda self: self.place is not None)
         assert self.place is not None
         return self.place
+
+
+class SlowListener(Listener):
+    """One that reads a message and then none, until it has room."""
+
+    room = False
+
+    def has_room(self, size: int) -> bool:
+        return self.room or not self.heard
 
 
 def body(number: int) -> bytes:
@@ -188,6 +198,40 @@ async def test_history_that_has_run_out_is_a_gap_said_aloud(start_plane: StartPl
     await member.until(lambda m: bool(m.gaps))
     assert not member.recovered
     assert member.gaps == [Place(epoch, 1000)]
+
+
+async def test_history_that_runs_out_under_a_slow_reader_is_a_gap_up_to_what_is_left(start_plane: StartPlane) -> None:
+    plane, member = await start_plane(history_messages=100), SlowListener()
+    epoch = (await publish(plane, "room", range(100)))[0].epoch
+    plane.hub.join("room", member, Place(epoch, 5))
+    await member.until(lambda m: len(m.heard) == 1)
+    await publish(plane, "room", range(100, 1000))
+    member.room = True
+    await member.until(lambda m: m.place == Place(epoch, 1000))
+    assert member.recovered
+    assert len(member.gaps) == 1
+    assert member.heard[1:] == [body(n) for n in range(member.gaps[0].offset, 1000)]
+    assert len(member.heard) > 100
+
+
+@pytest.mark.parametrize("offset", [0, 2, 5])
+async def test_history_that_has_all_run_out_is_a_gap(start_plane: StartPlane, redises: Redises, offset: int) -> None:
+    plane = await start_plane()
+    epoch = (await publish(plane, "room", range(5)))[0].epoch
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        await redis.delete(f"log:{slot_of('room')}:room")
+    past = await history.read(plane.log, "room", Place(epoch, offset), 100, 1 << 20)
+    assert past == history.Past(epoch, 5, [], Place(epoch, 5) if offset < 5 else None)
+
+
+async def test_history_gives_as_much_as_fits_and_at_least_one(start_plane: StartPlane) -> None:
+    plane = await start_plane()
+    epoch = (await publish(plane, "room", range(50)))[0].epoch
+    size = len(body(20))
+    for most, count in ((1, 1), (3 * size, 3), (3 * size + size - 1, 3), (1 << 20, 30)):
+        past = await history.read(plane.log, "room", Place(epoch, 20), 100, most)
+        assert [entry.offset for entry in past.entries] == list(range(21, 21 + count))
 
 
 async def test_a_killed_shard_loses_nothing(start_plane: StartPlane, redises: Redises) -> None:
