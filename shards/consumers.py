@@ -102,6 +102,10 @@ class Socket(Protocol):
     on_drain: Callable[[int], None] | None
     answers_due: int
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be sent."""
+
     def take_over(self, on_text: Callable[[str], None], on_slow: Callable[[], None], send_budget: int) -> None:
         """Give each text to `on_text` from now on, and call `on_slow` where over `send_budget` bytes wait."""
 
@@ -401,6 +405,11 @@ class GroupConsumer:
         self._write({"type": "presence", "group": group, "count": present.count, "members": present.members})
 
     # What the hub calls, see shards.hub.Member
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether the client has read enough for `size` bytes more to stay well within its send budget."""
+        backlog = self.socket.backlog
+        return backlog == 0 or backlog + size <= self.settings.send_budget_bytes // 2
 
     def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
         """Tell the client what follows."""

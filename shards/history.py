@@ -20,7 +20,8 @@ class Past:
         epoch: of its log.
         head: the log's last offset.
         entries: the messages, oldest first.
-        gap: where history between the place asked for and the first message is gone: the place up to which; else None.
+        gap: where history between the place asked for and the first message, or the head, is gone: the place up to
+            which; else None.
     """
 
     epoch: str
@@ -49,7 +50,7 @@ async def read(log: GroupLog, group: str, since: Place | None, limit: int, most_
     """
     answer: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
     after = since.offset if since else -limit
-    log.read(group, after, limit, lambda page: None if answer.done() else answer.set_result(page))
+    log.read(group, after, limit, lambda page: None if answer.done() else answer.set_result(page), most_bytes)
     try:
         async with asyncio.timeout(READ_SECONDS):
             page = await answer
@@ -57,23 +58,13 @@ async def read(log: GroupLog, group: str, since: Place | None, limit: int, most_
         page = None
     if page is None:
         raise ShardUnavailable(log.owner(group) or "?", f"no answer for group {group}")
-    return _past(page, since, most_bytes)
+    return _past(page, since)
 
 
-def _past(page: Page, since: Place | None, most_bytes: int) -> Past:
+def _past(page: Page, since: Place | None) -> Past:
     lost = since is not None and (since.epoch != page.epoch or since.offset > page.head)
-    entries = [] if lost else _within_bytes(page.entries, most_bytes)
-    gap = None
-    if lost or (since and entries and entries[0].offset > since.offset + 1):
-        gap = Place(page.epoch, entries[0].offset - 1 if entries else page.head)
+    entries = [] if lost else page.entries
+    first = entries[0].offset if entries else page.head + 1
+    skipped = since is not None and first > since.offset + 1
+    gap = Place(page.epoch, first - 1) if lost or skipped else None
     return Past(page.epoch, page.head, entries, gap)
-
-
-def _within_bytes(entries: list[Entry], most: int) -> list[Entry]:
-    """Give as many of the entries, from the oldest on, as fit; at least one."""
-    size = 0
-    for count, entry in enumerate(entries):
-        size += len(entry.body)
-        if size > most and count:
-            return entries[:count]
-    return entries

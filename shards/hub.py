@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shards.log.log import Entry, GroupLog, Page, Place
+from shards.log.log import PAGE_BYTES, Entry, GroupLog, Page, Place
 
 logger = logging.getLogger(__name__)
 
 PAGE = 200
-"""Messages read from a log at a time."""
+"""Messages read from a log at a time, as far as `PAGE_BYTES` go."""
+
+RESUMING = 16
+"""Pages under way from one shard for members that resume. Redis cuts a subscriber whose answers pile up to 8 MiB."""
 
 REWIND = 1000
 """How far back the hub looks for where a log parts from what was heard of it."""
 
 _TRY_AGAIN_SECONDS = 0.1
+_DRAIN_SECONDS = 0.05
 _NOWHERE = Place("", 0)
 """The place of one who has lost it: no log has this epoch."""
 
@@ -66,6 +70,9 @@ class Member(Protocol):
     @property
     def public_id(self) -> str | None:
         """What others may know it by; None: it does not count as present."""
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether it can take `size` bytes more of what it missed; who has taken all so far can always."""
 
     def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
         """Hear that messages after `place` follow."""
@@ -118,6 +125,19 @@ class _Topic:
     joining: deque[_Joining] = field(default_factory=deque)
 
 
+@dataclass(slots=True, eq=False)
+class _Resuming:
+    """The members' reads at a shard.
+
+    Attributes:
+        under_way: how many have no answer yet.
+        waiting: those to come, oldest first: the topic, its turn, and who it is for.
+    """
+
+    under_way: int = 0
+    waiting: deque[tuple[_Topic, int, _Joining]] = field(default_factory=deque)
+
+
 class Hub:
     """The groups that this process has members of.
 
@@ -143,6 +163,7 @@ class Hub:
         self._retries: set[_Topic] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._ups: set[str] = set()
+        self._resuming: defaultdict[str, _Resuming] = defaultdict(_Resuming)
         self._changed: set[str] = set()
 
     def present(self, group: str) -> list[str]:
@@ -251,7 +272,7 @@ class Hub:
             topic.place = Place(page.epoch, page.head)
             topic.last_ms = page.entries[-1].at_ms if page.entries else None
         elif _has_parted(topic, page):
-            self._find_fork(topic)
+            self._find_fork(topic, max(0, topic.place.offset - REWIND))
             return
         else:
             self._take(topic, topic.place, page)
@@ -270,7 +291,7 @@ class Hub:
         new = [entry for entry in page.entries if entry.offset > place.offset]
         for entry in new:
             self._advance(topic, page.epoch, entry)
-        if page.head < place.offset or (len(page.entries) < PAGE and not new and place.offset < page.head):
+        if page.head < place.offset or (not page.entries and place.offset < page.head):
             self._skip(topic, Place(page.epoch, page.head))
 
     def _go_live(self, topic: _Topic) -> None:
@@ -302,12 +323,11 @@ class Hub:
         for member in list(topic.members):
             member.on_gap(topic.group, place)
 
-    def _find_fork(self, topic: _Topic) -> None:
+    def _find_fork(self, topic: _Topic, after: int) -> None:
         """Look for the last message that the log and this topic have in common, and go on from there, after a gap."""
-        assert topic.place is not None
         topic.reading = True
-        turn, after = topic.turn, max(0, topic.place.offset - REWIND)
-        self.log.read(topic.group, after, REWIND, lambda page: self._found_fork(topic, turn, after, page))
+        turn = topic.turn
+        self.log.read(topic.group, after, PAGE, lambda page: self._found_fork(topic, turn, after, page))
 
     def _found_fork(self, topic: _Topic, turn: int, after: int, page: Page | None) -> None:
         if self._topics.get(topic.group) is not topic or turn != topic.turn or topic.place is None:
@@ -318,7 +338,11 @@ class Hub:
             return
         # What the log has taken in since the shard came back is younger than all that was heard before.
         heard = [e.offset for e in page.entries if e.offset <= topic.place.offset and e.at_ms <= (topic.last_ms or 0)]
-        self._skip(topic, Place(page.epoch, heard[-1] if heard else min(after, page.head)))
+        fork = heard[-1] if heard else min(after, page.head)
+        if heard and fork == page.entries[-1].offset < min(topic.place.offset, page.head):
+            self._find_fork(topic, fork)
+            return
+        self._skip(topic, Place(page.epoch, fork))
         self._catch_up(topic)
 
     def _try_again(self, topic: _Topic) -> None:
@@ -353,11 +377,47 @@ class Hub:
 
     def _read_for(self, topic: _Topic, joining: _Joining) -> None:
         """Read what a member has missed; it becomes live with the page that reaches the head."""
-        since, turn = joining.since, topic.turn
-        assert since is not None
         if not joining.reading:
             joining.reading = True
-            self.log.read(topic.group, since.offset, PAGE, lambda page: self._read(topic, turn, joining, since, page))
+            self._line_up(topic, topic.turn, joining)
+
+    def _line_up(self, topic: _Topic, turn: int, joining: _Joining) -> None:
+        """Have a member's next page read once it has room for it, and few others are read."""
+        if not self._resumes(topic, turn, joining):
+            return
+        if joining.member.has_room(PAGE_BYTES):
+            self._resuming[topic.shard].waiting.append((topic, turn, joining))
+            self._read_next(topic.shard)
+        else:
+            asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._line_up, topic, turn, joining)
+
+    def _resumes(self, topic: _Topic, turn: int, joining: _Joining) -> bool:
+        """Tell whether a member still wants to be read for; where its topic is behind, that will ask again."""
+        if joining not in topic.joining or self._topics.get(topic.group) is not topic or turn != topic.turn:
+            return False
+        joining.reading = topic.live
+        return topic.live
+
+    def _read_next(self, shard: str) -> None:
+        """Read for those who wait, as far as `RESUMING` goes."""
+        resuming = self._resuming[shard]
+        while resuming.waiting and resuming.under_way < RESUMING:
+            topic, turn, joining = resuming.waiting.popleft()
+            if self._resumes(topic, turn, joining):
+                resuming.under_way += 1
+                self._read_page(shard, topic, turn, joining)
+
+    def _read_page(self, shard: str, topic: _Topic, turn: int, joining: _Joining) -> None:
+        since = joining.since
+        assert since is not None
+
+        def answered(page: Page | None) -> None:
+            self._resuming[shard].under_way -= 1
+            self._read(topic, turn, joining, since, page)
+            # Not at once: a shard that is gone answers before it is asked, each time one deeper.
+            asyncio.get_running_loop().call_soon(self._read_next, shard)
+
+        self.log.read(topic.group, since.offset, PAGE, answered)
 
     def _read(self, topic: _Topic, turn: int, joining: _Joining, since: Place, page: Page | None) -> None:
         if joining not in topic.joining or self._topics.get(topic.group) is not topic or turn != topic.turn:
@@ -374,17 +434,28 @@ class Hub:
             self._read_for(topic, joining)
 
     def _deliver_missed(self, joining: _Joining, since: Place, page: Page) -> None:
-        """Give a member a page of what it missed, if that is where it left off; else it has lost its place."""
-        if page.epoch != since.epoch or not page.entries or page.entries[0].offset != since.offset + 1:
+        """Give a member of a page of what it missed as much as it has room for; the rest is read again.
+
+        Where the page does not go on from its place, there is a gap. One that was not told `recovered` yet then has
+        lost its place and begins at the head, as the protocol has it, though later messages may be there still.
+        """
+        follows_on = page.entries and page.entries[0].offset == since.offset + 1
+        if page.epoch != since.epoch or not page.entries or not (follows_on or joining.welcomed):
             joining.since = _NOWHERE
             return
         if not joining.welcomed:
             joining.welcomed = True
             joining.member.on_subscribed(joining.group, since, True)
+        if not follows_on:
+            joining.since = Place(page.epoch, page.entries[0].offset - 1)
+            self._observe_gap(1)
+            joining.member.on_gap(joining.group, joining.since)
         for entry in page.entries:
+            if not joining.member.has_room(len(entry.body)):
+                break
             joining.member.on_message(Message(joining.group, entry))
             self._observe_delivery(1, None)
-        joining.since = Place(page.epoch, page.entries[-1].offset)
+            joining.since = Place(page.epoch, entry.offset)
 
     # What the log calls
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
+from shards import history
 from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.log import Place, body_of
@@ -29,6 +30,9 @@ class Listener:
         self.recovered: bool | None = None
         self.heard: list[bytes] = []
         self.gaps: list[Place] = []
+
+    def has_room(self, size: int) -> bool:
+        return True
 
     def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
         assert self.place is None
@@ -53,6 +57,15 @@ class Listener:
         await self.until(lambda self: self.place is not None)
         assert self.place is not None
         return self.place
+
+
+class SlowListener(Listener):
+    """One that reads a message and then none, until it has room."""
+
+    room = False
+
+    def has_room(self, size: int) -> bool:
+        return self.room or not self.heard
 
 
 def body(number: int) -> bytes:
@@ -103,6 +116,51 @@ async def test_who_comes_back_with_a_place_hears_what_it_missed_first(start_plan
     assert after.heard == [body(n) for n in range(5, 600)]
 
 
+LARGE = b"x" * 60_000
+
+
+async def test_large_messages_are_missed_and_caught_up_by_members_and_topics(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    """More than a page's bytes, for one that resumes and for one whose connection was away."""
+    plane, other, live = await start_plane(), await start_plane(), Listener()
+    plane.hub.join("room", live)
+    place = await live.subscribed()
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        publishing = asyncio.gather(
+            *(other.log.publish("room", "s", str(n), body_of(str(n), LARGE)) for n in range(60))
+        )
+        await redis.client_kill_filter(_type="pubsub")
+        await asyncio.wait_for(publishing, 20)
+    resuming = [Listener() for _ in range(100)]
+    for member in resuming:
+        plane.hub.join("room", member, place)
+    for member in (live, *resuming):
+        await member.until(lambda m: len(m.heard) == 60)
+        assert not member.gaps
+
+
+async def test_many_that_resume_at_once_do_not_cost_the_shards_connection(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    """Redis cuts a subscriber that too much waits for; all would read again, and be cut again."""
+    plane, start = await start_plane(), Listener()
+    plane.hub.join("room", start)
+    place = await start.subscribed()
+    for number in range(40):
+        await plane.log.publish("room", "s", str(number), body_of(str(number), LARGE))
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        await redis.config_set("client-output-buffer-limit", "pubsub 8mb 8mb 1")
+    resuming = [Listener() for _ in range(100)]
+    for member in resuming:
+        plane.hub.join("room", member, place)
+    for member in resuming:
+        await member.until(lambda m: len(m.heard) == 40, 30)
+    assert plane.log.losses() == 0
+
+
 async def test_resuming_while_messages_pour_in_loses_and_doubles_nothing(start_plane: StartPlane) -> None:
     plane, other = await start_plane(), await start_plane()
     start = Listener()
@@ -140,6 +198,40 @@ async def test_history_that_has_run_out_is_a_gap_said_aloud(start_plane: StartPl
     await member.until(lambda m: bool(m.gaps))
     assert not member.recovered
     assert member.gaps == [Place(epoch, 1000)]
+
+
+async def test_history_that_runs_out_under_a_slow_reader_is_a_gap_up_to_what_is_left(start_plane: StartPlane) -> None:
+    plane, member = await start_plane(history_messages=100), SlowListener()
+    epoch = (await publish(plane, "room", range(100)))[0].epoch
+    plane.hub.join("room", member, Place(epoch, 5))
+    await member.until(lambda m: len(m.heard) == 1)
+    await publish(plane, "room", range(100, 1000))
+    member.room = True
+    await member.until(lambda m: m.place == Place(epoch, 1000))
+    assert member.recovered
+    assert len(member.gaps) == 1
+    assert member.heard[1:] == [body(n) for n in range(member.gaps[0].offset, 1000)]
+    assert len(member.heard) > 100
+
+
+@pytest.mark.parametrize("offset", [0, 2, 5])
+async def test_history_that_has_all_run_out_is_a_gap(start_plane: StartPlane, redises: Redises, offset: int) -> None:
+    plane = await start_plane()
+    epoch = (await publish(plane, "room", range(5)))[0].epoch
+    owner = redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))]
+    async with Redis.from_url(owner.url) as redis:
+        await redis.delete(f"log:{slot_of('room')}:room")
+    past = await history.read(plane.log, "room", Place(epoch, offset), 100, 1 << 20)
+    assert past == history.Past(epoch, 5, [], Place(epoch, 5) if offset < 5 else None)
+
+
+async def test_history_gives_as_much_as_fits_and_at_least_one(start_plane: StartPlane) -> None:
+    plane = await start_plane()
+    epoch = (await publish(plane, "room", range(50)))[0].epoch
+    size = len(body(20))
+    for most, count in ((1, 1), (3 * size, 3), (3 * size + size - 1, 3), (1 << 20, 30)):
+        past = await history.read(plane.log, "room", Place(epoch, 20), 100, most)
+        assert [entry.offset for entry in past.entries] == list(range(21, 21 + count))
 
 
 async def test_a_killed_shard_loses_nothing(start_plane: StartPlane, redises: Redises) -> None:

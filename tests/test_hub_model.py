@@ -31,6 +31,7 @@ class SimulatedLog:
         self.epochs = 1
         self.entries: list[Entry] = []
         self.trimmed_to = 0
+        self.fit = 9
         self.clock = 0
         self.owned_by = "a"
         self.written = 0
@@ -57,6 +58,7 @@ class SimulatedLog:
         self.commands[shard].append(lambda: self.subscribed[shard].difference_update(groups))
 
     def read(self, group: str, after: int, most: int, answered: Callable[[Page | None], None]) -> None:
+        assert most <= hub_module.PAGE
         shard = self.believed
         if not self.up[shard]:
             answered(None)
@@ -69,7 +71,7 @@ class SimulatedLog:
         if shard == self.owned_by:
             head = len(self.entries)
             after = max(0, head + after) if after < 0 else after
-            page = Page(self.epoch, head, self.entries[max(after, self.trimmed_to) :][:most])
+            page = Page(self.epoch, head, self.entries[max(after, self.trimmed_to) :][: min(most, self.fit)])
         self.heard[shard].append(lambda: self._answer(shard, answered, page))
 
     def _answer(self, shard: str, answered: Callable[[Page | None], None], page: Page | None) -> None:
@@ -113,7 +115,11 @@ class Watcher:
         self.place: Place | None = None
         self.recovered = False
         self.left = False
+        self.room = True
         self.heard: dict[int, Entry] = {}
+
+    def has_room(self, size: int) -> bool:
+        return self.room
 
     def on_subscribed(self, group: str, place: Place, recovered: bool) -> None:
         assert not self.left
@@ -186,6 +192,17 @@ class HubMachine(RuleBasedStateMachine):
         member = self.members.pop(data.draw(st.integers(0, len(self.members) - 1)))
         self.inside(self.log.hub.leave, GROUP, member)
         member.left = True
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), room=st.booleans())
+    def a_member_reads(self, data: st.DataObject, room: bool) -> None:
+        """Or it does not, for now."""
+        self.members[data.draw(st.integers(0, len(self.members) - 1))].room = room
+
+    @rule(fit=st.integers(1, 9))
+    def messages_have_another_size(self, fit: int) -> None:
+        """So that fewer of them fit into a page."""
+        self.log.fit = fit
 
     @rule(count=st.integers(1, 9))
     def publish(self, count: int) -> None:
@@ -260,6 +277,8 @@ class HubMachine(RuleBasedStateMachine):
         for shard in SHARDS:
             self.a_connection_is_made(shard)
         self.the_process_learns_of_the_move()
+        for member in self.members:
+            member.room = True
         for _ in range(2000):
             if not any(self.log.commands[shard] or self.log.heard[shard] for shard in SHARDS):
                 self.inside(self.log.hub._retry_now)
@@ -286,13 +305,20 @@ class HubMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
+SMALL = {"PAGE": 3, "REWIND": 5, "RESUMING": 2, "_DRAIN_SECONDS": 0}
+usual: dict[str, object] = {}
+
+
 def setup_module() -> None:
-    """Pages of three messages, so that their edges lie everywhere."""
-    hub_module.PAGE, setup_module.page = 3, hub_module.PAGE  # type: ignore[attr-defined]
+    """Pages of three messages, so that their edges lie everywhere, two at a time, and no wait for who has no room."""
+    for name, value in SMALL.items():
+        usual[name] = getattr(hub_module, name)
+        setattr(hub_module, name, value)
 
 
 def teardown_module() -> None:
-    hub_module.PAGE = setup_module.page  # type: ignore[attr-defined]
+    for name, value in usual.items():
+        setattr(hub_module, name, value)
 
 
 HubMachine.TestCase.settings = settings(

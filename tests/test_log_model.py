@@ -79,7 +79,7 @@ class Log(RuleBasedStateMachine):
         name = f"{SLOT}:{GROUP}"
         keys = ["fence", f"meta:{name}", f"log:{name}", f"index:{SLOT}"]
         return self.shards[shard].eval(
-            READ.source, len(keys), *keys, SLOT, version, f"e{self.epochs}", GROUP, after, most, self.idle_ms
+            READ.source, len(keys), *keys, SLOT, version, f"e{self.epochs}", GROUP, after, most, self.idle_ms, 1 << 20
         )
 
     def acks(self, reply: Any, mark: str, body: bytes) -> None:

@@ -330,10 +330,9 @@ class Client {
     const index = this.#pasts.findIndex((past) => past.group === frame.group);
     const [past] = index < 0 ? [] : this.#pasts.splice(index, 1);
     const first = frame.messages[0];
-    if (past) {
-      const lost = past.since.epoch !== frame.epoch || past.since.offset > frame.offset;
-      const skipped = first && first.offset > past.since.offset + 1;
-      if (lost || skipped) this.#pastGap = { group: frame.group, epoch: frame.epoch, offset: first ? first.offset - 1 : frame.offset };
+    const before = first ? first.offset - 1 : frame.offset;
+    if (past && (past.since.epoch !== frame.epoch || past.since.offset !== before)) {
+      this.#pastGap = { group: frame.group, epoch: frame.epoch, offset: before };
     }
     this.#call(this.#handlers.history, { ...frame, gap: this.#pastGap });
   }

@@ -648,11 +648,8 @@ def _history(request: Request, frame: dict[str, Any]) -> History:
     since = request.since
     if since is None:
         return History(request.group, place, messages)
-    lost = since.epoch != place.epoch or since.offset > place.offset
-    if not lost and (not messages or messages[0].offset == since.offset + 1):
-        return History(request.group, place, messages)
-    before = messages[0].offset - 1 if messages else place.offset
-    return History(request.group, place, messages, Place(place.epoch, before))
+    before = Place(place.epoch, messages[0].offset - 1) if messages else place
+    return History(request.group, place, messages, None if before == since else before)
 
 
 def _unsend(publish: _Publish, unsure: bool) -> None:

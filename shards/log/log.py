@@ -25,6 +25,9 @@ from shards.settings import Settings
 MOST_WAITING_BYTES = 64 << 20
 """Bodies that may wait for their shards in one process; more are refused at once."""
 
+PAGE_BYTES = 256 << 10
+"""Bodies that a read gives at most where it does not say."""
+
 _RETRY_SECONDS = 0.1
 
 
@@ -300,7 +303,14 @@ class GroupLog:
 
     # Reading and subscribing
 
-    def read(self, group: str, after: int, most: int, answered: Callable[[Page | None], None]) -> None:
+    def read(
+        self,
+        group: str,
+        after: int,
+        most: int,
+        answered: Callable[[Page | None], None],
+        most_bytes: int = PAGE_BYTES,
+    ) -> None:
         """Read a range of a group's log.
 
         Args:
@@ -308,7 +318,8 @@ class GroupLog:
             after: the offset after which to read; below 0: so many messages before the head.
             most: how many messages to give at most.
             answered: gets the page, or None where the shard can't be asked now: try again once it is up, or when
-                the owners have changed.
+                the owners have changed. It ends before the head where one more message would be too many, or too much.
+            most_bytes: what their bodies may take; one message is always given.
         """
         if self.table is None:
             answered(None)
@@ -336,6 +347,7 @@ class GroupLog:
                 after,
                 most,
                 int(self._settings.idle_seconds * 1000),
+                most_bytes,
             ),
         )
 

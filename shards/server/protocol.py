@@ -144,6 +144,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     # What consumers call, see shards.consumers.Socket
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be sent."""
+        return len(self._held) + self.transport.get_write_buffer_size()
+
     def take_over(self, on_text: Callable[[str], None], on_slow: Callable[[], None], send_budget: int) -> None:
         """Give each text to `on_text` from now on, and call `on_slow` where over `send_budget` bytes wait."""
         self.on_text, self.on_slow = on_text, on_slow

@@ -113,6 +113,10 @@ class Member:
 
     public_id = None
 
+    def has_room(self, _: int) -> bool:
+        """It takes all."""
+        return True
+
     def on_subscribed(self, *_: object) -> None: ...
 
     def on_message(self, *_: object) -> None: ...

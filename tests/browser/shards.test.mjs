@@ -97,6 +97,18 @@ test("the gap of a history moves no subscription", async () => {
   client.close();
 });
 
+test("a history that has all run out is a gap; one that is empty since nothing came is none", async () => {
+  const pasts = [];
+  const { client } = await following(5, { history: (frame) => pasts.push(frame) });
+  for (const offset of [2, 5]) {
+    client.history("g", { since: { epoch: "e", offset } });
+    last().hear({ type: "history", group: "g", epoch: "e", offset: 5, messages: [] });
+    if (offset < 5) last().hear({ type: "gap", group: "g", epoch: "e", offset: 5 });
+  }
+  assert.deepEqual(pasts.map((past) => past.gap?.offset), [5, undefined]);
+  client.close();
+});
+
 test("messages in flight after an unsubscribe are nobody's, and a new subscription starts anew", async () => {
   const { client, seen } = await following();
   client.unsubscribe("g");

@@ -84,8 +84,9 @@ class Service:
             found = [o for o in range(len(self.logs[group]) + 1) if o > max(after, self.trimmed[group])]
             messages = [self.entry(group, offset) for offset in found]
             self.say(type="history", group=group, epoch="e", offset=len(self.logs[group]), messages=messages)
-            if "since" in frame and found and found[0] > after + 1:
-                self.say(type="gap", group=group, epoch="e", offset=found[0] - 1)
+            before = found[0] - 1 if found else len(self.logs[group])
+            if "since" in frame and before > after:
+                self.say(type="gap", group=group, epoch="e", offset=before)
 
     def store(self, group: str, id: str, data: Any) -> int:
         ids = [id for id, _ in self.logs[group]]
@@ -505,6 +506,15 @@ def test_the_gap_after_a_history_is_the_historys() -> None:
     assert hear(client, type="gap", group="g", epoch="e", offset=3) == []
     (next,) = hear(client, type="message", group="g", offset=6, id="y", data=1)
     assert next.offset == 6
+
+
+def test_a_history_that_has_all_run_out_is_a_gap() -> None:
+    client = following("g", 5)
+    client.ask(Request("history", "g", Place("e", 2)))
+    client.data_to_send(0)
+    (answered,) = hear(client, type="history", group="g", epoch="e", offset=5, messages=[])
+    assert answered.answer.gap == Place("e", 5)
+    assert hear(client, type="gap", group="g", epoch="e", offset=5) == []
 
 
 def test_an_unsubscribe_that_was_refused_is_said_again() -> None:

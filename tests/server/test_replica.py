@@ -120,6 +120,24 @@ async def test_a_reader_too_slow_for_its_budget_is_closed_and_can_come_back(serv
         await client.close()
 
 
+async def test_who_reads_all_the_time_is_not_closed_while_it_resumes(service: list[Replica]) -> None:
+    """Though what it missed is many times what may wait for it."""
+    closed = service[0].metric("app_slow_consumers_closed_total")
+    talkers = [await enter(service[1].ws) for _ in range(20)]
+    for number in range(400):
+        await talkers[number % 20].say(type="publish", group="much", id=str(number), data="x" * 60_000)
+    for number in range(400):
+        assert (await talkers[number % 20].hear())["type"] == "ack"
+    await talkers[0].say(type="history", group="much", limit=1)
+    epoch = (await talkers[0].hear())["epoch"]
+    back = await enter(service[0].ws + f"much/?epoch={epoch}&offset=0")
+    assert (await back.hear())["recovered"]
+    assert [(await back.hear())["offset"] for _ in range(400)] == list(range(1, 401))
+    assert service[0].metric("app_slow_consumers_closed_total") == closed
+    for client in (*talkers, back):
+        await client.close()
+
+
 async def test_a_client_that_answers_no_ping_is_closed_and_one_that_talks_is_not(service: list[Replica]) -> None:
     await until_steady(service[0])
     talker, dead = await enter(service[0].ws), await enter(service[0].ws)

@@ -3,6 +3,7 @@
 -- KEYS  1 fence   2 meta   3 log   4 index: set of the slot's groups
 -- ARGV  1 slot   2 version   3 an epoch, for a log that has none yet   4 group
 --       5 offset after which to read; below 0: so many before the head   6 most messages to give   7 idle, ms
+--       8 most bytes of bodies to give; one message is always given, so that a reader gets on
 -- gives {head, epoch, {{offset, ms, body}, …}}, or {-1, version} where the fence is another
 local fence = redis.call('HGET', KEYS[1], ARGV[1])
 if fence ~= ARGV[2] then return { -1, tonumber(fence or '0') } end
@@ -22,12 +23,19 @@ if not epoch then
 end
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[7]) then redis.call('PEXPIRE', KEYS[2], ARGV[7]) end
 
-local after, most = tonumber(ARGV[5]), tonumber(ARGV[6])
+local after, most, room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
 if after < 0 then after = math.max(0, head + after) end
-local messages = {}
-if after < head and most > 0 then
-  for _, entry in ipairs(redis.call('XRANGE', KEYS[3], (after + 1) .. '-0', '+', 'COUNT', most)) do
-    messages[#messages + 1] = { tonumber(string.match(entry[1], '^%d+')), tonumber(entry[2][2]), entry[2][4] }
+
+-- A few at a time, since large ones are not worth fetching beyond what there is room for.
+local messages, few = {}, 20
+while after < head and #messages < most do
+  local entries = redis.call('XRANGE', KEYS[3], (after + 1) .. '-0', '+', 'COUNT', math.min(few, most - #messages))
+  for _, entry in ipairs(entries) do
+    room = room - #entry[2][4]
+    if room < 0 and #messages > 0 then return { head, epoch, messages } end
+    after = tonumber(string.match(entry[1], '^%d+'))
+    messages[#messages + 1] = { after, tonumber(entry[2][2]), entry[2][4] }
   end
+  if #entries == 0 then break end
 end
 return { head, epoch, messages }
