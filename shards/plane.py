@@ -71,7 +71,9 @@ class Plane:
         self.hub = Hub(observe_delivery, observe_gap)
         self.log = GroupLog(settings, self.hub, self.refresh)
         self.hub.log = self.log
-        self.presence = Presence(self.worker, self.hub, self.log, self._living, settings.idle_seconds)
+        # As long as publish.lua has a log's place live.
+        life_seconds = max(settings.idle_seconds, 2 * settings.history_seconds)
+        self.presence = Presence(self.worker, self.hub, self.log, self._living, life_seconds)
         self.attendance = Attendance(self.presence, self.log)
         self.session = secrets.token_urlsafe(12)
         self.loop: asyncio.AbstractEventLoop | None = None

@@ -9,6 +9,7 @@ registry says who lives.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ READ_SECONDS = 5.0
 """What a shard has not answered by then is unavailable."""
 
 _FLUSH_SECONDS = 0.5
+_DEAD_SECONDS = 60.0
+_AGAIN_EVERY = 4
 _REFRESH_EVERY = 600
 
 
@@ -48,7 +51,8 @@ class Presence:
         hub: has this worker's members.
         log: knows each group's shard.
         living: gives the names of the workers that live.
-        idle_seconds: after which a group nobody reports is forgotten.
+        idle_seconds: after which a group nobody reports is forgotten; not less than a log's place lives after a
+            publish, since that is set anew here.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class Presence:
         self._log = log
         self.living = living
         self._idle_ms = int(idle_seconds * 1000)
+        self._failed: set[str] = set()
+        self._dead_since: dict[str, float] = {}
 
     async def run(self) -> None:
         """Report what changed, twice a second, until cancelled."""
@@ -66,21 +72,34 @@ class Presence:
         while True:
             turn += 1
             changed = self._hub.take_changed(everything=turn % _REFRESH_EVERY == 0)
+            if turn % _AGAIN_EVERY == 0:
+                changed |= self._take_failed()
             for group in changed:
                 self._report(group)
             self._log.announce(REPORTED, changed)
             await asyncio.sleep(_FLUSH_SECONDS)
 
+    def _take_failed(self) -> set[str]:
+        """Give the groups whose last report was lost, and whose shard can be told again."""
+        down = set(self._log.down())
+        failed, self._failed = self._failed, {group for group in self._failed if self._log.owner(group) in down}
+        return failed - self._failed
+
     def _report(self, group: str) -> None:
         members = self._hub.present(group)
+
+        def told(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                self._failed.add(group)
+
         if members:
             mine = msgspec.json.encode(Present(len(members), members[:MEMBERS_NAMED]))
-            self._log.command(group, _ignore, "HSET", "presence", self._worker, mine)
+            self._log.command(group, told, "HSET", "presence", self._worker, mine)
             self._log.command(group, _ignore, "PEXPIRE", "presence", self._idle_ms)
             # A group that is listened to is not idle: its place must not be forgotten while nobody talks.
             self._log.command(group, _ignore, "PEXPIRE", "meta", self._idle_ms)
         else:
-            self._log.command(group, _ignore, "HDEL", "presence", self._worker)
+            self._log.command(group, told, "HDEL", "presence", self._worker)
 
     async def of(self, group: str) -> Present:
         """Read who is in a group: of this worker now, of others at most two seconds ago.
@@ -111,9 +130,20 @@ class Presence:
             said = TimeoutError()
         if isinstance(said, Exception):
             raise ShardUnavailable(self._log.owner(group) or "?", f"no answer for group {group}")
-        others = [msgspec.json.decode(value, type=Present) for name, value in said.items() if name.decode() in living]
+        workers = {name.decode(): value for name, value in said.items()}
+        self._forget_dead(group, workers.keys() - living - {self._worker}, living)
+        others = [msgspec.json.decode(value, type=Present) for name, value in workers.items() if name in living]
         return [Present(len(here), here[:MEMBERS_NAMED]), *others]
+
+    def _forget_dead(self, group: str, dead: set[str], living: set[str]) -> None:
+        """Delete what workers said that have been dead for long: a registry that was lost is soon filled again."""
+        now = time.monotonic()
+        for worker in living:
+            self._dead_since.pop(worker, None)
+        gone = [worker for worker in dead if now - self._dead_since.setdefault(worker, now) > _DEAD_SECONDS]
+        if gone:
+            self._log.command(group, _ignore, "HDEL", "presence", *gone)
 
 
 def _ignore(_reply: Reply) -> None:
-    """A report that is lost is made again: when the shard is up, all its groups count as changed."""
+    """What is lost of this is done again sooner or later."""

@@ -116,6 +116,19 @@ async def test_a_wrong_password_is_refused_in_time_and_a_right_one_taken_up(
     await heard_once(member, list(range(20)))
 
 
+async def test_a_shard_that_forgot_its_scripts_is_given_them_again(plane: Plane, owner: RedisServer) -> None:
+    """After SCRIPT FLUSH, publishes and reads go on."""
+    member = await joined(plane)
+    async with Redis.from_url(owner.url) as redis:
+        await redis.script_flush()
+        assert [place.offset for place in await outcomes(plane, range(10)) if isinstance(place, Place)] == [
+            *range(1, 11)
+        ]
+        await heard_once(member, list(range(10)))
+        await redis.script_flush()
+        await asyncio.wait_for(joined(plane), 10)
+
+
 # Behind a proxy
 
 
@@ -168,14 +181,15 @@ async def test_a_connection_that_went_silent_is_given_up_and_nothing_acked_is_lo
         await heard_once(member, list(range(20)))
 
 
-async def test_what_waits_for_a_silent_shard_is_bounded(proxied: tuple[Proxy, Settings]) -> None:
+@pytest.mark.parametrize("size", [60_000, 1], ids=["long", "short"])
+async def test_what_waits_for_a_silent_shard_is_bounded(proxied: tuple[Proxy, Settings], size: int) -> None:
     """The process does not grow without end: what is over the bound is refused at once, and the rest in time."""
     proxy, settings = proxied
     async with running(settings) as plane:
         proxy.frozen = True
         before = psutil.Process().memory_info().rss
-        data = b'"' + b"x" * 60_000 + b'"'
-        count = 3 * MOST_WAITING_BYTES // len(data)
+        data = b'"' + b"x" * size + b'"'
+        count = 3 * MOST_WAITING_BYTES // (size + 512)
         waiting = [plane.log.publish("room", "s", str(n), b',"id":"%d","data":%b}' % (n, data)) for n in range(count)]
         at_once = sum(future.done() for future in waiting)
         assert at_once > count // 2

@@ -23,7 +23,10 @@ from shards.router.table import SlotTable
 from shards.settings import Settings
 
 MOST_WAITING_BYTES = 64 << 20
-"""Bodies that may wait for their shards in one process; more are refused at once."""
+"""What publishes that wait for their shards may take in one process; more are refused at once."""
+
+_BESIDE_BODY_BYTES = 512
+"""What a publish that waits takes beside its body: its mark, its place in the queue, who is to be answered."""
 
 PAGE_BYTES = 256 << 10
 """Bodies that a read gives at most where it does not say."""
@@ -216,12 +219,13 @@ class GroupLog:
             body: from `body_of`.
             answered: gets the message's place, or `ShardUnavailable` after `publish_seconds`, given, not raised.
         """
-        if self._waiting_bytes + len(body) > MOST_WAITING_BYTES:
+        size = len(body) + _BESIDE_BODY_BYTES
+        if self._waiting_bytes + size > MOST_WAITING_BYTES:
             answered(ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
             return
         deadline = time.monotonic() + self._settings.publish_seconds
         publish = _Publish(next(self._numbers), group, f"{session} {id}", body, deadline, answered)
-        self._waiting_bytes += len(body)
+        self._waiting_bytes += size
         if group in self._held:
             self._held[group].append(publish)
         else:
@@ -242,6 +246,7 @@ class GroupLog:
 
     def _published(self, publish: _Publish, reply: Reply) -> None:
         if isinstance(reply, Exception):
+            self._owners[_slot(publish.group)].refused(reply)
             self._hold(publish, reply)
         elif reply[0] < 0:
             slot = _slot(publish.group)
@@ -250,7 +255,7 @@ class GroupLog:
             if self._has_moved(slot, reply[1]):
                 self._send_held()
         else:
-            self._waiting_bytes -= len(publish.body)
+            self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
             publish.answered(Place(reply[1].decode(), reply[0]))
             if self._tried and self._tried.get(publish.group) is publish:
                 self._release(publish.group)
@@ -291,7 +296,7 @@ class GroupLog:
     def _drop_overdue(self, held: list[_Publish]) -> None:
         overdue = bisect_left(held, time.monotonic(), key=attrgetter("deadline"))
         for publish in held[:overdue]:
-            self._waiting_bytes -= len(publish.body)
+            self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
             publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(publish.reply)))
         del held[:overdue]
 
@@ -327,6 +332,7 @@ class GroupLog:
 
         def page(reply: Reply) -> None:
             if isinstance(reply, Exception):
+                self._owners[slot].refused(reply)
                 answered(None)
             elif reply[0] < 0:
                 self._fenced(slot, reply[1])

@@ -106,6 +106,11 @@ class ShardConnection:
         else:
             self._link.send(answered, *command)
 
+    def refused(self, error: Exception) -> None:
+        """Connect anew where the shard has forgotten the scripts (SCRIPT FLUSH), since that loads them."""
+        if self._link is not None and str(error).startswith("NOSCRIPT"):
+            self._link.abort()
+
     def subscribe(self, channels: Sequence[str]) -> None:
         """Have messages on `channels` pushed; forgotten when the connection is lost."""
         if self._link is not None and channels:

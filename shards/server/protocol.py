@@ -88,22 +88,25 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """
         start = 0
         while (end := frame_end(data, start)) is not None and end <= len(data):
-            self._take_frame(data, start, end)
+            if not self._take_frame(data, start, end):
+                return
             start = end
         self._partial = data[start:]
         if end is not None and end - start > self.config.ws_max_size:
             super().data_received(self._partial)
             self._partial = b""
 
-    def _take_frame(self, data: bytes, start: int, end: int) -> None:
+    def _take_frame(self, data: bytes, start: int, end: int) -> bool:
+        """Take a frame; give whether there may be more: after a close nothing counts."""
         text = None if self._in_fragments or self.close_sent else text_at(data, start, end)
         if text is not None:
             cast(Callable[[str], None], self.on_text)(text)
-            return
+            return True
         opcode, final = data[start] & 0x0F, data[start] & 0x80
         if opcode in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             self._in_fragments = not final
         super().data_received(data[start:end])
+        return not self.transport.is_closing()
 
     def send_receive_event_to_app(self) -> None:
         if self.on_text is None or self.close_sent:

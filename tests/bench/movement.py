@@ -109,9 +109,15 @@ end
 
 
 class Member:
-    """Someone who listens."""
+    """Someone who listens, and counts gaps: nothing may be lost.
+
+    The hub calls from the event loop, which would only log an exception.
+    """
 
     public_id = None
+
+    def __init__(self) -> None:
+        self.gaps = 0
 
     def has_room(self, _: int) -> bool:
         """It takes all."""
@@ -122,8 +128,8 @@ class Member:
     def on_message(self, *_: object) -> None: ...
 
     def on_gap(self, *_: object) -> None:
-        """Nothing may be lost."""
-        raise AssertionError("a gap")
+        """Count it."""
+        self.gaps += 1
 
 
 class Load:
@@ -132,6 +138,7 @@ class Load:
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         self.latencies: list[float] = []
+        self.refused = 0
         self._tasks = [asyncio.create_task(self._publish(number)) for number in range(PUBLISHERS)]
 
     async def _publish(self, number: int) -> None:
@@ -146,8 +153,10 @@ class Load:
 
     def _note(self, at: float) -> Callable[[asyncio.Future[Place]], None]:
         def acked(done: asyncio.Future[Place]) -> None:
-            assert done.exception() is None
-            self.latencies.append(1000 * (time.perf_counter() - at))
+            if done.exception() is None:
+                self.latencies.append(1000 * (time.perf_counter() - at))
+            else:
+                self.refused += 1
 
         return acked
 
@@ -216,8 +225,8 @@ async def fill(plane: Plane, shards: Sequence[RedisServer]) -> None:
                 await redis.eval(FILL, 0, "x" * 90, *arguments)  # type: ignore[misc]
 
 
-async def measure(directory: Path, full: bool) -> None:
-    """Print the pauses of a reshard from two to four shards under load."""
+async def measure(directory: Path, full: bool) -> int:
+    """Print the pauses of a reshard from two to four shards under load; give how many publishes failed, and gaps."""
     control, *shards = [RedisServer(directory / f"{full}-{number}").start() for number in range(5)]
     async with Redis.from_url(control.url) as redis:
         first = SlotTable.first([Shard(f"shared-{i}", shard.url) for i, shard in enumerate(shards[:2])])
@@ -226,8 +235,9 @@ async def measure(directory: Path, full: bool) -> None:
     for one in (plane, other):
         await one.start()
         await one.until_ready()
+    member = Member()
     for group in GROUPS:
-        other.hub.join(group, Member())
+        other.hub.join(group, member)
         await plane.log.publish(group, "first", "1", body_of("1", b"1"))
     if full:
         await fill(plane, shards)
@@ -247,6 +257,8 @@ async def measure(directory: Path, full: bool) -> None:
     print(f"  pause of a slot, ms        {percentiles(waited)}")
     print(f"  publishes meanwhile, ms    {percentiles(load.latencies)}")
     print(f"  publishes before it, ms    {percentiles(calm)}")
+    print(f"  refused publishes          {load.refused}, gaps {member.gaps}")
+    return load.refused + member.gaps
 
 
 def percentiles(values: Sequence[float]) -> str:
@@ -263,8 +275,9 @@ def main() -> None:
         return
     movement()
     with tempfile.TemporaryDirectory() as directory:
-        for full in (False, True):
-            uvloop.run(measure(Path(directory), full))
+        failures = sum(uvloop.run(measure(Path(directory), full)) for full in (False, True))
+    if failures:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def test_anything_else_is_no_text(opcode: Opcode, data: bytes) -> None:
     assert text_at(frame, 0, len(frame)) is None
 
 
-def publish(number: int, size: int = 10) -> bytes:
-    return b'{"type":"publish","group":"room","id":"%d","data":"%s"}' % (number, b"x" * size)
+def publish(number: int, size: int = 10, group: bytes = b"room") -> bytes:
+    return b'{"type":"publish","group":"%s","id":"%d","data":"%s"}' % (group, number, b"x" * size)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100, 10_000])
@@ -79,3 +79,29 @@ async def test_a_broken_frame_closes_the_socket_with_its_code(
     async with RawSocket(service[0].port) as socket:
         await socket.send(stream)
         assert await socket.closed() == code
+
+
+async def test_what_follows_a_close_is_not_carried_out(service: list[Replica]) -> None:
+    async with RawSocket(service[0].port) as socket, RawSocket(service[0].port) as other:
+        close = masked(Opcode.CLOSE, struct.pack(">H", CloseCode.NORMAL_CLOSURE))
+        await socket.send(
+            masked(Opcode.TEXT, publish(1, group=b"closing"))
+            + close
+            + masked(Opcode.TEXT, publish(2, group=b"closing"))
+        )
+        assert await socket.closed() == CloseCode.NORMAL_CLOSURE
+        await other.send(masked(Opcode.TEXT, publish(3, group=b"closing")))
+        assert [ack["offset"] for ack in await other.texts(1, "ack")] == [2], "only the first was published"
+
+
+async def test_who_publishes_in_its_own_group_gets_each_message_and_its_ack_in_order(service: list[Replica]) -> None:
+    count = 150
+    async with RawSocket(service[0].port) as socket:
+        await socket.send(masked(Opcode.TEXT, b'{"type":"subscribe","group":"own"}'))
+        await socket.texts(1, "subscribed")
+        frames = [masked(Opcode.TEXT, publish(number, group=b"own")) for number in range(count)]
+        for start in range(0, count, 50):
+            await socket.send(b"".join(frames[start : start + 50]))
+        acks, messages = await socket.texts(count, "ack"), await socket.texts(count, "message")
+    for found in (acks, messages):
+        assert [(frame["offset"], frame["id"]) for frame in found] == [(n + 1, str(n)) for n in range(count)]

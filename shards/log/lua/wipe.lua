@@ -6,7 +6,7 @@ local groups = redis.call('SMEMBERS', KEYS[1])
 for _, group in ipairs(groups) do
   local name = ARGV[1] .. ':' .. group
   local bucket = redis.call('HGET', 'meta:' .. name, 'seen')
-  redis.call('UNLINK', 'meta:' .. name, 'log:' .. name)
+  redis.call('UNLINK', 'meta:' .. name, 'log:' .. name, 'presence:' .. name)
   if bucket then redis.call('UNLINK', 'seen:' .. name .. ':' .. (bucket - 1), 'seen:' .. name .. ':' .. bucket) end
 end
 redis.call('UNLINK', KEYS[1])

@@ -1,0 +1,81 @@
+"""Who is reported to be in a group, where reports are lost, and what reporting leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from shards import presence
+from shards.log import move
+from shards.plane import Plane
+from shards.ring import slot_of
+from tests.conftest import Redises
+from tests.test_hub import Listener, publish
+
+StartPlane = Callable[..., Awaitable[Plane]]
+
+SLOT = slot_of("room")
+KEY = f"presence:{SLOT}:room"
+
+
+def owner_of(plane: Plane, redises: Redises) -> Redis:
+    return Redis.from_url(redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))].url)
+
+
+async def until_reported(redis: Redis, workers: set[str]) -> None:
+    """Wait until just these workers are said to have members in the group."""
+    async with asyncio.timeout(10):
+        while {name.decode() for name in await redis.hkeys(KEY)} != workers:  # type: ignore[misc]
+            await asyncio.sleep(0.05)
+
+
+async def test_a_report_that_a_shard_refused_is_made_again(start_plane: StartPlane, redises: Redises) -> None:
+    plane, member = await start_plane(), Listener()
+    async with owner_of(plane, redises) as redis:
+        plane.hub.join("room", member)
+        await until_reported(redis, {plane.worker})
+        # A primary that never answers: data stays, writes are refused.
+        await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+        plane.hub.leave("room", member)
+        async with asyncio.timeout(10):
+            while not plane.presence._failed:
+                await asyncio.sleep(0.05)
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+        await until_reported(redis, set())
+
+
+async def test_reports_do_not_shorten_a_logs_life(start_plane: StartPlane, redises: Redises) -> None:
+    plane = await start_plane(idle_seconds=10, history_seconds=100)
+    await publish(plane, "room", range(1))
+    async with owner_of(plane, redises) as redis:
+        plane.hub.join("room", Listener())
+        await until_reported(redis, {plane.worker})
+        assert await redis.pttl(f"meta:{SLOT}:room") > 100_000
+
+
+async def test_a_shard_that_gave_a_slot_away_keeps_nothing_of_who_was_there(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    plane = await start_plane()
+    async with owner_of(plane, redises) as redis:
+        plane.hub.join("room", Listener())
+        await until_reported(redis, {plane.worker})
+        await move.wipe(redis, [SLOT])
+        assert await redis.keys(f"*:{SLOT}*") == []
+
+
+async def test_what_a_worker_said_goes_once_it_has_been_dead_for_long(
+    start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at once: a control Redis that has lost its data takes everyone for dead, for a moment."""
+    monkeypatch.setattr(presence, "_DEAD_SECONDS", 0.0)
+    plane = await start_plane()
+    async with owner_of(plane, redises) as redis:
+        await redis.hset(KEY, "blue-0/1", b'{"count":1,"members":["ghost"]}')  # type: ignore[misc]
+        assert (await plane.presence.of("room")).count == 0
+        await until_reported(redis, {"blue-0/1"})
+        await plane.presence.of("room")
+        await until_reported(redis, set())
