@@ -27,6 +27,7 @@ from shards.load import report, runs, scenarios, target
 from shards.load.coordinator import Coordinator, Load
 from shards.load.dialects import DIALECTS
 from shards.load.limits import Limits, is_loopback
+from shards.load.page import shown
 from shards.load.report import Run
 from shards.load.resources import Resources
 from shards.load.scenarios import Event, Scenario
@@ -154,8 +155,10 @@ def _print(document: dict[str, Any], path: Path) -> None:
     for heading in ("figure", "target", "measured", ""):
         table.add_column(heading)
     for row in document["targets"]:
-        table.add_row(row["name"], row["target"], f"{row['measured']:,}", "ok" if row["ok"] else "MISSED")
+        table.add_row(row["name"], row["target"], shown(row["measured"]), "ok" if row["ok"] else "MISSED")
     Console(soft_wrap=True).print(table)
+    for name, why in document["left_out"].items():
+        print(f"left out: {name}: {why}")
     for problem in document["problems"]:
         print(f"problem: {problem}")
     for failure in document["connections"]["failures"]:

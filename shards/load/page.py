@@ -25,7 +25,7 @@ def render(report: dict[str, Any]) -> str:
         verdict=escape(report["verdict"]),
         summary=escape(_summary(report)),
         problems="".join(f"<p class=fail>{escape(problem)}</p>" for problem in report["problems"]),
-        targets=_targets(report["targets"]),
+        targets=_targets(report["targets"], report["left_out"]),
         percentiles=_percentiles(report["latency_ms"]["percentiles"]),
         rate=chart([("delivered a second", _series(timeline, "delivered"))], marks),
         latency=chart([(p, _series(timeline, f"{p}_ms")) for p in ("p50", "p99")], marks, "ms"),
@@ -48,12 +48,17 @@ def _row(cells: Sequence[object], tag: str = "td") -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
 
-def _targets(targets: list[dict[str, Any]]) -> str:
+def _targets(targets: list[dict[str, Any]], left_out: dict[str, str]) -> str:
     return "".join(
         f"<tr class={'ok' if t['ok'] else 'fail'}><td>{escape(t['name'])}<td>{escape(t['target'])}"
-        f"<td>{t['measured']:,}<td>{'✓ met' if t['ok'] else '✗ missed'}"
+        f"<td>{shown(t['measured'])}<td>{'✓ met' if t['ok'] else '✗ missed'}"
         for t in targets
-    )
+    ) + "".join(f"<tr><td>{escape(name)}<td colspan=3>left out: {escape(why)}" for name, why in left_out.items())
+
+
+def shown(measured: float | None) -> str:
+    """Give a figure as people read it."""
+    return "not measured" if measured is None else f"{measured:,}"
 
 
 def _figures(report: dict[str, Any]) -> str:

@@ -93,6 +93,14 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
 }
 """Every figure that a target may be set for; one that gives None was not measured in that run."""
 
+_ONLY_WHERE: dict[str, tuple[Callable[[Run], bool], str]] = {
+    "unacked": (lambda run: DIALECTS[run.load.dialect].acks, "this dialect has no acks"),
+    "http_errors": (lambda run: bool(run.load.probe_url), "without --http-probe nothing is asked over HTTP"),
+    "during_exit": (lambda run: bool(run.load.events), "nothing happens meanwhile"),
+    "memory_gb": (lambda run: bool(run.load.project or run.fleet), "nothing is known of this server's processes"),
+}
+"""Figures that not every run has: where it has them, and why it has not elsewhere."""
+
 
 def check(targets: Mapping[str, Target]) -> None:
     """Refuse targets for figures that do not exist.
@@ -105,12 +113,19 @@ def check(targets: Mapping[str, Target]) -> None:
 
 
 def judge(targets: Mapping[str, Target], run: Run) -> list[dict[str, Any]]:
-    """Hold the figures against the targets; one that was not measured is left out."""
-    return [
-        {"name": name, "target": target.text, "measured": round(value, 4), "ok": target.met(value)}
-        for name, target in targets.items()
-        if (value := FIGURES[name](run)) is not None
-    ]
+    """Hold the figures against the targets, but for those of `left_out`; one that was not measured is missed."""
+    out = left_out(targets, run)
+    return [_judged(name, target, FIGURES[name](run)) for name, target in targets.items() if name not in out]
+
+
+def _judged(name: str, target: Target, value: float | None) -> dict[str, Any]:
+    measured = None if value is None else round(value, 4)
+    return {"name": name, "target": target.text, "measured": measured, "ok": value is not None and target.met(value)}
+
+
+def left_out(targets: Mapping[str, Target], run: Run) -> dict[str, str]:
+    """Give the targets for figures that such a run does not have, and why."""
+    return {name: why for name, (has, why) in _ONLY_WHERE.items() if name in targets and not has(run)}
 
 
 def verdict(targets: list[dict[str, Any]], outcome: Outcome, is_saturated: bool) -> str:
@@ -136,6 +151,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "fleet": run.fleet,
         "load": msgspec.to_builtins(load),
         "targets": judged,
+        "left_out": left_out(targets, run),
         "problems": outcome.problems,
         "connections": _connections(run),
         "messages": _messages(run),

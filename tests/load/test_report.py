@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from shards.load.coordinator import Load, Outcome, Second
 from shards.load.histogram import steps
 from shards.load.ledger import Tally
 from shards.load.report import Run
-from shards.load.scenarios import Target
+from shards.load.scenarios import Event, Target
 
 LOAD = Load(url="ws://127.0.0.1:1/ws/", connections=100, duration_s=10, rate=1000)
 TARGETS = {"connect_success": Target(">= 0.999"), "lost": Target("== 0"), "p99_ms": Target("< 50")}
@@ -69,9 +71,27 @@ def test_latency_beyond_its_target_fails() -> None:
     assert document(slow)["verdict"] == "fail"
 
 
-def test_what_was_not_measured_is_not_judged() -> None:
-    run = Run(LOAD, Outcome(), {}, [])
-    assert report.judge({"http_errors": Target("== 0"), "p99_ms": Target("< 50")}, run) == []
+def test_what_was_not_measured_is_missed() -> None:
+    judged = report.judge({"p99_ms": Target("< 50")}, Run(LOAD, Outcome(), {}, []))
+    assert judged == [{"name": "p99_ms", "target": "< 50", "measured": None, "ok": False}]
+
+
+@pytest.mark.parametrize(
+    ("figure", "changes"),
+    [
+        ("http_errors", {"probe_url": "http://127.0.0.1:1/"}),
+        ("during_exit", {"events": (Event(1, command="true"),)}),
+        ("memory_gb", {"project": "mine"}),
+    ],
+)
+def test_what_a_run_does_not_have_is_left_out_and_said(figure: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    targets = {figure: Target("== 0")}
+    without, asked = Run(LOAD, Outcome(), {}, []), Run(replace(LOAD, **changes), Outcome(), {}, [])
+    assert (report.judge(targets, without), list(report.left_out(targets, without))) == ([], [figure])
+    report.write(report.build("run", targets, without), tmp_path / "r.json")
+    assert "left out: " in (tmp_path / "r.html").read_text()
+    assert [target["ok"] for target in report.judge(targets, asked)] == [False]
+    assert report.left_out(targets, asked) == {}
 
 
 def test_no_target_judged_is_no_pass() -> None:
@@ -105,7 +125,9 @@ def test_a_report_that_cannot_be_written_says_why(tmp_path: Path) -> None:
 
 def test_a_run_that_saw_nothing_still_gives_a_page(tmp_path: Path) -> None:
     report.write(report.build("run", TARGETS, Run(LOAD, Outcome(), {}, [])), tmp_path / "r.json")
-    assert "nothing was measured" in (tmp_path / "r.html").read_text()
+    page = (tmp_path / "r.html").read_text()
+    assert "nothing was measured" in page
+    assert "<td>not measured<td>✗ missed" in page
 
 
 def test_who_came_back_is_told_with_how_long_it_took() -> None:
@@ -123,4 +145,4 @@ def test_who_came_back_is_told_with_how_long_it_took() -> None:
 def test_a_fleet_that_did_not_heal_is_seen(state: str, ok: bool) -> None:
     run = Run(LOAD, outcome(), {"state": state}, [])
     assert [target["ok"] for target in report.judge({"not_steady": Target("== 0")}, run)] == [ok]
-    assert report.judge({"not_steady": Target("== 0")}, Run(LOAD, outcome(), {}, [])) == []
+    assert not report.judge({"not_steady": Target("== 0")}, Run(LOAD, outcome(), {}, []))[0]["ok"]
