@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from bench.peers.base import Missing, Peer
 from bench.workloads import WORKLOADS, Host, Options, Result, Workload
 from shards.errors import ShardsError
 from shards.fleet.processes import raise_descriptor_limit
+from shards.load.command import carry_out
 from shards.load.limits import Limits
 from shards.load.report import host
 
@@ -215,22 +215,5 @@ def run(arguments: list[str]) -> int:
     return 1 if any(result.failed for result in bench.results) else 0
 
 
-def _interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> None:
-    """Run, and say what is wrong in one line."""
-    signal.signal(signal.SIGTERM, _interrupted)
-    try:
-        sys.exit(run(sys.argv[1:]))
-    except ShardsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(run)

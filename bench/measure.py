@@ -11,6 +11,7 @@ import msgspec
 import psutil
 
 from bench.peers.base import TIERS, Started
+from shards.fleet.processes import cpu_seconds, rss
 from shards.load.coordinator import Coordinator, Load, Outcome, Second
 from shards.load.report import saturated
 from shards.load.resources import Resources
@@ -67,16 +68,16 @@ class Meter:
 
     def __init__(self, started: Started) -> None:
         self._started = started
-        self._memory = {tier: _rss(_tree(started.tiers[tier])) for tier in TIERS}
+        self._memory = {tier: rss(_tree(started.tiers[tier])) for tier in TIERS}
         self._cpu: dict[str, dict[str, float]] = {}
         self.idle = dict.fromkeys(TIERS, 0.0)
 
     def phase(self, name: str) -> None:
         """A phase begins."""
         trees = {tier: _tree(self._started.tiers[tier]) for tier in TIERS}
-        self._cpu[name] = {tier: _cpu_seconds(tree) for tier, tree in trees.items()}
+        self._cpu[name] = {tier: cpu_seconds(tree) for tier, tree in trees.items()}
         if name == "load":
-            self.idle = {tier: float(_rss(tree) - self._memory[tier]) for tier, tree in trees.items()}
+            self.idle = {tier: float(rss(tree) - self._memory[tier]) for tier, tree in trees.items()}
 
     def second(self, number: int, second: Second) -> None:
         """A second is complete."""
@@ -98,23 +99,6 @@ def _tree(pids: Iterable[int]) -> list[psutil.Process]:
             root = psutil.Process(pid)
             found += [root, *root.children(recursive=True)]
     return found
-
-
-def _rss(tree: Iterable[psutil.Process]) -> int:
-    total = 0
-    for process in tree:
-        with contextlib.suppress(psutil.Error):
-            total += process.memory_info().rss
-    return total
-
-
-def _cpu_seconds(tree: Iterable[psutil.Process]) -> float:
-    total = 0.0
-    for process in tree:
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def measure(load: Load, started: Started) -> Seen:

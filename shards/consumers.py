@@ -303,6 +303,8 @@ class GroupConsumer:
         return True
 
     async def _carry_out(self, command: Command) -> None:
+        if self._carry_out_now(command):
+            return
         match command:
             case Publish():
                 await self._publish_if_allowed(command)
@@ -314,8 +316,6 @@ class GroupConsumer:
                 await self._history(command)
             case PresenceOf():
                 await self._presence(command)
-            case Ping():
-                self.socket.write(b'{"type":"pong"}')
 
     # Commands
 

@@ -12,7 +12,7 @@ import os
 import random
 import resource
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,10 +101,10 @@ async def usage(pids: Mapping[str, int | None], sample_s: float = 0.2) -> dict[s
         sample_s: over how many seconds the CPU's use is measured.
     """
     trees = await asyncio.to_thread(_trees, pids)
-    before = {name: _cpu_seconds(tree) for name, tree in trees.items()}
+    before = {name: cpu_seconds(tree) for name, tree in trees.items()}
     await asyncio.sleep(sample_s)
     return {
-        name: Usage(_rss(tree), round(max(0.0, _cpu_seconds(tree) - before[name]) / sample_s * 100, 1))
+        name: Usage(rss(tree), round(max(0.0, cpu_seconds(tree) - before[name]) / sample_s * 100, 1))
         for name, tree in trees.items()
     }
 
@@ -124,7 +124,8 @@ def _trees(pids: Mapping[str, int | None]) -> dict[str, list[psutil.Process]]:
     return trees
 
 
-def _rss(tree: Sequence[psutil.Process]) -> int:
+def rss(tree: Iterable[psutil.Process]) -> int:
+    """Add up the memory of processes, in bytes; those that are gone count nothing."""
     total = 0
     for process in tree:
         with contextlib.suppress(psutil.Error):
@@ -132,7 +133,8 @@ def _rss(tree: Sequence[psutil.Process]) -> int:
     return total
 
 
-def _cpu_seconds(tree: Sequence[psutil.Process]) -> float:
+def cpu_seconds(tree: Iterable[psutil.Process]) -> float:
+    """Add up the CPU time of processes, user and system, in seconds; those that are gone count nothing."""
     total = 0.0
     for process in tree:
         with contextlib.suppress(psutil.Error):

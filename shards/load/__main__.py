@@ -24,6 +24,7 @@ from rich.table import Table
 
 from shards.errors import ShardsError, UsageError
 from shards.load import report, runs, scenarios, target
+from shards.load.command import carry_out
 from shards.load.coordinator import Coordinator, Load
 from shards.load.dialects import DIALECTS
 from shards.load.limits import Limits, is_loopback
@@ -231,22 +232,5 @@ def run(arguments: list[str]) -> int:
     return 0 if _one(scenario, options, seed, path)["verdict"] == "pass" else 1
 
 
-def _interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> None:
-    """Run, and say what is wrong in one line."""
-    signal.signal(signal.SIGTERM, _interrupted)
-    try:
-        sys.exit(run(sys.argv[1:]))
-    except ShardsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(run)
