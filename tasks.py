@@ -4,18 +4,23 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from shards.tasks import backend, fleet
+from shards.tasks import backend, containers, cutover, fleet, host, tune
 
 _ROOT = Path(__file__).resolve().parent
 
 ns = Collection(
     fleet.up,
     fleet.status,
-    fleet.promote,
-    fleet.rollback,
+    cutover.promote,
+    cutover.rollback,
+    cutover.restart,
     fleet.reshard,
     fleet.logs,
     fleet.down,
+    host.doctor,
+    tune.tune,
+    containers.build,
+    containers.render,
     backend.token,
     backend.publish,
 )

@@ -1,4 +1,4 @@
-"""Django settings of the reference service; the environment says the rest (see the README's table)."""
+"""Django settings of the reference service; the environment says the rest (docs/settings.md)."""
 
 from __future__ import annotations
 

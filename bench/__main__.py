@@ -6,7 +6,6 @@ Exit status: 0 it was measured, 1 it was stopped or a peer that is there could n
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import subprocess
 import sys
@@ -22,12 +21,14 @@ from rich.table import Table
 from bench import page, table
 from bench.peers import PEERS
 from bench.peers.base import Missing, Peer
-from bench.workloads import WORKLOADS, Host, Options, Result, Workload
+from bench.workloads import ROOM_MEMBERS, WORKLOADS, Host, Options, Result, Workload
 from shards.errors import ShardsError
 from shards.fleet.processes import raise_descriptor_limit
+from shards.load.arguments import Parser, amount, count
 from shards.load.command import carry_out
 from shards.load.limits import Limits
 from shards.load.report import host
+from shards.load.schedule import even_groups
 
 _ROOMS = "5000,10000,20000,30000,40000,45000,50000"
 _BROADCAST = "5000,20000,35000,50000"
@@ -43,39 +44,23 @@ def _names(known: Iterable[str]) -> Any:
     return parse
 
 
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
-
-
 def _rates(text: str) -> tuple[float, ...]:
-    return tuple(sorted({_amount(part) for part in text.split(",")}))
+    return tuple(sorted({amount(part) for part in text.split(",")}))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure this project beside its peers.")
+    parser = Parser(prog="python -m bench", description="Measure this project beside its peers.")
     add, environ = parser.add_argument, os.environ
     add("--peers", type=_names(PEERS), default=tuple(PEERS), help=f"of {','.join(PEERS)}; default: all")
     add("--workloads", type=_names(WORKLOADS), default=tuple(WORKLOADS), help=f"of {','.join(WORKLOADS)}; default: all")
-    add("--connections", type=_count, default=environ.get("N", "5000"), help="sockets; also N=… in the environment")
-    add("--duration", type=_amount, default=environ.get("DURATION", "10"), help="seconds a step; also DURATION=…")
+    add("--connections", type=count, default=environ.get("N", "5000"), help="sockets; also N=… in the environment")
+    add("--duration", type=amount, default=environ.get("DURATION", "10"), help="seconds a step; also DURATION=…")
     rates = environ.get("RATE")
     add("--rooms", type=_rates, default=rates or _ROOMS, help="rates to try, messages delivered a second; also RATE=…")
     add("--broadcast", type=_rates, default=rates or _BROADCAST, help="likewise, for one group of all; also RATE=…")
-    add("--common-rate", type=_amount, default=20_000.0, help="at which CPU is compared (default: %(default).0f)")
-    add("--echo-clients", type=_count, default=64, help="that echo in parallel (default: %(default)s)")
-    add("--repeats", type=_count, default=1, help="of the whole; the report gives median and spread")
+    add("--common-rate", type=amount, default=20_000.0, help="at which CPU is compared (default: %(default).0f)")
+    add("--echo-clients", type=count, default=64, help="that echo in parallel (default: %(default)s)")
+    add("--repeats", type=count, default=1, help="of the whole; the report gives median and spread")
     add("--cache", type=Path, default=Path("build/bench"), help="where peers are installed (default: %(default)s)")
     add("--report", type=Path, default=Path("reports/bench.json"), help="default: %(default)s; .html and .md beside it")
     return parser
@@ -87,7 +72,7 @@ def _options(chosen: argparse.Namespace) -> Options:
     Raises:
         UsageError: this host can't hold so many sockets.
     """
-    Limits.of_this_host().check(chosen.connections, 1, loopback=True)
+    Limits.of_this_host().check(even_groups(chosen.connections, ROOM_MEMBERS, 1.0), 1, loopback=True)
     return Options(
         connections=chosen.connections,
         echo_clients=min(chosen.echo_clients, chosen.connections),

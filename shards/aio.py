@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 _AGAIN_SECONDS = 0.5
 
@@ -20,3 +23,44 @@ async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+
+
+def stop_if_cancelled() -> None:
+    """Raise a cancel of the current task anew, where one was swallowed; see `end`.
+
+    For long work between two parts of which it may stop. It must not be in a block that waits with a deadline.
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled, and has not ended.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+class Patience(Generic[T]):
+    """Tells what has waited for too long: one timer, however many wait.
+
+    Args:
+        seconds: how long each may wait.
+        overdue: told of each that has waited so long; whether it still waits is for this to know.
+    """
+
+    def __init__(self, seconds: float, overdue: Callable[[T], None]) -> None:
+        self._seconds = seconds
+        self._overdue = overdue
+        self._waiting: deque[tuple[float, T]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wait_for(self, item: T) -> None:
+        """Begin to wait for `item`."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append((loop.time() + self._seconds, item))
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._waiting[0][0] <= loop.time():
+            self._overdue(self._waiting.popleft()[1])
+        self._timer = loop.call_at(self._waiting[0][0], self._look) if self._waiting else None

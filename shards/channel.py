@@ -6,7 +6,9 @@ import asyncio
 import logging
 import threading
 import time
+import weakref
 from collections import deque
+from typing import Any
 
 from shards.hub import Message
 from shards.log.log import BACKEND_MARK, Place
@@ -25,6 +27,10 @@ class Channel:
         name: the channel's.
         capacity: messages that may wait.
         expiry: seconds after which one that nobody took is dropped.
+
+    Attributes:
+        joined: the groups it is in, or about to be: set once it is.
+        places: of groups that its predecessor in another worker followed: where it goes on when it joins them.
     """
 
     public_id = None
@@ -33,22 +39,42 @@ class Channel:
         self.name = name
         self.used_at = time.monotonic()
         self._given_up = False
+        self._maker: weakref.ref[asyncio.Task[Any]] | None = None
+        self._received_under_maker = False
         self.joined: dict[str, asyncio.Event] = {}
+        self.places: dict[str, Place] = {}
         self._capacity = capacity
         self._expiry = expiry
         self._lock = threading.Lock()
         self._messages: deque[tuple[float, Payload]] = deque()
         self._waiters: deque[_Waiter] = deque()
 
+    @property
+    def idle(self) -> bool:
+        """Whether somebody waits here, and nothing does that he could take."""
+        with self._lock:
+            return bool(self._waiters) and not self._messages
+
+    def made_by(self, task: asyncio.Task[Any] | None) -> None:
+        """Remember who made it: with Channels the task of a connection, which receives for as long as it lasts."""
+        self._maker = weakref.ref(task) if task else None
+
+    def _maker_lives(self) -> bool:
+        task = self._maker() if self._maker else None
+        return task is not None and not task.done()
+
     def is_unused(self, seconds: float, given_up_seconds: float) -> bool:
         """Tell whether nobody waits, nor has received or joined a group with it for a time.
 
         Args:
             seconds: how long.
-            given_up_seconds: how long where the last receive was cancelled: that is how connections end.
+            given_up_seconds: how long where the last receive was cancelled, or who made the channel has ended since:
+                that is how connections end. The one alone does not tell: a receive may have got a message just
+                when its connection ended.
         """
         idle = time.monotonic() - self.used_at
-        return not self._waiters and idle > (given_up_seconds if self._given_up else seconds)
+        ended = self._given_up or (self._received_under_maker and not self._maker_lives())
+        return not self._waiters and idle > (given_up_seconds if ended else seconds)
 
     def put(self, message: Payload) -> bool:
         """Add a message; False: the channel is full of messages that have not expired."""
@@ -82,6 +108,7 @@ class Channel:
     def _take_or_wait(self, waiter: _Waiter) -> Payload | None:
         with self._lock:
             self.used_at, self._given_up = time.monotonic(), False
+            self._received_under_maker = self._maker_lives()
             self._drop_expired()
             if self._messages:
                 return self._messages.popleft()[1]
@@ -136,3 +163,6 @@ class Channel:
 
     def on_gap(self, group: str, place: Place) -> None:
         """Nothing to do: Channels has no word for it; the gap is counted."""
+
+    def on_unavailable(self, group: str) -> None:
+        """Never called: it waits for as long as it takes."""

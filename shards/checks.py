@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shards.log.log import Place
 from shards.names import is_name
+from shards.readable import why_unreadable
 
 ID_LENGTH = 64
 MOST_HISTORY = 1000
@@ -41,6 +42,15 @@ def checked_id(id: str) -> str:
     if not 1 <= len(id) <= ID_LENGTH:
         raise Refused("bad_id", f"an id has 1-{ID_LENGTH} characters")
     return id
+
+
+def checked_data(data: bytes, most: int, id: str | None = None) -> bytes:
+    """Give `data`, which is JSON, back where it has `most` bytes at most, and any client can read it."""
+    if len(data) > most:
+        raise Refused("too_large", f"data may have {most} bytes", id)
+    if (why := why_unreadable(data)) is not None:
+        raise Refused("bad_message", f"not every client could read this: {why}", id)
+    return data
 
 
 def checked_limit(limit: int) -> int:

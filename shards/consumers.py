@@ -7,9 +7,10 @@ through ASGI at all where the server offers a socket to write to.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol, cast
@@ -18,7 +19,17 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from shards import history
-from shards.checks import ID_LENGTH, Refused, checked_group, checked_id, checked_limit, checked_place, place_of_query
+from shards.carried import Carried, Followed, Passenger, Rider, carried_state, restore_state
+from shards.checks import (
+    ID_LENGTH,
+    Refused,
+    checked_data,
+    checked_group,
+    checked_id,
+    checked_limit,
+    checked_place,
+    place_of_query,
+)
 from shards.errors import ShardUnavailable
 from shards.hub import Message
 from shards.log.log import Place, body_of
@@ -34,6 +45,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _OFFENCES_A_SECOND, _OFFENCES_AT_ONCE = 1.0, 20.0
+
+_DRAIN_SECONDS = 0.05
 
 
 class Since(msgspec.Struct):
@@ -101,6 +114,8 @@ class Socket(Protocol):
 
     on_drain: Callable[[int], None] | None
     answers_due: int
+    rider: Rider
+    passenger: Passenger
 
     @property
     def backlog(self) -> int:
@@ -138,7 +153,13 @@ class GroupConsumer:
         default_group: the group of the URL, which is subscribed on connect; None: none.
         grant: what the client's token grants; None: it came without one. What a token does not cover is refused before
             the methods below are asked.
+        handoff: whether its connections may be handed to another worker as they are, when this one goes. What a
+            subclass keeps of a connection besides the above is not handed over, unless it has ``async def
+            handoff_state(self)``, which gives it, as JSON, and ``async def handoff_restore(self, state)``, which gets
+            it after `may_connect`.
     """
+
+    handoff = True
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -151,7 +172,8 @@ class GroupConsumer:
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
         self.grant: Grant | None = None
         self.socket: Socket
-        self._groups: set[str] = set()
+        self._groups: dict[str, bool] = {}
+        self._parted: list[Followed] = []
         self._deferred = 0
         self._publishes_freely = type(self).may_publish is GroupConsumer.may_publish
         self._rate = TokenBucket(self.settings.rate_limit, self.settings.rate_limit * 2)
@@ -191,20 +213,20 @@ class GroupConsumer:
     async def serve(self, receive: Receive, send: Send) -> None:
         """Serve the connection from handshake to disconnect."""
         await receive()
-        if not await self._allowed():
+        self.socket = self.scope["extensions"]["shards.socket"]
+        arrived = self.socket.passenger.arrived
+        if not await (self._allowed() if arrived is None else self._may_go_on(arrived)):
             METRICS.refused.labels("forbidden").inc()
             await send({"type": "websocket.close"})
             return
         await send({"type": "websocket.accept"})
-        self.socket = self.scope["extensions"]["shards.socket"]
         self.socket.on_drain = self._ask_to_reconnect
+        self.socket.rider = self
         self.socket.take_over(self._hear, self._close_slow, self.settings.send_budget_bytes)
         # What is written to all members of a group goes straight to the socket.
         self.on_message = self.socket.write_message  # type: ignore[method-assign]
         try:
-            self._write({"type": "welcome", "session": self.session, "replica": self.settings.replica})
-            if self.default_group is not None:
-                await self._subscribe_default()
+            await (self._welcome() if arrived is None else self._go_on(arrived))
             while (event := await receive())["type"] != "websocket.disconnect":
                 await self._take_deferred(event)
         finally:
@@ -212,7 +234,7 @@ class GroupConsumer:
                 self._leave(group)
 
     async def _allowed(self) -> bool:
-        if not _origin_allowed(self.scope["headers"], self.settings.allowed_origins):
+        if not origin_allowed(self.scope["headers"], self.settings.allowed_origins):
             return False
         if not is_name(self.session) or not self._take_token() or not await self.may_connect():
             return False
@@ -236,6 +258,11 @@ class GroupConsumer:
     async def _may_subscribe(self, group: str) -> bool:
         # Whatever an app that overrides it says, a token's limits hold.
         return self._granted("subscribe", group) and await self.may_subscribe(group)
+
+    async def _welcome(self) -> None:
+        self._write({"type": "welcome", "session": self.session, "replica": self.settings.replica})
+        if self.default_group is not None:
+            await self._subscribe_default()
 
     async def _subscribe_default(self) -> None:
         assert self.default_group is not None
@@ -330,9 +357,10 @@ class GroupConsumer:
         await self._join(group, _place(command.since), command.events)
 
     async def _join(self, group: str, since: Place | None, events: bool) -> None:
-        self._groups.add(group)
-        self.plane.hub.join(group, self, since)
-        if events and await self.presence_events(group):
+        self._groups[group] = False
+        self.plane.hub.join(group, self, since, in_time=True)
+        if events and await self.presence_events(group) and group in self._groups:
+            self._groups[group] = True
             self.plane.attendance.watch(group, self)
 
     def _leave(self, group: str) -> None:
@@ -342,14 +370,13 @@ class GroupConsumer:
     def _unsubscribe(self, command: Unsubscribe) -> None:
         if command.group not in self._groups:
             raise Refused("not_subscribed", "that group is not subscribed")
-        self._groups.remove(command.group)
+        del self._groups[command.group]
         self._leave(command.group)
 
     def _checked_publish(self, command: Publish) -> tuple[str, str, bytes]:
-        id, data = checked_id(command.id), bytes(command.data)
-        group = checked_group(command.group or self.default_group or "", id)
-        if len(data) > self.settings.message_bytes:
-            raise Refused("too_large", f"data may have {self.settings.message_bytes} bytes", id)
+        id = checked_id(command.id)
+        group = checked_group((self.default_group or "") if command.group is None else command.group, id)
+        data = checked_data(bytes(command.data), self.settings.message_bytes, id)
         if not self._granted("publish", group):
             raise Refused("forbidden", f"your token does not let you publish to {group}", id)
         return group, id, data
@@ -382,8 +409,12 @@ class GroupConsumer:
         if not await self._may_subscribe(group):
             raise Refused("forbidden", f"you may not read {group}")
         since = _place(command.since)
+        most_bytes = self.settings.send_budget_bytes // 2
+        # Who asks for much at once is no slow reader: the next answer waits until he has the last one.
+        while not self.has_room(most_bytes):
+            await asyncio.sleep(_DRAIN_SECONDS)
         try:
-            past = await history.read(self.plane.log, group, since, limit, self.settings.send_budget_bytes)
+            past = await history.read(self.plane.log, group, since, limit, most_bytes)
         except ShardUnavailable:
             raise _unanswered() from None
         self.socket.write(
@@ -403,6 +434,62 @@ class GroupConsumer:
         except ShardUnavailable:
             raise _unanswered() from None
         self._write({"type": "presence", "group": group, "count": present.count, "members": present.members})
+
+    # What a handoff calls, see shards.carried.Rider
+
+    async def _may_go_on(self, arrived: Carried) -> bool:
+        """Take over from another worker's consumer, which the client knew; what it was allowed then it is now."""
+        self.session, self.public_id, self.grant = arrived.session, arrived.public_id, arrived.grant
+        # Without a session it comes from an app that had no group consumer here, and its client knows none.
+        return is_name(self.session) and await self.may_connect()
+
+    async def _go_on(self, arrived: Carried) -> None:
+        await restore_state(self, arrived.state)
+        now = time.monotonic()
+        for bucket, level in zip(self._buckets(), arrived.levels, strict=False):
+            bucket.set_level(level, now)
+        self._rejoin(arrived.groups)
+
+    def _buckets(self) -> tuple[TokenBucket, ...]:
+        return self._rate, self._offences, self._floods
+
+    def _rejoin(self, groups: Iterable[Followed]) -> None:
+        for followed in groups:
+            self._groups[followed.group] = followed.events
+            told = followed.told
+            self.plane.hub.join(followed.group, self, followed.place, told, in_time=not told)
+            if followed.events:
+                self.plane.attendance.watch(followed.group, self)
+
+    def settled(self) -> bool:
+        """Tell whether every command has been carried out and answered."""
+        # Answers are waited for, and not carried: acks come within milliseconds, and only who asked can count them.
+        return not self._deferred and not self.socket.answers_due and all(map(self.plane.hub.knows_place, self._groups))
+
+    def part(self) -> bool:
+        """Leave the groups, to go on from where that was."""
+        if not self._parted:
+            for group, events in self._groups.items():
+                self._parted.append(Followed(group, *self.plane.hub.part(group, self), events))
+                self.plane.attendance.unwatch(group, self)
+        return False
+
+    async def carry(self) -> Carried:
+        """Give what a consumer elsewhere needs to go on."""
+        now = time.monotonic()
+        return Carried(
+            session=self.session,
+            public_id=self.public_id,
+            grant=self.grant,
+            groups=tuple(self._parted),
+            levels=tuple(bucket.level(now) for bucket in self._buckets()),
+            state=await carried_state(self),
+        )
+
+    def stay(self) -> None:
+        """Go on here after all."""
+        parted, self._parted = self._parted, []
+        self._rejoin(parted)
 
     # What the hub calls, see shards.hub.Member
 
@@ -429,6 +516,12 @@ class GroupConsumer:
     def on_gap(self, group: str, place: Place) -> None:
         """Tell the client what it can't have any more."""
         self._write({"type": "gap", "group": group, "epoch": place.epoch, "offset": place.offset})
+
+    def on_unavailable(self, group: str) -> None:
+        """Tell the client that it is not subscribed."""
+        self._groups.pop(group, None)
+        self.plane.attendance.unwatch(group, self)
+        self._error(Refused("unavailable", "the group's shard does not answer; subscribe again", None, group))
 
     def on_attendance(self, about: str | None, frame: bytes) -> None:
         """Tell the client who came or went, see `shards.attendance`; not of itself."""
@@ -465,7 +558,7 @@ def _about(text: str) -> tuple[str | None, str | None]:
     return id, about.group if isinstance(about.group, str) and is_name(about.group) else None
 
 
-def _origin_allowed(headers: list[tuple[bytes, bytes]], allowed: str) -> bool:
+def origin_allowed(headers: list[tuple[bytes, bytes]], allowed: str) -> bool:
     """Tell whether a browser page of this origin may connect: its own host's may, and those that are allowed.
 
     Clients that are no browsers send no origin; what they may do is for tokens to say.

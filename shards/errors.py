@@ -6,6 +6,8 @@ command returns for it: 2 where the user asked for something impossible, 1 where
 
 from __future__ import annotations
 
+import time
+
 
 class ShardsError(Exception):
     """Base of all errors below."""
@@ -45,6 +47,24 @@ class PartFailed(ShardsError):
         self.part = part
         self.reason = reason
         self.log = log
+
+
+class LeaseHeld(ShardsError):
+    """Another controller changes the fleet."""
+
+    def __init__(self, command: str, pid: int, since: float) -> None:
+        at = time.strftime("%H:%M:%S", time.localtime(since))
+        super().__init__(f"`inv {command}` (pid {pid}, since {at}) is changing this fleet; wait until it is through")
+        self.command = command
+        self.pid = pid
+        self.since = since
+
+
+class Overtaken(ShardsError):
+    """This controller was silent for so long that another one has taken its place; it must not write any more."""
+
+    def __init__(self) -> None:
+        super().__init__("another command has taken this one over, since it stood still for too long: see `inv status`")
 
 
 class Refused(ShardsError):

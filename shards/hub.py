@@ -11,26 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
+from shards.aio import Patience
 from shards.log.log import PAGE_BYTES, Entry, GroupLog, Page, Place
+from shards.reads import Answered, Reads
 
 logger = logging.getLogger(__name__)
 
 PAGE = 200
 """Messages read from a log at a time, as far as `PAGE_BYTES` go."""
 
-RESUMING = 16
-"""Pages under way from one shard for members that resume. Redis cuts a subscriber whose answers pile up to 8 MiB."""
+PATIENCE_SECONDS = 5.0
+"""How long a member that is `in_time` waits for its group's log to answer."""
 
 REWIND = 1000
 """How far back the hub looks for where a log parts from what was heard of it."""
 
 _TRY_AGAIN_SECONDS = 0.1
 _DRAIN_SECONDS = 0.05
+_HEAD_BYTES = 64 << 10
+"""What the answer to a read of the last message alone takes, by default at most."""
+
 _NOWHERE = Place("", 0)
 """The place of one who has lost it: no log has this epoch."""
 
@@ -83,16 +90,26 @@ class Member(Protocol):
     def on_gap(self, group: str, place: Place) -> None:
         """Hear that messages up to `place` are gone."""
 
+    def on_unavailable(self, group: str) -> None:
+        """Hear, where it joined `in_time`, that it is no member after all: the group's log did not answer."""
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Joining:
-    """A member that is not live yet: it wants what came after `since`, or what comes from now on."""
+    """A member that is not live yet: it wants what came after `since`, or what comes from now on.
+
+    Attributes:
+        welcomed: it was told that it is subscribed.
+        reading: a read for it is under way, or waits.
+        over: it is live, or has left.
+    """
 
     group: str
     member: Member
     since: Place | None
     welcomed: bool = False
     reading: bool = False
+    over: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -125,19 +142,6 @@ class _Topic:
     joining: deque[_Joining] = field(default_factory=deque)
 
 
-@dataclass(slots=True, eq=False)
-class _Resuming:
-    """The members' reads at a shard.
-
-    Attributes:
-        under_way: how many have no answer yet.
-        waiting: those to come, oldest first: the topic, its turn, and who it is for.
-    """
-
-    under_way: int = 0
-    waiting: deque[tuple[_Topic, int, _Joining]] = field(default_factory=deque)
-
-
 class Hub:
     """The groups that this process has members of.
 
@@ -163,7 +167,8 @@ class Hub:
         self._retries: set[_Topic] = set()
         self._retry: asyncio.TimerHandle | None = None
         self._ups: set[str] = set()
-        self._resuming: defaultdict[str, _Resuming] = defaultdict(_Resuming)
+        self._reads: defaultdict[str, Reads] = defaultdict(Reads)
+        self._patience = Patience(PATIENCE_SECONDS, self._give_up)
         self._changed: set[str] = set()
 
     def present(self, group: str) -> list[str]:
@@ -183,13 +188,18 @@ class Hub:
         changed, self._changed = self._changed, set()
         return changed | set(self._topics) if everything else changed
 
-    def join(self, group: str, member: Member, since: Place | None = None) -> None:
+    def join(
+        self, group: str, member: Member, since: Place | None = None, told: bool = False, in_time: bool = False
+    ) -> None:
         """Make `member` a member of `group`; its `on_subscribed` is called before its first message.
 
         Args:
             group: a valid name.
             member: not in the group yet.
             since: where it was before, to go on from there.
+            told: its `on_subscribed` was called already, where it was before; it goes on in silence.
+            in_time: take it out again, and call its `on_unavailable`, where the group's log has not answered after
+                `PATIENCE_SECONDS`; else it waits for as long as it takes.
         """
         self._changed.add(group)
         topic = self._topics.get(group)
@@ -197,10 +207,13 @@ class Hub:
             topic = self._topics[group] = _Topic(group, self.log.owner(group) or "")
             self._fresh.append(topic)
             self._schedule_flush()
-        joining = _Joining(group, member, since)
+        joining = _Joining(group, member, since, told)
         if topic.live and self._admit_at_once(topic, joining):
             return
         topic.joining.append(joining)
+        if in_time:
+            # Who leaves meanwhile is forgotten at once.
+            self._patience.wait_for(weakref.ref(joining))
         if topic.live:
             self._read_for(topic, joining)
 
@@ -212,11 +225,47 @@ class Hub:
         self._changed.add(group)
         topic.members.pop(member, None)
         for joining in [j for j in topic.joining if j.member is member]:
+            joining.over = True
             topic.joining.remove(joining)
+        self._drop_if_empty(topic)
+
+    def _give_up(self, waiting: weakref.ref[_Joining]) -> None:
+        """Take out who was not told anything yet, since its log does not answer; in a live topic its turn comes."""
+        joining = waiting()
+        topic = self._topics.get(joining.group) if joining else None
+        if joining is None or joining.over or joining.welcomed or topic is None or topic.live:
+            return
+        joining.over = True
+        topic.joining.remove(joining)
+        self._changed.add(topic.group)
+        self._drop_if_empty(topic)
+        joining.member.on_unavailable(topic.group)
+
+    def _drop_if_empty(self, topic: _Topic) -> None:
         if not topic.members and not topic.joining:
-            del self._topics[group]
-            self._left.append((topic.shard, group))
+            del self._topics[topic.group]
+            self._left.append((topic.shard, topic.group))
             self._schedule_flush()
+
+    def knows_place(self, group: str) -> bool:
+        """Tell whether what was heard of a group is known to be in its log: not while its shard is away."""
+        topic = self._topics.get(group)
+        return topic is None or not topic.unsure
+
+    def part(self, group: str, member: Member) -> tuple[Place | None, bool]:
+        """Take `member` out of `group`, to join elsewhere from where it was.
+
+        Returns:
+            What to give to the other hub's `join`: `since` and `told`.
+        """
+        topic = self._topics.get(group)
+        since, told = None, False
+        if topic is not None and member in topic.members:
+            since, told = topic.place, True
+        elif topic is not None:
+            since, told = next(((j.since, j.welcomed) for j in topic.joining if j.member is member), (None, False))
+        self.leave(group, member)
+        return since, told
 
     # Subscribing, in batches: one turn of the event loop, one command a shard
 
@@ -252,19 +301,51 @@ class Hub:
     def _catch_up(self, topic: _Topic) -> None:
         """Read the log from the topic's place on, until its head is reached."""
         topic.live = False
-        if not topic.reading:
-            topic.reading = True
-            turn = topic.turn
-            after, most = (-1, 1)
-            if topic.place is not None:
-                # To make sure, the message at its own place is asked for again.
-                after, most = max(0, topic.place.offset - topic.unsure), PAGE
-            self.log.read(topic.group, after, most, lambda page: self._caught_up(topic, turn, page))
-
-    def _caught_up(self, topic: _Topic, turn: int, page: Page | None) -> None:
-        if self._topics.get(topic.group) is not topic or turn != topic.turn:
+        if topic.reading:
             return
-        topic.reading = False
+        if topic.place is None:
+            self._read_topic(topic, -1, 1, self._caught_up)
+        else:
+            # To make sure, the message at its own place is asked for again.
+            self._read_topic(topic, max(0, topic.place.offset - topic.unsure), PAGE, self._caught_up)
+
+    def _read_topic(
+        self, topic: _Topic, after: int, most: int, answered: Callable[[_Topic, Page | None], None]
+    ) -> None:
+        """Read a range of the topic's log, in its turn; `answered` is called unless the topic begins anew meanwhile."""
+        topic.reading = True
+        turn = topic.turn
+
+        def wanted() -> bool:
+            return self._topics.get(topic.group) is topic and turn == topic.turn
+
+        def answer(page: Page | None) -> None:
+            if wanted():
+                topic.reading = False
+                answered(topic, page)
+
+        self._line_up_read(topic, after, most, wanted, answer, for_all=True)
+
+    def _line_up_read(
+        self,
+        topic: _Topic,
+        after: int,
+        most: int,
+        wanted: Callable[[], bool],
+        answered: Callable[[Page | None], None],
+        for_all: bool = False,
+    ) -> None:
+        def send(here: Answered) -> None:
+            def answer(page: Page | None) -> None:
+                here()
+                answered(page)
+
+            self.log.read(topic.group, after, most, answer)
+
+        size = PAGE_BYTES if most > 1 else _HEAD_BYTES
+        self._reads[topic.shard].line_up(size, wanted, send, for_all)
+
+    def _caught_up(self, topic: _Topic, page: Page | None) -> None:
         if page is None:
             self._try_again(topic)
             return
@@ -325,14 +406,10 @@ class Hub:
 
     def _find_fork(self, topic: _Topic, after: int) -> None:
         """Look for the last message that the log and this topic have in common, and go on from there, after a gap."""
-        topic.reading = True
-        turn = topic.turn
-        self.log.read(topic.group, after, PAGE, lambda page: self._found_fork(topic, turn, after, page))
+        self._read_topic(topic, after, PAGE, partial(self._found_fork, after))
 
-    def _found_fork(self, topic: _Topic, turn: int, after: int, page: Page | None) -> None:
-        if self._topics.get(topic.group) is not topic or turn != topic.turn or topic.place is None:
-            return
-        topic.reading = False
+    def _found_fork(self, after: int, topic: _Topic, page: Page | None) -> None:
+        assert topic.place is not None
         if page is None:
             self._try_again(topic)
             return
@@ -364,8 +441,9 @@ class Hub:
         """Let a member in, if it needs nothing from the log; the topic is live."""
         assert topic.place is not None
         since, place = joining.since, topic.place
-        lost = since is not None and (since.epoch != place.epoch or since.offset > place.offset)
-        if since is not None and not lost and since.offset < place.offset:
+        lost = since is not None and since.epoch != place.epoch
+        if since is not None and not lost and since.offset != place.offset:
+            # Or it is ahead: another worker has heard what is still on its way here. The log tells.
             return False
         if not joining.welcomed:
             joining.member.on_subscribed(topic.group, place, since is not None and not lost)
@@ -373,6 +451,7 @@ class Hub:
             self._observe_gap(1)
             joining.member.on_gap(topic.group, place)
         topic.members[joining.member] = None
+        joining.over = True
         return True
 
     def _read_for(self, topic: _Topic, joining: _Joining) -> None:
@@ -382,45 +461,31 @@ class Hub:
             self._line_up(topic, topic.turn, joining)
 
     def _line_up(self, topic: _Topic, turn: int, joining: _Joining) -> None:
-        """Have a member's next page read once it has room for it, and few others are read."""
+        """Have a member's next page read once it has room for it."""
         if not self._resumes(topic, turn, joining):
             return
-        if joining.member.has_room(PAGE_BYTES):
-            self._resuming[topic.shard].waiting.append((topic, turn, joining))
-            self._read_next(topic.shard)
-        else:
+        if not joining.member.has_room(PAGE_BYTES):
             asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._line_up, topic, turn, joining)
+            return
+        since = joining.since
+        assert since is not None
+        self._line_up_read(
+            topic,
+            since.offset,
+            PAGE,
+            lambda: self._resumes(topic, turn, joining),
+            lambda page: self._read(topic, turn, joining, since, page),
+        )
 
     def _resumes(self, topic: _Topic, turn: int, joining: _Joining) -> bool:
         """Tell whether a member still wants to be read for; where its topic is behind, that will ask again."""
-        if joining not in topic.joining or self._topics.get(topic.group) is not topic or turn != topic.turn:
+        if joining.over or self._topics.get(topic.group) is not topic or turn != topic.turn:
             return False
         joining.reading = topic.live
         return topic.live
 
-    def _read_next(self, shard: str) -> None:
-        """Read for those who wait, as far as `RESUMING` goes."""
-        resuming = self._resuming[shard]
-        while resuming.waiting and resuming.under_way < RESUMING:
-            topic, turn, joining = resuming.waiting.popleft()
-            if self._resumes(topic, turn, joining):
-                resuming.under_way += 1
-                self._read_page(shard, topic, turn, joining)
-
-    def _read_page(self, shard: str, topic: _Topic, turn: int, joining: _Joining) -> None:
-        since = joining.since
-        assert since is not None
-
-        def answered(page: Page | None) -> None:
-            self._resuming[shard].under_way -= 1
-            self._read(topic, turn, joining, since, page)
-            # Not at once: a shard that is gone answers before it is asked, each time one deeper.
-            asyncio.get_running_loop().call_soon(self._read_next, shard)
-
-        self.log.read(topic.group, since.offset, PAGE, answered)
-
     def _read(self, topic: _Topic, turn: int, joining: _Joining, since: Place, page: Page | None) -> None:
-        if joining not in topic.joining or self._topics.get(topic.group) is not topic or turn != topic.turn:
+        if joining.over or self._topics.get(topic.group) is not topic or turn != topic.turn:
             return
         joining.reading = False
         if page is None:
@@ -430,6 +495,8 @@ class Hub:
         self._deliver_missed(joining, since, page)
         if topic.live and self._admit_at_once(topic, joining):
             topic.joining.remove(joining)
+        elif topic.live and _is_ahead(topic, joining):
+            self._catch_up(topic)
         elif topic.live:
             self._read_for(topic, joining)
 
@@ -439,6 +506,8 @@ class Hub:
         Where the page does not go on from its place, there is a gap. One that was not told `recovered` yet then has
         lost its place and begins at the head, as the protocol has it, though later messages may be there still.
         """
+        if page.epoch == since.epoch and page.head == since.offset:
+            return
         follows_on = page.entries and page.entries[0].offset == since.offset + 1
         if page.epoch != since.epoch or not page.entries or not (follows_on or joining.welcomed):
             joining.since = _NOWHERE
@@ -506,6 +575,12 @@ def _has_parted(topic: _Topic, page: Page) -> bool:
     first = page.entries[0]
     # Where it is not there to be compared any more, it may have been another one.
     return first.offset > topic.place.offset or (first.offset == topic.place.offset and first.at_ms != topic.last_ms)
+
+
+def _is_ahead(topic: _Topic, joining: _Joining) -> bool:
+    """Tell whether a member has heard more of the same log than its topic here."""
+    since, place = joining.since, topic.place
+    return since is not None and place is not None and since.epoch == place.epoch and since.offset > place.offset
 
 
 def _by_shard(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:

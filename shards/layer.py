@@ -26,19 +26,22 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from channels.exceptions import ChannelFull
+from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
 from shards.aio import end
+from shards.carried import passenger
 from shards.channel import Channel
 from shards.errors import ShardUnavailable
+from shards.hub import Hub
 from shards.log.log import body_of
 from shards.mailbox import Mailboxes
 from shards.metrics import METRICS
 from shards.payload import Payload, decode, encode
 from shards.plane import Plane, serving_plane
-from shards.settings import Settings
+from shards.readable import why_unreadable
+from shards.settings import BESIDE_DATA_BYTES, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +70,9 @@ class ShardedChannelLayer(BaseChannelLayer):
             comes from a group. Both are counted (``app_layer_dropped_total``).
         channel_capacity: pattern → capacity, for some channels.
         group_expiry: seconds after which membership lapses: of a process's own channel, since anybody received from it
-            or added it to a group; of a named one, since it was added. A process's own channel whose last receive was
-            cancelled, as when its connection ends, is forgotten after 10 s, unless somebody receives from it again.
+            or added it to a group; of a named one, since it was added. A process's own channel is forgotten after 10 s
+            unless somebody receives from it again, where its connection has ended: its last receive was cancelled, or
+            the task that made the channel has ended since.
         settings: where the fleet's Redis servers are; by default what the environment says.
 
     It may be used from any thread and event loop: what concerns the shards is done in one loop, the server's where
@@ -124,7 +128,8 @@ class ShardedChannelLayer(BaseChannelLayer):
 
         Raises:
             TypeError: `channel` is no channel's name, or another process's.
-            redis.exceptions.RedisError: the color's Redis, where a named channel is, does not answer.
+            redis.exceptions.RedisError: the color's Redis, where a named channel is, refuses; one that is away is
+                waited for.
         """
         self.require_valid_channel_name(channel)
         home = self._home()
@@ -144,7 +149,10 @@ class ShardedChannelLayer(BaseChannelLayer):
         home = self._home()
         name = f"{prefix}.{home.node}!{secrets.token_hex(8)}"
         self.require_valid_channel_name(name)
-        home.channel(name)
+        channel = home.channel(name)
+        channel.made_by(asyncio.current_task())
+        if (mine := passenger()) is not None:
+            mine.enter(channel, home.hub_here())
         return name
 
     async def group_add(self, group: str, channel: str) -> None:
@@ -186,12 +194,13 @@ class ShardedChannelLayer(BaseChannelLayer):
         """Send `message` to every channel in `group`, and to every socket that follows it.
 
         Raises:
-            TypeError: `group` is no group's name, or `message` no dict of JSON and bytes.
+            TypeError: `group` is no group's name, or `message` no dict of JSON and bytes that any client can read.
+            MessageTooLarge: it is more than a socket may be sent at once, `SHARDS_SEND_BUDGET_BYTES`.
             ShardUnavailable: the group's shard did not take it in time.
         """
         self.require_valid_group_name(group)
         home = self._home()
-        await home.run(home.send_to_group(group, encode(message)))
+        await home.run(home.send_to_group(group, home.checked(encode(message))))
 
     async def flush(self) -> None:
         """Forget every channel, group membership and waiting message of this color's processes.
@@ -247,6 +256,10 @@ class _Home:
         assert self._plane.loop is not None
         self._loop = self._plane.loop
         self._loop.call_soon_threadsafe(self._start_tasks)
+
+    def hub_here(self) -> Hub | None:
+        """Give where its channels are members of groups; None where that is in another event loop."""
+        return self._plane.hub if asyncio.get_running_loop() is self._loop else None
 
     @property
     def over(self) -> bool:
@@ -368,13 +381,27 @@ class _Home:
         channel.used_at = time.monotonic()
         if group not in channel.joined:
             channel.joined[group] = asyncio.Event()
-            self._plane.hub.join(group, channel)
+            self._plane.hub.join(group, channel, channel.places.pop(group, None))
         try:
             await asyncio.wait_for(channel.joined[group].wait(), self._plane.settings.publish_seconds)
         except TimeoutError:
             raise ShardUnavailable(self._plane.log.owner(group) or "?", f"no answer for group {group}") from None
 
     # Messages
+
+    def checked(self, data: bytes) -> bytes:
+        """Give `data` back where every socket can be sent it, and read it.
+
+        Raises:
+            TypeError: some client could not read it.
+            MessageTooLarge: each socket would be closed for it, as too slow, whenever it comes back.
+        """
+        most = self._plane.settings.send_budget_bytes - BESIDE_DATA_BYTES
+        if len(data) > most:
+            raise MessageTooLarge(f"to a group {most} bytes can be sent, as JSON: this has {len(data)}")
+        if (why := why_unreadable(data)) is not None:
+            raise TypeError(f"not every client could read this: {why}")
+        return data
 
     async def send_to_group(self, group: str, data: bytes) -> None:
         """Put a message into a group's log, and then into the mailboxes of the named channels in it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from functools import partial
@@ -16,7 +17,9 @@ from importlib.resources import files
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import MaxConnectionsError, RedisError
+from redis.exceptions import AuthenticationError, MaxConnectionsError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shards.aio import end
 from shards.log.link import Reply
@@ -38,6 +41,7 @@ MOST_LISTENED = 100
 _WAIT_SECONDS = 5
 _ANSWER_SECONDS = 5
 _CONNECT_SECONDS = 2
+_BACKOFF_SECONDS = (0.1, 2.0)
 _NODE_ALIVE_SECONDS = 30
 _MAILBOX, _GROUP, _NODES = "shards:mailbox:", "shards:group:", "shards:nodes"
 
@@ -50,8 +54,8 @@ class Mailboxes:
         password: its password; None: none.
         expiry: seconds after which a message that nobody took is dropped.
 
-    Every method raises `redis.exceptions.RedisError` where the color's Redis does not answer in time. Nothing is sent
-    again by itself: a message could arrive twice.
+    Every method but `take`, which waits, raises `redis.exceptions.RedisError` where the color's Redis does not answer
+    in time. Nothing is sent again by itself: a message could arrive twice.
 
     Each channel that `take` waits on holds a connection of its own: no more than `MOST_LISTENED` may be waited on.
     """
@@ -79,6 +83,7 @@ class Mailboxes:
         self._asking = ShardConnection(Shard("color", url), lambda _: Credentials(password=password or ""), _Deaf())
         self._put = self._redis.register_script((files("shards") / "lua" / "put.lua").read_text())
         self._expiry = expiry
+        self._waits_for_redis = False
         self._unclaimed: dict[str, asyncio.Task[bytes | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -104,11 +109,15 @@ class Mailboxes:
         return full
 
     async def take(self, name: str) -> bytes:
-        """Wait for a message and take it. A cancelled call takes none: what was on its way goes back.
+        """Wait for a message and take it, and for Redis, where that is away. A cancelled call takes no message: what
+        was on its way goes back.
 
         Raises:
             redis.exceptions.MaxConnectionsError: as many channels are waited on as may be.
+            redis.exceptions.AuthenticationError: the password is wrong.
+            redis.exceptions.ResponseError: Redis refuses.
         """
+        backoff = _BACKOFF_SECONDS[0]
         async with self._locks.setdefault(name, asyncio.Lock()):
             while True:
                 popping = self._unclaimed.pop(name, None) or self._spawn(self._pop(name))
@@ -119,8 +128,28 @@ class Mailboxes:
                     self._unclaimed[name] = popping
                     popping.add_done_callback(partial(self._return, name))
                     raise
+                except (AuthenticationError, MaxConnectionsError):
+                    raise
+                except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                    self._note_away(error)
+                    await asyncio.sleep(backoff * random.uniform(0.5, 1))
+                    backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+                    continue
+                self._note_back()
+                backoff = _BACKOFF_SECONDS[0]
                 if message is not None:
                     return message
+
+    def _note_away(self, error: Exception) -> None:
+        """Say once, however many channels are waited on, that Redis is waited for."""
+        if not self._waits_for_redis:
+            self._waits_for_redis = True
+            logger.warning("color redis: %s; waiting for it", error or type(error).__name__)
+
+    def _note_back(self) -> None:
+        if self._waits_for_redis:
+            self._waits_for_redis = False
+            logger.warning("color redis: it answers again")
 
     async def _pop(self, name: str) -> bytes | None:
         try:

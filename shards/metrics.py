@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from shards import cgroup
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _SELDOM_SECONDS = 10.0
@@ -21,6 +23,28 @@ ERROR_CODES = (
     *("unauthorized", "bad_method"),
 )
 """Of error frames, and of what the HTTP API refuses; see docs/design.md."""
+
+
+HANDOFF_RESULTS = (
+    *("given", "taken"),  # by the worker that had it, and by the one that has it now
+    *("unfit", "busy", "refused", "failed"),  # it stayed: may not move, did not settle, was not wanted, something broke
+    *("turned_back",),  # offered to this worker, and not given
+    *("hinted", "closed", "late"),  # asked to reconnect, closed with 1012, and closed so when the drain's time was over
+)
+
+
+Buckets = Mapping[float, float]
+"""A histogram: how many samples were at most so many seconds, by that bound."""
+
+
+def quantile(buckets: Buckets, share: float) -> float:
+    """Estimate a quantile of a histogram that has samples, in seconds, straight between the bounds of its bucket."""
+    below, least, wanted = 0.0, 0.0, share * max(buckets.values())
+    for bound, count in sorted(buckets.items()):
+        if count >= wanted:
+            return least if bound == float("inf") else least + (bound - least) * (wanted - below) / (count - below)
+        below, least = count, bound
+    return least
 
 
 class Count(Collector):
@@ -71,12 +95,49 @@ class _Seldom(Collector):
         return self._collected
 
 
+class _Limits(Collector):
+    """What this process's container may use; nothing where it is in none."""
+
+    def collect(self) -> Iterable[Metric]:
+        memory, cpus = cgroup.memory_limit(), cgroup.cpu_limit()
+        if memory is not None:
+            yield GaugeMetricFamily("app_memory_limit_bytes", "Memory that a replica's container may use", memory)
+        if cpus is not None:
+            yield GaugeMetricFamily("app_cpu_limit_cores", "Cores that a replica's container may use", cpus)
+
+
+REFUSALS = ("full", "forbidden")
+"""Why a handshake was refused."""
+
+
+class Span(Collector):
+    """When something happened first and last, as Unix times; nothing until it has."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._first = self._last = 0.0
+        registry.register(self)
+
+    def mark(self) -> None:
+        """It happens now."""
+        self._last = time.time()
+        self._first = self._first or self._last
+
+    def collect(self) -> Iterable[Metric]:
+        """Give both times to Prometheus."""
+        if self._first:
+            for which, moment in (("first", self._first), ("last", self._last)):
+                name = f"{self._name}_{which}_timestamp_seconds"
+                yield GaugeMetricFamily(name, f"{self._documentation}: the {which} one", value=moment)
+
+
 class Metrics:
     """The counters of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(_Seldom(ProcessCollector(registry=None)))
+        registry.register(_Seldom(_Limits()))
         self.connections = Gauge("app_active_connections", "WebSockets open", registry=registry)
         self.connections_total = Counter("app_connections_total", "WebSockets accepted", registry=registry)
         self.refused = Counter("app_connections_refused_total", "WebSockets refused", ["reason"], registry=registry)
@@ -95,12 +156,30 @@ class Metrics:
         self.errors = Counter(
             "app_errors_total", "Error frames and refused API requests, by code", ["code"], registry=registry
         )
-        self.handoffs = Counter(
-            "app_handoff_total", "Sockets sent elsewhere by a drain, by result", ["result"], registry=registry
+        self.failures = Counter(
+            "app_failures_total",
+            "Exceptions of the app, and its HTTP answers of 500 and more",
+            ["kind"],
+            registry=registry,
         )
+        for kind in ("http", "websocket"):
+            self.failures.labels(kind)
+        self.handoffs = Counter(
+            "app_handoff_total",
+            "Sockets that changed, or should have changed, their worker, by result",
+            ["result"],
+            registry=registry,
+        )
+        self.handoff_seconds = Durations(
+            "app_handoff_seconds", "Of a socket taken from another worker: for how long nobody read from it", registry
+        )
+        self.handoff_span = Span("app_handoff", "When a socket was taken from another worker", registry)
+        # A counter that is first seen at 1 has never risen, as Prometheus sees it.
+        for reason in REFUSALS:
+            self.refused.labels(reason)
         for code in ERROR_CODES:
             self.errors.labels(code)
-        for result in ("hinted", "closed"):
+        for result in HANDOFF_RESULTS:
             self.handoffs.labels(result)
         self.layer_dropped = Counter(
             "app_layer_dropped_total",

@@ -1,18 +1,20 @@
-"""The layer's messages as JSON: dicts of what JSON knows, and bytes.
+"""The layer's messages as JSON: dicts of what JSON knows, bytes, and the floats that JSON has no word for.
 
-Bytes go as ``{"__bytes__": base64}``. A message may hold a dict that looks like that (anyone can make an app pass one
-on): its key gets one underscore more on the way, and loses it again.
+Bytes go as ``{"__bytes__": base64}``, and what is infinite or not a number as ``{"__float__": "inf"}``: the
+``Infinity`` that Python would write would cost each browser in the group its connection. A message may hold a dict that
+looks like that (anyone can make an app pass one on): its key gets one underscore more on the way, and loses it again.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from math import isfinite
 from typing import Any
 
 Payload = dict[str, Any]
 
-_MARK = "__bytes__"
+_BYTES, _FLOAT = _MARKS = ("__bytes__", "__float__")
 
 
 def encode(message: Payload) -> bytes:
@@ -23,10 +25,25 @@ def encode(message: Payload) -> bytes:
     """
     if not isinstance(message, dict):
         raise TypeError("a message is a dict")
-    text = json.dumps(message, default=_box, separators=(",", ":"))
-    if _MARK in text:
-        text = json.dumps(_escape(message), default=_box, separators=(",", ":"))
+    text = _plain(message)
+    if text is None or any(mark in text for mark in _MARKS):
+        try:
+            text = _dumps(_escape(message))
+        except (ValueError, RecursionError) as error:
+            raise TypeError(f"JSON cannot say this: {error}") from None
     return text.encode()
+
+
+def _plain(message: Payload) -> str | None:
+    """Give `message` as JSON, the usual way; None where it holds what that can't say."""
+    try:
+        return _dumps(message)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _dumps(message: object) -> str:
+    return json.dumps(message, default=_box, separators=(",", ":"), allow_nan=False)
 
 
 def decode(data: bytes) -> Any:
@@ -40,13 +57,15 @@ def decode(data: bytes) -> Any:
 
 def _box(value: object) -> object:
     if isinstance(value, bytes | bytearray | memoryview):
-        return {_MARK: b64encode(value).decode()}
+        return {_BYTES: b64encode(value).decode()}
     raise TypeError(f"a message holds JSON and bytes, not {type(value).__name__}")
 
 
 def _escape(value: object) -> object:
+    if isinstance(value, float) and not isfinite(value):
+        return {_FLOAT: str(value)}
     if isinstance(value, dict):
-        lookalike = len(value) == 1 and str(next(iter(value))).startswith(_MARK)
+        lookalike = len(value) == 1 and str(next(iter(value))).startswith(_MARKS)
         return {f"{key}_" if lookalike else key: _escape(inner) for key, inner in value.items()}
     return [_escape(inner) for inner in value] if isinstance(value, list | tuple) else value
 
@@ -55,6 +74,8 @@ def _unbox(value: Payload) -> object:
     if len(value) != 1:
         return value
     [(key, inner)] = value.items()
-    if key == _MARK:
+    if key == _BYTES:
         return b64decode(inner, validate=True)
-    return {key[:-1]: inner} if key.startswith(_MARK) else value
+    if key == _FLOAT:
+        return float(inner)
+    return {key[:-1]: inner} if key.startswith(_MARKS) else value

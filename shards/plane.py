@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -18,13 +19,16 @@ from shards.attendance import Attendance
 from shards.hub import Hub
 from shards.log.log import GroupLog
 from shards.presence import Presence
-from shards.router.control import Control, WorkerRecord
+from shards.router.control import WORKER_DEAD_AFTER_MS, Control, WorkerRecord
 from shards.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 _REGISTRY_SECONDS = 0.5
+
+_DOUBT_SECONDS = WORKER_DEAD_AFTER_MS / 1000
+"""For how long after the registry was away, or heard nothing of us, those it does not know are taken to live."""
 
 
 _serving: Plane | None = None
@@ -67,6 +71,8 @@ class Plane:
         self._redis = Redis.from_url(
             settings.message_redis_url, password=password, socket_timeout=2, socket_connect_timeout=2
         )
+        parts = urlsplit(settings.message_redis_url)
+        self._control_redis = f"{parts.hostname}:{parts.port}"
         self.control = Control(self._redis)
         self.hub = Hub(observe_delivery, observe_gap)
         self.log = GroupLog(settings, self.hub, self.refresh)
@@ -80,6 +86,7 @@ class Plane:
         self._refresh_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._registry: tuple[float, list[WorkerRecord]] = (float("-inf"), [])
+        self._doubted_at = float("-inf")
 
     async def start(self) -> None:
         """Begin to follow the slot table, and with it the shards; returns at once, see `ready`."""
@@ -124,13 +131,27 @@ class Plane:
         self._refresh_wanted.set()
 
     async def workers(self) -> list[WorkerRecord]:
-        """Read the registry, at most half a second old; the last one known where the control Redis is down."""
+        """Read the registry, at most half a second old; the last one known where the control Redis is down.
+
+        Where it does not know this worker any more either, nobody is dead for that: it was away, or takes no writes.
+        """
         read_at, records = self._registry
         if time.monotonic() - read_at > _REGISTRY_SECONDS:
-            with contextlib.suppress(RedisError, OSError):
-                records = await self.control.workers()
+            try:
+                records = self._believed(await self.control.workers(), records)
                 self._registry = (time.monotonic(), records)
+            except (RedisError, OSError):
+                self._doubted_at = time.monotonic()
         return records
+
+    def _believed(self, found: list[WorkerRecord], before: list[WorkerRecord]) -> list[WorkerRecord]:
+        """Give those who live, by what the registry says now and what it said before."""
+        missing = {record.name for record in before} - {record.name for record in found}
+        if self.worker in missing:
+            self._doubted_at = time.monotonic()
+        if time.monotonic() - self._doubted_at > _DOUBT_SECONDS:
+            return found
+        return [*found, *(record for record in before if record.name in missing)]
 
     async def _living(self) -> set[str]:
         return {record.name for record in await self.workers()}
@@ -142,8 +163,14 @@ class Plane:
                 table = await self.control.table()
                 if table is not None:
                     self.log.use(table)
+                else:
+                    self.log.no_table = f"there is none in {self._control_redis}: is a fleet's MESSAGE_REDIS_URL"
             except (RedisError, OSError) as error:
+                self.log.no_table = f"{self._control_redis}: {error}"
                 logger.warning("control redis: %s", error)
+            except Exception:
+                # Without this task the worker would never hear of a move again.
+                logger.exception("the slot table was not taken up")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh_wanted.wait(), _POLL_SECONDS if self.log.table else 0.1)
             await asyncio.sleep(0.01)  # many reasons to look at once are one look

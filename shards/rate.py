@@ -29,3 +29,11 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+    def level(self, now: float) -> float:
+        """Give how many tokens are left at the moment `now`, in seconds."""
+        return min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate) if self._rate > 0 else 0.0
+
+    def set_level(self, tokens: float, now: float) -> None:
+        """Go on with so many tokens from the moment `now`, in seconds."""
+        self._tokens, self._at = max(0.0, min(self._burst, tokens)), now

@@ -6,10 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from shards.errors import UsageError
+
+BESIDE_DATA_BYTES = 1024
+"""What a message's frame has beside its data, at most: group, offset, id."""
 
 
 @dataclass(frozen=True)
@@ -22,30 +26,42 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment, read.
+    """What a worker goes by; docs/settings.md is made of this.
 
     Attributes:
-        message_redis_url: MESSAGE_REDIS_URL: the shared control Redis.
-        channel_redis_url: CHANNEL_REDIS_URL: the color's own Redis.
-        redis_password_file: SHARDS_REDIS_PASSWORD_FILE: the password of all of them; empty: none.
-        shard_credentials_file: SHARDS_SHARD_CREDENTIALS_FILE: of shards that have others, JSON by URL; empty: none has.
-        color: COLOR.
-        replica: SHARDS_REPLICA.
-        release: SHARDS_RELEASE.
-        history_messages: SHARDS_HISTORY_MESSAGES: messages a group's log keeps.
+        message_redis_url: MESSAGE_REDIS_URL: the shared control Redis: slot table, registry, orders.
+        channel_redis_url: CHANNEL_REDIS_URL: the color's own Redis: sends to a channel by its name.
+        redis_password_file: SHARDS_REDIS_PASSWORD_FILE: the password of the control Redis, of the colors' own and of
+            the fleet's own shards; empty: none.
+        shard_credentials_file: SHARDS_SHARD_CREDENTIALS_FILE: of shards that have others, JSON by URL:
+            ``{"redis://host:6379/0": {"username": …, "password": …}}``; empty: none has.
+        color: COLOR: blue or green: which release's clients this replica serves.
+        replica: SHARDS_REPLICA: its name: what it says of itself in ``welcome``, the registry and /metrics.
+        release: SHARDS_RELEASE: which release it says it runs.
+        history_messages: SHARDS_HISTORY_MESSAGES: messages that a group's log keeps.
         history_seconds: SHARDS_HISTORY_SECONDS: for how long it keeps them.
         idle_seconds: SHARDS_IDLE_SECONDS: after which a group that nobody reads or writes is forgotten.
-        dedupe_seconds: SHARDS_DEDUPE_SECONDS: within which a repeated id is delivered once.
+        dedupe_seconds: SHARDS_DEDUPE_SECONDS: within which a repeated id is delivered once; not less than
+            SHARDS_PUBLISH_SECONDS, and our clients send again for 90 s.
         publish_seconds: SHARDS_PUBLISH_SECONDS: after which a publish that no shard takes is refused.
-        message_bytes: SHARDS_MESSAGE_BYTES: the largest `data` of a message.
-        send_budget_bytes: SHARDS_SEND_BUDGET_BYTES: unsent bytes after which a slow reader is closed.
-        rate_limit: SHARDS_RATE_LIMIT: frames a second a socket may send; 0: any number.
+        message_bytes: SHARDS_MESSAGE_BYTES: the largest ``data`` of a message.
+        send_budget_bytes: SHARDS_SEND_BUDGET_BYTES: unsent bytes after which a slow reader is closed (1013); less 1
+            KiB, also what ``group_send`` takes at most. At least 1 KiB above SHARDS_MESSAGE_BYTES.
+        rate_limit: SHARDS_RATE_LIMIT: frames that a socket may send, twice that at once; 0: any number.
         groups_per_socket: SHARDS_GROUPS_PER_SOCKET: how many groups a socket may subscribe.
-        ping_seconds: SHARDS_PING_SECONDS: silence after which a client is pinged; unanswered for as long, it is closed.
-        max_connections: SHARDS_MAX_CONNECTIONS: sockets a worker holds before it answers 503; 0: any number.
-        allowed_origins: SHARDS_ALLOWED_ORIGINS: origins, comma-separated, that may connect besides our own; ``*``: any.
-        token_key_file: SHARDS_TOKEN_KEY_FILE: the keys of tokens, one a line, the first signs; empty: no token is good.
-        require_token: SHARDS_REQUIRE_TOKEN: whether a client needs a token to connect: 0 or 1.
+        ping_seconds: SHARDS_PING_SECONDS: silence after which a client is pinged; unanswered for as long again, it is
+            closed.
+        max_connections: SHARDS_MAX_CONNECTIONS: sockets that a worker holds before it answers 503; 0: any number.
+        allowed_origins: SHARDS_ALLOWED_ORIGINS: origins of pages, with commas, that may connect besides the service's
+            own; ``*``: any.
+        token_key_file: SHARDS_TOKEN_KEY_FILE: the keys of tokens, one a line, 32 characters or more; the first signs,
+            all verify; empty: no token is good.
+        require_token: SHARDS_REQUIRE_TOKEN: 1: a ``GroupConsumer`` lets nobody connect without a token.
+        handoff_dir: SHARDS_HANDOFF_DIR: this user's own directory, where a host's workers have the UNIX sockets over
+            which they hand their clients to one another; empty: they don't.
+        dashboard: SHARDS_DASHBOARD: 0: no dashboard at /fleet/, the path is the app's. It tells what /metrics tells,
+            to whoever gets there.
+        reports_dir: SHARDS_REPORTS_DIR: of the load scenarios, whose verdicts the dashboard names; empty: none.
     """
 
     message_redis_url: str = "redis://127.0.0.1:6379/0"
@@ -69,20 +85,28 @@ class Settings:
     allowed_origins: str = ""
     token_key_file: str = ""
     require_token: bool = False
+    handoff_dir: str = ""
+    dashboard: bool = True
+    reports_dir: str = ""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Read the settings from `environ`.
 
         Raises:
-            UsageError: a number is not one, negative, or 0 where that makes no sense.
+            UsageError: a number is not one, negative, or 0 where that makes no sense, or two don't go together.
         """
-        values: dict[str, str | float] = {}
-        for setting in fields(cls):
-            variable = variable_of(setting.name)
-            if variable in environ:
-                values[setting.name] = _parse(variable, environ[variable], str(setting.type))
-        return cls(**values)  # type: ignore[arg-type]
+        settings = cls(**_values(cls, environ))
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        if self.dedupe_seconds < self.publish_seconds:
+            # A publish that is sent again after its mark is gone would be doubled.
+            raise UsageError("SHARDS_DEDUPE_SECONDS must not be less than SHARDS_PUBLISH_SECONDS")
+        if self.send_budget_bytes < self.message_bytes + BESIDE_DATA_BYTES:
+            # Whoever is to get such a message would be closed for it, each time he comes back.
+            raise UsageError(f"SHARDS_SEND_BUDGET_BYTES must be {BESIDE_DATA_BYTES} or more above SHARDS_MESSAGE_BYTES")
 
     def redis_password(self) -> str | None:
         """Read the password of the fleet's Redis servers; None where there is none."""
@@ -97,18 +121,57 @@ class Settings:
         return Credentials(password=self.redis_password() or "")
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What the process that starts a replica's workers goes by, beside `Settings`; docs/settings.md is made of this.
+
+    Attributes:
+        app: SHARDS_APP: the ASGI application, ``module:attribute``.
+        app_dir: SHARDS_APP_DIR: the directory that it is imported from; empty: the current one.
+        host: SHARDS_HOST: the address on which the replica listens.
+        port: SHARDS_PORT: and the port.
+        workers: UVICORN_WORKERS: processes of the replica.
+    """
+
+    app: str = "app.asgi:application"
+    app_dir: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Launch:
+        """Read it from `environ`.
+
+        Raises:
+            UsageError: a number is not one, or makes no sense.
+        """
+        return cls(**_values(cls, environ))
+
+
 def read_credentials(path: Path) -> dict[str, Credentials]:
     """Read what shards are shown, by URL, from a file of JSON."""
     return msgspec.json.decode(path.read_bytes(), type=dict[str, Credentials])
 
 
-_MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS"}
-_UNPREFIXED = {"color", "message_redis_url", "channel_redis_url"}
+_MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS", "SHARDS_PORT"}
+_NAMED = {
+    "color": "COLOR",
+    "message_redis_url": "MESSAGE_REDIS_URL",
+    "channel_redis_url": "CHANNEL_REDIS_URL",
+    "workers": "UVICORN_WORKERS",
+}
 
 
 def variable_of(setting: str) -> str:
     """Give the environment variable of a setting."""
-    return setting.upper() if setting in _UNPREFIXED else f"SHARDS_{setting.upper()}"
+    return _NAMED.get(setting, f"SHARDS_{setting.upper()}")
+
+
+def _values(read: type[Settings | Launch], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read what the environment says; what it does not say keeps its default."""
+    said = {one.name: (variable_of(one.name), str(one.type)) for one in fields(read)}
+    return {name: _parse(var, environ[var], kind) for name, (var, kind) in said.items() if var in environ}
 
 
 def _parse(variable: str, text: str, kind: str) -> str | float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -9,17 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from shards.plane import Plane
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
 from shards.settings import Settings
+from tests.contract.engines import docker_environment
 from tests.redis_server import RedisServer
+from tests.swarm.lab import Lab, lab, missing
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hypothesis fails examples that take over 200 ms, and data that is slow to make: on a busy machine that is chance.
+settings.register_profile("shards", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shards")
 
 
 @dataclass
@@ -71,7 +79,20 @@ async def start_plane(redises: Redises) -> AsyncIterator[Callable[..., object]]:
             await plane.start()
             stack.push_async_callback(plane.stop)
             if until_ready:
-                await plane.until_ready()
+                await plane.until_ready(60)
             return plane
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def swarm_lab() -> Iterator[Lab]:
+    """Three Docker daemons on this host that are one swarm; `nox -s swarm` asks for it, since that takes minutes."""
+    if not os.environ.get("SHARDS_SWARM"):
+        pytest.skip("a swarm of several daemons takes minutes: `nox -s swarm`")
+    if (lacking := missing()) is not None:
+        pytest.fail(lacking)
+    bases = docker_environment()
+    assert isinstance(bases, dict), bases
+    with lab(list(bases.values())) as found:
+        yield found

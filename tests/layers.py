@@ -64,7 +64,7 @@ async def make_layer(pool: Pool, request: pytest.FixtureRequest) -> AsyncIterato
         await layer.close()
 
 
-async def receive(layer: ShardedChannelLayer, channel: str, seconds: float = 5) -> dict[str, object]:
+async def receive(layer: ShardedChannelLayer, channel: str, seconds: float = 30) -> dict[str, object]:
     return await asyncio.wait_for(layer.receive(channel), seconds)
 
 

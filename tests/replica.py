@@ -17,7 +17,7 @@ from typing import Any
 
 from redis import Redis
 
-from shards.fleet.processes import free_port
+from shards.ports import free_port
 from shards.tokens import VERBS, KeyFile, grant_of
 from tests.redis_server import RedisServer
 
@@ -51,7 +51,7 @@ class Replica:
             **self.environ,
         }
         self.process = subprocess.Popen([sys.executable, "-m", "shards.server"], env=environ, cwd=ROOT)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.get("/readyz")[0] != 200:
             assert self.process.poll() is None, "the replica died"
             assert time.monotonic() < deadline, self.get("/readyz")
@@ -61,7 +61,7 @@ class Replica:
     def get(self, path: str) -> tuple[int, str]:
         """GET a path; gives status and body, or 0 where nobody listens."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -75,21 +75,36 @@ class Replica:
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, Any], Message]:
         """Make an HTTP request; gives status, JSON and headers of the answer."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read() or b"{}"), answer.headers
+
+    def head(self, method: str, path: str) -> tuple[int, Message]:
+        """Make an HTTP request; gives status and headers of the answer, which may be no JSON."""
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, answer.headers
 
     def metric(self, name: str) -> float:
         """Sum a metric's samples over labels."""
         lines = self.get("/metrics?scope=replica")[1].splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
 
-    def order(self, state: str, drain_ms: int = 0) -> None:
-        """Give this replica's color its orders."""
+    def metric_of(self, name: str, **labels: str) -> float:
+        """Give the metric of this replica with these labels."""
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        lines = [line for line in self.get("/metrics?scope=replica")[1].splitlines() if line.startswith(name + "{")]
+        found = [line for line in lines if wanted <= set(line.partition("{")[2].rpartition("}")[0].split(","))]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+    def order(self, state: str, drain_ms: int = 0, to: tuple[str, ...] = (), alone: bool = False) -> None:
+        """Give this replica's color, or it alone, its orders."""
         with Redis.from_url(self.control.url) as redis:
-            orders = json.dumps({"state": state, "drain_ms": drain_ms})
-            redis.hset("shards:orders", self.name.partition("-")[0], orders)
+            orders = json.dumps({"state": state, "drain_ms": drain_ms, "to": to})
+            redis.hset("shards:orders", self.name if alone else self.name.partition("-")[0], orders)
 
     def stop(self, kill: bool = False) -> None:
         """End it, gently or with kill -9."""
@@ -98,5 +113,5 @@ class Replica:
                 self.process.kill()
             else:
                 self.process.terminate()
-            self.process.wait(15)
+            self.process.wait(60)
             self.process = None

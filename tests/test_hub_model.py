@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from shards import hub as hub_module
 from shards.hub import Hub, Message
 from shards.log.log import Entry, Page, Place
+from shards.reads import MOST_BYTES
 
 GROUP = "room"
 SHARDS = ("a", "b")
@@ -305,7 +306,7 @@ class HubMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-SMALL = {"PAGE": 3, "REWIND": 5, "RESUMING": 2, "_DRAIN_SECONDS": 0}
+SMALL = {"PAGE": 3, "REWIND": 5, "PAGE_BYTES": MOST_BYTES // 2, "_DRAIN_SECONDS": 0}
 usual: dict[str, object] = {}
 
 

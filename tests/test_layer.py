@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from contextlib import suppress
 
 import pytest
-from channels.exceptions import ChannelFull
+from channels.exceptions import ChannelFull, MessageTooLarge
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
@@ -87,6 +88,18 @@ async def test_anything_else_is_a_type_error(make_layer: MakeLayer) -> None:
                 await layer.send(name, message)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             await layer.group_send("chat", message)  # type: ignore[arg-type]
+
+
+async def test_what_no_socket_could_be_sent_no_group_is(make_layer: MakeLayer) -> None:
+    """Each socket in the group would be closed for it as too slow, whenever it comes back; or fail to read it."""
+    layer = make_layer()
+    with pytest.raises(MessageTooLarge, match="1047552 bytes"):
+        await layer.group_send("chat", {"type": "x", "text": "x" * (1 << 20)})
+    nested: list[object] = []
+    for _ in range(600):
+        nested = [nested]
+    with pytest.raises(TypeError, match="in one another"):
+        await layer.group_send("chat", {"type": "x", "value": nested})
 
 
 async def test_what_is_sent_is_a_copy(make_layer: MakeLayer) -> None:
@@ -167,7 +180,7 @@ async def test_each_message_goes_to_one_reader_in_any_process(make_layer: MakeLa
     readers = [asyncio.create_task(numbers(layer, "work", 20)) for layer in layers for _ in range(2)]
     for number in range(80):
         await layers[0].send("work", {"type": "x", "number": number})
-    got = await asyncio.wait_for(asyncio.gather(*readers), 10)
+    got = await asyncio.wait_for(asyncio.gather(*readers), 60)
     assert sorted(number for some in got for number in some) == list(range(80))
     await nothing(layers[0], "work")
 
@@ -197,7 +210,7 @@ async def test_a_cancelled_receive_takes_no_message_and_forgets_nobody(make_laye
         if cancelled.cancel():
             await asyncio.gather(cancelled, return_exceptions=True)
         got = cancelled if not cancelled.cancelled() else patient
-        assert (await asyncio.wait_for(got, 5))["number"] == number
+        assert (await asyncio.wait_for(got, 60))["number"] == number
         patient.cancel()
         await asyncio.gather(patient, return_exceptions=True)
     await nothing(layer, channel)
@@ -222,8 +235,16 @@ async def test_messages_expire(make_layer: MakeLayer) -> None:
         await layer.send(name, {"type": "old"})
     await asyncio.sleep(1.1)
     for name in (channel, "work"):
-        await layer.send(name, {"type": "new"})
-        assert await receive(layer, name) == {"type": "new"}
+        assert await received_once_sent(layer, name, {"type": "new"}) == {"type": "new"}
+
+
+async def received_once_sent(layer: ShardedChannelLayer, name: str, message: dict[str, object]) -> dict[str, object]:
+    """Send until something comes: on a machine that stands still, a message may expire before it is received."""
+    async with asyncio.timeout(60):
+        while True:
+            await layer.send(name, message)
+            with suppress(TimeoutError):
+                return await receive(layer, name, 1)
 
 
 async def test_a_message_to_a_channel_that_is_gone_is_counted(make_layer: MakeLayer) -> None:
@@ -243,7 +264,7 @@ async def test_named_channels_that_are_received_from_are_limited(
     await two.send(own, {"type": "x"})
     assert await receive(one, own) == {"type": "x"}
     waiting = [asyncio.create_task(receive(one, f"work-{number}")) for number in range(2)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(one._home().mailboxes._tasks) < 3:
             await asyncio.sleep(0.02)
     with pytest.raises(RedisError, match="receives from 3 named channels already"):
@@ -282,13 +303,39 @@ async def test_capacity_may_be_set_by_pattern(make_layer: MakeLayer) -> None:
 
 
 async def test_what_has_expired_makes_room_and_is_counted(make_layer: MakeLayer) -> None:
-    layer = make_layer(capacity=1, expiry=1)
+    layer = make_layer(capacity=1, expiry=2)
     channel, before = await layer.new_channel(), dropped()
     await layer.send(channel, {"type": "old"})
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(2.1)
     await layer.send(channel, {"type": "new"})
     assert await receive(layer, channel) == {"type": "new"}
     assert dropped() - before == 1
+
+
+async def test_what_has_expired_in_a_mailbox_makes_room_and_is_counted(make_layer: MakeLayer) -> None:
+    layer = make_layer(capacity=2, expiry=2)
+    before = dropped()
+    await layer.send("work", {"type": "old"})
+    await asyncio.sleep(1.2)
+    await layer.send("work", {"type": "young"})
+    await asyncio.sleep(1)
+    await layer.send("work", {"type": "new"})
+    assert dropped() - before == 1
+
+
+async def test_what_may_not_have_reached_named_channels_is_counted(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(**_: object) -> None:
+        raise RedisError("OOM command not allowed")
+
+    layer = make_layer()
+    for name in ("work", "more"):
+        await layer.group_add("chat", name)
+    before = dropped()
+    monkeypatch.setattr(layer._home().mailboxes, "_put", fail)
+    await layer.group_send("chat", {"type": "x"})
+    assert dropped() - before == 2
 
 
 async def test_sending_to_a_group_never_raises_channelfull_but_drops_and_counts(make_layer: MakeLayer) -> None:
@@ -360,7 +407,7 @@ async def test_a_process_may_add_another_processs_channel(make_layer: MakeLayer)
     one, two = make_layer(), make_layer()
     channel = await one.new_channel()
     await two.group_add("chat", channel)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             await two.group_send("chat", {"type": "x"})
             try:
@@ -376,7 +423,11 @@ async def test_membership_lapses_after_group_expiry(make_layer: MakeLayer) -> No
     channel = await layer.new_channel()
     for member in (channel, "work"):
         await layer.group_add("chat", member)
-    await asyncio.sleep(1.6)
+    home = layer._home()
+    async with asyncio.timeout(60):
+        while home.channels:
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # a channel with a name lapses by Redis's clock
     await layer.group_send("chat", {"type": "x"})
     await nothing(layer, channel)
     await nothing(layer, "work")
@@ -384,13 +435,13 @@ async def test_membership_lapses_after_group_expiry(make_layer: MakeLayer) -> No
 
 async def test_membership_is_renewed_by_adding_and_receiving(make_layer: MakeLayer) -> None:
     """The specification counts from the last group_add; who still receives is not cut off here."""
-    layer = make_layer(group_expiry=1)
+    layer = make_layer(group_expiry=3)
     added, receiving = await layer.new_channel(), await layer.new_channel()
     for member in (added, receiving, "work"):
         await layer.group_add("chat", member)
     waiting = asyncio.create_task(receive(layer, receiving))
-    for _ in range(4):
-        await asyncio.sleep(0.4)
+    for _ in range(5):
+        await asyncio.sleep(0.8)
         for member in (added, "work"):
             await layer.group_add("chat", member)
     await layer.group_send("chat", {"type": "x"})
@@ -413,7 +464,7 @@ async def test_a_channel_that_is_received_from_no_more_is_forgotten(
         receiving.cancel()
     await asyncio.gather(*receives[1:], return_exceptions=True)
     await layer.group_send("chat", {"type": "x"})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(home.channels) > 1:
             await asyncio.sleep(0.05)
     assert dropped() - before == 50
@@ -422,10 +473,44 @@ async def test_a_channel_that_is_received_from_no_more_is_forgotten(
     assert await receives[0] == {"type": "y"}
 
 
+async def test_a_channel_whose_connection_ended_just_when_it_got_a_message_is_forgotten(
+    make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last receive was not cancelled; but the task that served it is over. Others' channels stay."""
+    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 1.0)
+    layer = make_layer()
+    home = layer._home()
+
+    async def connection() -> None:
+        channel = await layer.new_channel()
+        await layer.group_add("chat", channel)
+        assert (await receive(layer, channel))["type"] == "x"
+
+    async def make() -> str:
+        return await layer.new_channel()
+
+    kept = await asyncio.create_task(make())
+    await layer.group_add("chat", kept)
+    connections = [asyncio.create_task(connection()) for _ in range(20)]
+    async with asyncio.timeout(60):
+        while (
+            sum("chat" in channel.joined and channel.joined["chat"].is_set() for channel in home.channels.values()) < 21
+        ):
+            await asyncio.sleep(0.01)
+    await layer.group_send("chat", {"type": "x"})
+    await asyncio.gather(*connections)
+    assert await receive(layer, kept) == {"type": "x"}
+    async with asyncio.timeout(60):
+        while len(home.channels) > 1:
+            await asyncio.sleep(0.05)
+    await layer.group_send("chat", {"type": "y"})
+    assert await receive(layer, kept) == {"type": "y"}
+
+
 async def test_who_cancels_and_receives_again_soon_misses_nothing(
     make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 1.5)
+    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 2.0)
     layer = make_layer()
     channel = await layer.new_channel()
     await layer.group_add("chat", channel)
@@ -441,7 +526,7 @@ async def test_who_takes_long_over_a_message_is_not_forgotten(
     make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was cancelled before: its last receive got a message."""
-    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 0.4)
+    monkeypatch.setattr("shards.layer._GIVEN_UP_SECONDS", 1.0)
     layer = make_layer()
     channel = await layer.new_channel()
     await layer.group_add("chat", channel)
@@ -450,7 +535,7 @@ async def test_who_takes_long_over_a_message_is_not_forgotten(
     cancelled.cancel()
     await layer.group_send("chat", {"type": "x"})
     assert await receive(layer, channel) == {"type": "x"}
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(2.5)
     await layer.group_send("chat", {"type": "y"})
     assert await receive(layer, channel) == {"type": "y"}
 
@@ -501,7 +586,7 @@ async def test_backend_messages_that_are_no_dicts_are_for_sockets_only(make_laye
 async def test_flush_leaves_no_message_and_no_group_in_any_process(make_layer: MakeLayer) -> None:
     one, two = make_layer(), make_layer()
     mine, others = await one.new_channel(), await two.new_channel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(await one._home().run(one._home().mailboxes.nodes())) < 2:
             await asyncio.sleep(0.02)
     for layer, member in ((one, mine), (two, others), (one, "work")):

@@ -47,7 +47,7 @@ async def serving(redises: Redises, environ: None) -> AsyncIterator[ShardedChann
     plane = Plane(redises.settings())
     await plane.start()
     plane.serve()
-    await plane.until_ready()
+    await plane.until_ready(60)
     layer = ShardedChannelLayer()
     yield layer
     await layer.close()
@@ -68,7 +68,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> list[BaseException]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     return errors
 
 
@@ -95,7 +95,7 @@ async def test_one_channel_may_be_received_from_in_several_loops_at_once(layer: 
     working = asyncio.create_task(asyncio.to_thread(in_threads, 8, work))
     for number in range(8):
         await layer.send(channel, {"type": "x", "number": number})
-    assert not await asyncio.wait_for(working, 20)
+    assert not await asyncio.wait_for(working, 90)
     assert sorted(got) == list(range(8))
 
 
@@ -138,8 +138,10 @@ async def test_two_hundred_short_lived_loops_leave_nothing_behind(redises: Redis
     await asyncio.to_thread(work, 200)
     gc.collect()
     assert threading.active_count() <= threads
-    assert await connections(redises) <= open_before
-    assert await layer._home().run(tasks()) <= tasks_before
+    # Redis hears of a connection's end a little later.
+    async with asyncio.timeout(60):
+        while await connections(redises) > open_before or await layer._home().run(tasks()) > tasks_before:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_closed_layer_leaves_no_thread_no_connection_and_works_again(redises: Redises) -> None:
@@ -151,7 +153,7 @@ async def test_a_closed_layer_leaves_no_thread_no_connection_and_works_again(red
         assert await receive(layer, channel) == {"type": "x"}
         await layer.close()
         assert not [thread for thread in threading.enumerate() if thread.name == "shards layer"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await connections(redises):
             await asyncio.sleep(0.05)
 
@@ -186,7 +188,7 @@ async def test_a_forked_child_has_a_layer_of_its_own(redises: Redises, environ: 
         if child == 0:
             _in_child(parent)
     try:
-        assert await receive(parent, channel, 20) == {"type": "from the child"}
+        assert await receive(parent, channel, 90) == {"type": "from the child"}
         assert await asyncio.to_thread(os.waitpid, child, 0) == (child, 0)
         await parent.group_send("chat", {"type": "from the parent"})
         assert await receive(parent, channel) == {"type": "from the parent"}
@@ -201,7 +203,7 @@ def _in_child(layer: ShardedChannelLayer) -> None:
     sent = threading.Thread(target=lambda: asyncio.run(layer.group_send("chat", message)), daemon=True)
     try:
         sent.start()
-        sent.join(15)
+        sent.join(60)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -221,7 +223,7 @@ async def test_a_management_command_sends_to_a_group_and_ends(redises: Redises) 
     environ = {**os.environ, "MESSAGE_REDIS_URL": url, "CHANNEL_REDIS_URL": url}
     command = [sys.executable, "-c", code]
     done = await asyncio.to_thread(
-        subprocess.run, command, env=environ, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False
+        subprocess.run, command, env=environ, capture_output=True, text=True, timeout=90, cwd=ROOT, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "sent\n", "")
 

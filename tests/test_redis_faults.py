@@ -25,13 +25,13 @@ from tests.test_hub import Listener, body, publish
 StartPlane = Callable[..., Awaitable[Plane]]
 StartRedis = Callable[..., RedisServer]
 
-PUBLISH_SECONDS = 1.0
+PUBLISH_SECONDS = 3.0
 
 
 async def outcomes(plane: Plane, numbers: range) -> list[Place | BaseException]:
     """Publish, and give each one's place or why it was refused, within the deadline and a little."""
     publishing = (plane.log.publish("room", "s", str(number), body(number)) for number in numbers)
-    return await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), PUBLISH_SECONDS + 10)
+    return await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), PUBLISH_SECONDS + 60)
 
 
 def refused(found: list[Place | BaseException]) -> bool:
@@ -40,7 +40,7 @@ def refused(found: list[Place | BaseException]) -> bool:
 
 async def heard_once(member: Listener, numbers: list[int]) -> None:
     """Show that a member hears just these, in any order of publishing but each once."""
-    await member.until(lambda m: len(m.heard) >= len(numbers), 20)
+    await member.until(lambda m: len(m.heard) >= len(numbers))
     await asyncio.sleep(0.1)
     assert sorted(member.heard) == sorted(body(number) for number in numbers)
     assert not member.gaps
@@ -111,7 +111,7 @@ async def test_a_wrong_password_is_refused_in_time_and_a_right_one_taken_up(
             await admin.client_kill_filter(_type="pubsub")
         assert refused(await outcomes(plane, range(10, 20)))
         assert "NOAUTH" in caplog.text, "the log says why"
-    await asyncio.wait_for(plane.until_ready(), 20)
+    await plane.until_ready(60)
     assert not refused(await outcomes(plane, range(10, 20)))
     await heard_once(member, list(range(20)))
 
@@ -126,7 +126,20 @@ async def test_a_shard_that_forgot_its_scripts_is_given_them_again(plane: Plane,
         ]
         await heard_once(member, list(range(10)))
         await redis.script_flush()
-        await asyncio.wait_for(joined(plane), 10)
+        await asyncio.wait_for(joined(plane), 60)
+
+
+async def test_a_shard_that_was_emptied_begins_new_logs_and_says_so(plane: Plane, owner: RedisServer) -> None:
+    """FLUSHALL: its connections live on, and nobody has told it which slots it has."""
+    member = await joined(plane)
+    await outcomes(plane, range(3))
+    await member.until(lambda m: len(m.heard) == 3)
+    async with Redis.from_url(owner.url) as redis:
+        await redis.flushall()
+    places = await outcomes(plane, range(3, 6))
+    assert [place.offset for place in places if isinstance(place, Place)] == [1, 2, 3]
+    await member.until(lambda m: len(m.heard) == 6)
+    assert [gap.offset for gap in member.gaps] == [0]
 
 
 # Behind a proxy
@@ -136,9 +149,9 @@ async def test_a_shard_that_forgot_its_scripts_is_given_them_again(plane: Plane,
 async def proxied(start_redis: StartRedis) -> AsyncIterator[tuple[Proxy, Settings]]:
     """One shard behind a proxy, and settings of its fleet."""
     control, shard = start_redis(), start_redis()
-    async with Proxy(shard.port).running() as proxy:
+    async with Proxy(shard.port) as proxy:
         async with Redis.from_url(control.url) as redis:
-            await Control(redis).swap_table(SlotTable.first([Shard("shared-0", proxy.url)]), 0)
+            await Control(redis).swap_table(SlotTable.first([Shard("shared-0", proxy.redis)]), 0)
         yield proxy, Settings(control.url, control.url, publish_seconds=PUBLISH_SECONDS)
 
 
@@ -147,7 +160,7 @@ async def running(settings: Settings) -> AsyncIterator[Plane]:
     plane = Plane(settings)
     await plane.start()
     try:
-        await plane.until_ready()
+        await plane.until_ready(60)
         yield plane
     finally:
         await plane.stop()
@@ -172,10 +185,10 @@ async def test_a_connection_that_went_silent_is_given_up_and_nothing_acked_is_lo
     async with running(settings) as plane:
         member = await joined(plane)
         await outcomes(plane, range(10))
-        proxy.frozen = True
+        proxy.freeze(newcomers=True)
         assert refused(await outcomes(plane, range(10, 20)))
-        proxy.frozen = False
-        await asyncio.wait_for(plane.until_ready(), 20)
+        proxy.thaw()
+        await plane.until_ready(60)
         again = await outcomes(plane, range(10, 20))
         assert not any(isinstance(outcome, BaseException) for outcome in again)
         await heard_once(member, list(range(20)))
@@ -186,17 +199,17 @@ async def test_what_waits_for_a_silent_shard_is_bounded(proxied: tuple[Proxy, Se
     """The process does not grow without end: what is over the bound is refused at once, and the rest in time."""
     proxy, settings = proxied
     async with running(settings) as plane:
-        proxy.frozen = True
+        proxy.freeze(newcomers=True)
         before = psutil.Process().memory_info().rss
         data = b'"' + b"x" * size + b'"'
         count = 3 * MOST_WAITING_BYTES // (size + 512)
         waiting = [plane.log.publish("room", "s", str(n), b',"id":"%d","data":%b}' % (n, data)) for n in range(count)]
         at_once = sum(future.done() for future in waiting)
         assert at_once > count // 2
-        await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PUBLISH_SECONDS + 15)
+        await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PUBLISH_SECONDS + 60)
         assert all(isinstance(future.exception(), ShardUnavailable) for future in waiting)
         assert psutil.Process().memory_info().rss - before < 8 * MOST_WAITING_BYTES
-        proxy.frozen = False
-        await asyncio.wait_for(plane.until_ready(), 20)
+        proxy.thaw()
+        await plane.until_ready(60)
         assert not refused(await outcomes(plane, range(5)))
         assert plane.log._waiting_bytes == 0

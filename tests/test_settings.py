@@ -37,3 +37,19 @@ def test_tokens_are_required_only_where_some_can_be_good() -> None:
 def test_what_makes_no_sense_is_refused_by_name(variable: str, text: str) -> None:
     with pytest.raises(UsageError, match=variable):
         Settings.read({variable: text})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"SHARDS_DEDUPE_SECONDS": "29"},
+        {"SHARDS_PUBLISH_SECONDS": "121"},
+        {"SHARDS_MESSAGE_BYTES": "1048576"},
+        {"SHARDS_SEND_BUDGET_BYTES": "65536"},
+    ],
+    ids=lambda environ: next(iter(environ)),
+)
+def test_what_breaks_the_guarantee_together_is_refused(environ: dict[str, str]) -> None:
+    """A publish that is sent again after its mark is gone; a message for which each reader is closed, always anew."""
+    with pytest.raises(UsageError, match=next(iter(environ))):
+        Settings.read(environ)

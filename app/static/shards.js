@@ -9,7 +9,7 @@
  *
  * docs/clients.md tells more; the wire protocol is in docs/design.md.
  *
- * Each group has at most one `subscribe` under way, so an answer, or an error that names the group, belongs to it.
+ * Each group has at most one command under way, so an answer, or an error that names the group, belongs to it.
  * Frames between an `unsubscribe` and the next `subscribed` are of the earlier subscription: the log has them.
  */
 
@@ -61,6 +61,8 @@ class Client {
   #held = false;          // the service has no time for us: nothing is said for a while
   #timers = {};           // name → id: one each, all cleared on close
   #groups = new Map();    // name → { handlers, place, asked, state, stale, healed }
+  #requests = [];         // { frame, sent }: questions that have no answer yet, in the order asked
+  #pastGap = null;        // that of the history that was just told
   #outbox = new Map();    // id → { text, promise, resolve, reject, sentAt, unsureSince }, in the order published
   #underway = 0;
 
@@ -79,6 +81,7 @@ class Client {
    * `presence` handler is told how many are there instead.
    */
   subscribe(group, handlers = {}, since = null) {
+    checkName(group);
     const old = this.#groups.get(group);
     if (old?.handlers) throw new Error(`${group} is subscribed already`);
     // state: "none", "asked" (no answer yet) or "live", as the service has it after all we said.
@@ -99,6 +102,7 @@ class Client {
     const waiting = this.#outbox.get(id);
     if (waiting) return waiting.promise;
     if (this.#closed) return Promise.reject(closed());
+    if (!NAME.test(group)) return Promise.reject(badName(group));
     if (this.#outbox.size >= OUTBOX) {
       return Promise.reject(new ShardsError("outbox_full", `${OUTBOX} publishes wait for their acks: await some of them`));
     }
@@ -112,14 +116,11 @@ class Client {
     return publish.promise;
   }
 
-  /** Ask for messages after a place, or the last ones; the `history` handler gets them. */
-  history(group, { since, limit = 100 } = {}) {
-    this.#say({ type: "history", group, limit, ...(since && { since }) });
-    if (since) this.#pasts.push({ group, since });
-  }
+  /** Ask for messages after a place, or the last ones; the `history` handler gets them, however often it takes to ask. */
+  history(group, { since, limit = 100 } = {}) { this.#ask({ type: "history", group, limit, ...(since && { since }) }); }
 
   /** Ask who is there; the `presence` handler is told. */
-  presence(group) { this.#say({ type: "presence", group }); }
+  presence(group) { this.#ask({ type: "presence", group }); }
 
   /** Drop the connection as a failing network would; the client comes back by itself. */
   drop() { this.#leave("dropped", delay(this.#attempt++)); }
@@ -132,6 +133,7 @@ class Client {
     for (const publish of this.#outbox.values()) publish.reject(closed());
     this.#outbox.clear();
     this.#groups.clear();
+    this.#requests = [];
   }
 
   // Connections
@@ -170,7 +172,7 @@ class Client {
     this.#socket = null;
     this.#online = this.#held = false;
     this.#underway = 0;
-    this.#pasts = [];
+    for (const request of this.#requests) request.sent = false;
     for (const name of ["deadline", "silence", "hold", "move"]) this.#cancel(name);
     for (const [name, topic] of this.#groups) {
       topic.state = "none";
@@ -238,6 +240,7 @@ class Client {
         return this.#after("move", Math.random() * frame.within_ms, () => this.#leave("asked to", 0));
       case "error": return this.#refused(frame);
       case "history": return this.#history(frame);
+      case "presence": return this.#presence(frame);
       case "pong": return undefined;
       case "join":
       case "leave": return this.#call(this.#live(frame.group)?.handlers[frame.type], frame);
@@ -250,7 +253,7 @@ class Client {
     this.#online = true;
     this.#session = frame.session;
     this.#listen();
-    for (const group of this.#groups.keys()) this.#reconcile(group);
+    this.#reconcileAll();
     this.#pump();
     this.#call(this.#handlers.online, frame);
   }
@@ -260,7 +263,17 @@ class Client {
   /** Say what takes the service from what it has of a group to what we want. */
   #reconcile(group) {
     const topic = this.#groups.get(group);
-    if (!topic || topic.state === "asked" || this.#held) return;
+    if (topic?.state === "asked" || this.#held || this.#requestOf(group)) return;
+    if (topic) this.#reconcileTopic(group, topic);
+    if (topic?.state !== "asked") this.#sendRequest(group);
+  }
+
+  #reconcileAll() {
+    const groups = [...this.#groups.keys(), ...this.#requests.map((request) => request.frame.group)];
+    for (const group of new Set(groups)) this.#reconcile(group);
+  }
+
+  #reconcileTopic(group, topic) {
     if (topic.state === "live" && (topic.stale || !topic.handlers)) {
       if (!this.#online) return;
       topic.state = "none";
@@ -291,6 +304,7 @@ class Client {
     if (!same(before, frame)) topic.place = { epoch: frame.epoch, offset: frame.offset };
     this.#call(topic.handlers.subscribed, frame);
     if (before && before !== topic.place) this.#call(topic.handlers.gap, { ...topic.place, type: "gap", group: frame.group });
+    this.#reconcile(frame.group);
   }
 
   #message(frame) {
@@ -321,20 +335,51 @@ class Client {
     this.#call(topic.handlers.gap, frame);
   }
 
-  // History: where it does not follow on the place asked from, a gap comes right after it, which is no subscription's
+  // Questions
 
-  #pasts = [];
-  #pastGap = null;
+  #ask(frame) {
+    checkName(frame.group);
+    this.#requests.push({ frame, sent: false });
+    this.#reconcile(frame.group);
+  }
 
+  /** The question about a group whose answer is awaited. */
+  #requestOf(group) { return this.#requests.find((request) => request.sent && request.frame.group === group); }
+
+  #sendRequest(group) {
+    const request = this.#requests.find((one) => one.frame.group === group);
+    if (!request || !this.#online) return;
+    request.sent = true;
+    this.#say(request.frame);
+  }
+
+  /** Take the question about a group that has its answer now, of this type. */
+  #answered({ type, group }) {
+    const request = this.#requestOf(group);
+    if (request?.frame.type !== type) return null;
+    this.#requests.splice(this.#requests.indexOf(request), 1);
+    return request.frame;
+  }
+
+  /** Where a history does not follow on the place asked from, a gap comes right after it, which is no subscription's. */
   #history(frame) {
-    const index = this.#pasts.findIndex((past) => past.group === frame.group);
-    const [past] = index < 0 ? [] : this.#pasts.splice(index, 1);
+    const since = this.#answered(frame)?.since;
     const first = frame.messages[0];
     const before = first ? first.offset - 1 : frame.offset;
-    if (past && (past.since.epoch !== frame.epoch || past.since.offset !== before)) {
+    if (since && (since.epoch !== frame.epoch || since.offset !== before)) {
       this.#pastGap = { group: frame.group, epoch: frame.epoch, offset: before };
     }
+    this.#reconcile(frame.group);
     this.#call(this.#handlers.history, { ...frame, gap: this.#pastGap });
+  }
+
+  /** An answer has names, at least ours where we follow the group; where too many came and went, there is a count only. */
+  #presence(frame) {
+    if (frame.members.length || !frame.count) {
+      this.#answered(frame);
+      this.#reconcile(frame.group);
+    }
+    this.#call(this.#handlers.presence, frame);
   }
 
   // Publishes
@@ -395,6 +440,8 @@ class Client {
   #commandRefused(frame, error) {
     const asked = [...this.#groups].filter(([name, topic]) => topic.state === "asked" && (frame.group ?? name) === name);
     const [group, topic] = asked.length === 1 ? asked[0] : [frame.group, this.#groups.get(frame.group)];
+    const request = asked.length ? null : this.#requestOf(frame.group);
+    if (request) return this.#requestRefused(request, error);
     if (TRY_AGAIN.has(frame.code) || frame.code === "already_subscribed") {
       // An `unsubscribe` has no answer but such a refusal; then the service still has the group as it was.
       const anew = frame.code === "already_subscribed" || topic?.state !== "asked";
@@ -404,8 +451,20 @@ class Client {
       this.#hold();
     } else if (asked.length === 1) {
       this.#groups.delete(group);
+      this.#reconcile(group);
       this.#call(topic.handlers?.error ?? this.#handlers.error, error);
     } else this.#complain(error);
+  }
+
+  #requestRefused(request, error) {
+    if (TRY_AGAIN.has(error.code)) {
+      request.sent = false;
+      this.#complain(error);
+      return this.#hold();
+    }
+    this.#answered(request.frame);
+    this.#reconcile(request.frame.group);
+    this.#complain(error);
   }
 
   /** Say nothing for a while; what waits keeps its order. */
@@ -413,10 +472,18 @@ class Client {
     this.#held = true;
     this.#after("hold", HOLD_MS * (1 + Math.random()), () => {
       this.#held = false;
-      for (const group of this.#groups.keys()) this.#reconcile(group);
+      this.#reconcileAll();
       this.#pump();
     });
   }
+}
+
+const NAME = /^[A-Za-z0-9_.:-]{1,100}$/;
+
+const badName = (group) => new ShardsError("bad_name", `no group can be called ${group}`, { group });
+
+function checkName(group) {
+  if (!NAME.test(group)) throw badName(group);
 }
 
 const same = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;

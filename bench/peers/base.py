@@ -22,6 +22,7 @@ from shards.errors import ShardsError
 from shards.fleet import processes
 from shards.fleet.engines import edge, redis_server
 from shards.fleet.engines.base import EdgePart, ReplicaPart, Route
+from shards.ports import free_port
 
 TIERS = ("app", "redis", "edge")
 EDGES = 2
@@ -93,7 +94,7 @@ class Stack:
 
     def port(self) -> int:
         """Give a port that nobody listens on."""
-        self._ports.append(processes.free_port(self._ports))
+        self._ports.append(free_port(self._ports))
         return self._ports[-1]
 
     def spawn(self, tier: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
@@ -173,7 +174,7 @@ def _routed(part: EdgePart, route: Route) -> bool:
         answer = _get(part.port, f"/api/http/{path}@file")
         return json.loads(answer) if answer else None
 
-    return edge.confirms(ask(f"routers/{edge.ROUTER}"), ask(f"services/{route.active}"), route)
+    return edge.confirms(ask(f"routers/{edge.ROUTER}"), {route.active: ask(f"services/{route.active}")}, route)
 
 
 def _get(port: int, path: str) -> bytes | None:

@@ -10,7 +10,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
@@ -26,6 +26,8 @@ from shards.client.protocol import (
     Event,
     Gap,
     History,
+    Joined,
+    Left,
     Lost,
     Message,
     Place,
@@ -43,6 +45,10 @@ from shards.errors import ClientClosed, ConnectionFailed, ShardsError, UsageErro
 logger = logging.getLogger(__name__)
 
 Token = str | Callable[[], str | Awaitable[str]]
+
+Attendance = Callable[[Joined | Left | Presence], None]
+
+AnyEvent = TypeVar("AnyEvent")
 
 _STEADY_SECONDS = 10.0
 """A connection that lasted this long begins anew with short delays."""
@@ -194,15 +200,20 @@ class Client:
             del self._acks[id]
             self.protocol.withdraw(id)
 
-    def subscribe(self, group: str, *, since: Place | None = None, seconds: float = 30.0) -> Subscription:
+    def subscribe(
+        self, group: str, *, since: Place | None = None, attendance: Attendance | None = None, seconds: float = 30.0
+    ) -> Subscription:
         """Follow a group, in an ``async with``.
 
         Args:
             group: which.
             since: a place to resume from, that of the last message handled by an earlier client; None: from now on.
+            attendance: told, at once, who else comes and goes: `Joined` and `Left`, or where too many do to be named,
+                a `Presence` that has their count only. `presence` says who is there already. Of what happens while
+                there is no connection, or while the reader is too slow, nothing is told.
             seconds: within which the service has to answer.
         """
-        return Subscription(self, group, since, seconds, self._buffer)
+        return Subscription(self, group, since, attendance, seconds, self._buffer)
 
     async def history(
         self, group: str, *, since: Place | None = None, limit: int = 100, seconds: float = 10.0
@@ -237,7 +248,7 @@ class Client:
 
     def _follow(self, subscription: Subscription, since: Place | None) -> None:
         self._check_open()
-        self.protocol.subscribe(subscription.group, since)
+        self.protocol.subscribe(subscription.group, since, subscription._attendance is not None)
         self._subscriptions[subscription.group] = subscription
         self._something_to_say.set()
 
@@ -293,6 +304,7 @@ class Client:
                 try:
                     await self._talk(socket)
                 except asyncio.CancelledError:
+                    self._why_lost = "closed by this client"
                     await socket.close()
                     raise
                 finally:
@@ -302,9 +314,8 @@ class Client:
             status = error.response.status_code
             self._why_lost = f"HTTP {status}"
             if status in _FORBIDDEN:
-                raise ConnectionFailed(
-                    self._url, f"{self._why_lost}, it is not allowed; mind token and group"
-                ) from None
+                forbidden = "not allowed, or nothing is served there; mind path, token and group"
+                raise ConnectionFailed(self._url, f"{self._why_lost}, {forbidden}") from None
             retry_after = _seconds(error.response.headers.get("Retry-After", ""))
         except (OSError, TimeoutError, WebSocketException, ValueError) as error:
             self._why_lost = str(error) or type(error).__name__
@@ -375,17 +386,13 @@ class Client:
                     _settle(self._acks.get(event.id), event.error)
                 case Answered(request=request, answer=answer):
                     _settle(self._answers.get(request), answer)
+                case Joined() | Left() | Presence():
+                    if (subscription := self._subscriptions.get(event.group)) is not None:
+                        _show(subscription._attendance, event)
                 case _:
                     self._connection_event(event, deadline)
-            if self._observe is not None and not isinstance(event, Message):
-                self._show(event)
-
-    def _show(self, event: Event) -> None:
-        assert self._observe is not None
-        try:
-            self._observe(event)
-        except Exception:
-            logger.exception("the client's observer failed")
+            if not isinstance(event, Message):
+                _show(self._observe, event)
 
     def _connection_event(self, event: Event, deadline: asyncio.Timeout | None) -> None:
         match event:
@@ -438,10 +445,19 @@ class Subscription:
         group: which.
     """
 
-    def __init__(self, client: Client, group: str, since: Place | None, seconds: float, buffer: int) -> None:
+    def __init__(
+        self,
+        client: Client,
+        group: str,
+        since: Place | None,
+        attendance: Attendance | None,
+        seconds: float,
+        buffer: int,
+    ) -> None:
         self.group = group
         self._client = client
         self._since = since
+        self._attendance = attendance
         self._seconds = seconds
         self._buffer = buffer
         self._items: deque[Message | Gap] = deque()
@@ -514,6 +530,16 @@ class Subscription:
         self._arrived.set()
         if error is not None:
             _settle(self._begun, error)
+
+
+def _show(observer: Callable[[AnyEvent], None] | None, event: AnyEvent) -> None:
+    """Tell an app's function of an event; what it raises is logged, and stops nobody else."""
+    if observer is None:
+        return
+    try:
+        observer(event)
+    except Exception:
+        logger.exception("the client's observer failed")
 
 
 def _settle(future: asyncio.Future[Any] | None, result: object) -> None:

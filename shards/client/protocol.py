@@ -111,6 +111,22 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """Another member came to a group that is subscribed with `events`."""
+
+    group: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Another member has gone from it."""
+
+    group: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Welcomed:
     """The service took us in."""
 
@@ -198,6 +214,9 @@ Event = (
     | Lost
     | Subscribed
     | SubscribeFailed
+    | Joined
+    | Left
+    | Presence
     | Acked
     | PublishFailed
     | Answered
@@ -231,8 +250,9 @@ class _Group:
         paused: the app has enough for now.
         subscribed: the service sends us its messages.
         stale: what it sends is not what we want next; it shall start anew, from our place.
+        events: the app wants to hear who comes and goes.
         place: that of the last message taken.
-        asked_from: the place that the last `subscribe` said.
+        asked: the place that the last `subscribe` said, and whether it asked for events.
         healed: the place of the last hole, to see whether it is still there.
         due: the command whose answer is awaited.
         requests: those unanswered.
@@ -243,8 +263,9 @@ class _Group:
     paused: bool = False
     subscribed: bool = False
     stale: bool = False
+    events: bool = False
     place: Place | None = None
-    asked_from: Place | None = None
+    asked: tuple[Place | None, bool] = (None, False)
     healed: Place | None = None
     due: Request | Literal["subscribe"] | None = None
     requests: deque[Request] = field(default_factory=deque)
@@ -291,8 +312,13 @@ class Protocol:
 
     # What the app wants
 
-    def subscribe(self, group: str, since: Place | None = None) -> None:
-        """Follow `group`, from now on or after the place `since`.
+    def subscribe(self, group: str, since: Place | None = None, events: bool = False) -> None:
+        """Follow `group`.
+
+        Args:
+            group: which.
+            since: the place after which; None: from now on.
+            events: also hear who comes and goes.
 
         Raises:
             UsageError: it is no name, or followed already.
@@ -300,7 +326,7 @@ class Protocol:
         lane = self._lane(group)
         if lane.wanted:
             raise UsageError(f"{group} is subscribed already: one subscription a group and client")
-        lane.wanted, lane.paused, lane.place, lane.healed = True, False, since, None
+        lane.wanted, lane.paused, lane.place, lane.healed, lane.events = True, False, since, None, events
         lane.stale = lane.subscribed
 
     def unsubscribe(self, group: str) -> None:
@@ -389,8 +415,9 @@ class Protocol:
             lane.subscribed = lane.stale = False
             yield _encode({"type": "unsubscribe", "group": lane.name})
         if wants and not lane.subscribed:
-            lane.due, lane.asked_from = "subscribe", lane.place
-            yield _encode({"type": "subscribe", "group": lane.name, **_since(lane.place)})
+            lane.due, lane.asked = "subscribe", (lane.place, lane.events)
+            events = {"events": True} if lane.events else {}
+            yield _encode({"type": "subscribe", "group": lane.name, **_since(lane.place), **events})
         elif lane.requests:
             lane.due = lane.requests[0]
             yield _request(lane.requests[0])
@@ -453,9 +480,9 @@ class Protocol:
             case "subscribed":
                 self._subscribed(frame["group"], _place(frame))
             case "gap":
-                gap = Gap(frame["group"], _place(frame))
-                if gap != gap_of_history:
-                    self._gap(gap)
+                self._gap(Gap(frame["group"], _place(frame)), gap_of_history)
+            case "join" | "leave":
+                self._came_or_went(frame)
             case "history" | "presence":
                 self._answered(frame)
             case "reconnect":
@@ -484,14 +511,26 @@ class Protocol:
         self._stirred[group] = None
         if not lane.wanted:
             return
-        if lane.place != lane.asked_from:
-            # The app changed its mind meanwhile: it is another place that we want to go on from.
+        if (lane.place, lane.events) != lane.asked:
+            # The app changed its mind meanwhile: it is another place that we want to go on from, or other events.
             lane.stale = True
             return
         before, lane.place = lane.place, found
         self._events.append(Subscribed(group, found, found == before))
         if before is not None and before != found:
             self._events.append(Gap(group, found))
+
+    def _came_or_went(self, frame: dict[str, Any]) -> None:
+        lane = self._groups.get(frame["group"])
+        if lane is None or not lane.follows or not lane.events:
+            return
+        match frame["type"]:
+            case "join":
+                self._events.append(Joined(lane.name, frame["member"]))
+            case "leave":
+                self._events.append(Left(lane.name, frame["member"]))
+            case _:
+                self._events.append(Presence(lane.name, frame["count"], []))
 
     def _message(self, frame: dict[str, Any]) -> None:
         lane = self._groups.get(frame["group"])
@@ -517,15 +556,18 @@ class Protocol:
         self._events.append(Complained(Refused("hole", said)))
         return False
 
-    def _gap(self, gap: Gap) -> None:
+    def _gap(self, gap: Gap, of_history: Gap | None) -> None:
         lane = self._groups.get(gap.group)
         # That of a resume that failed was told with its `subscribed`.
-        if lane is not None and lane.follows and gap.place != lane.place:
+        if lane is not None and lane.follows and gap.place != lane.place and gap != of_history:
             lane.place = gap.place
             self._events.append(gap)
 
     def _answered(self, frame: dict[str, Any]) -> None:
         lane = self._groups.get(frame["group"])
+        if lane is not None and lane.follows and lane.events and _counts_only(frame):
+            self._came_or_went(frame)
+            return
         if lane is None or not isinstance(lane.due, Request) or lane.due.kind != frame["type"]:
             return
         answer: History | Presence
@@ -630,6 +672,11 @@ def _encode(frame: dict[str, object]) -> str:
 
 def _place(frame: dict[str, Any]) -> Place:
     return Place(frame["epoch"], frame["offset"])
+
+
+def _counts_only(frame: dict[str, Any]) -> bool:
+    """Tell whether too many came and went to be named. An answer has names: at least ours, as we follow the group."""
+    return bool(frame["type"] == "presence" and frame["count"] and not frame["members"])
 
 
 def _since(place: Place | None) -> dict[str, object]:

@@ -1,19 +1,17 @@
 """The procedure that moves a fleet from one color to the other, as a table. Pure.
 
-    DEPLOY ──> CHECK ──> SWITCH ──> MOVE ──> RETIRE ──> DONE
-      │          │          │
-      └──────────┴──────────┴─ failed ──> UNDO ──> UNDONE
+A cutover is at one step at a time. `TABLE` has a row for each: what is done there, and where four events lead from it.
+docs/design.md has its diagram, generated from it (`shards.fleet.diagram`).
 
-- DEPLOY   the idle color's replicas run
-- CHECK    each of them says that it is ready, and which release it runs
-- SWITCH   the edges send new requests to it, and say so themselves
-- MOVE     the sockets of the color that was active move over; its count in the registry reads 0
-- RETIRE   that color's replicas are stopped and forgotten
-- UNDO     back to the color that was active; the other one is taken away
+Rules:
 
-Each step may be done again: a cutover whose controller was killed is read from the journal and goes on with the step
-it was at. Until SWITCH is through, the color that was active serves; from MOVE on there is no way but forward, and
-the way back is a cutover in the other direction.
+- What a step does may be done again: a cutover whose controller was killed is read from the journal and goes on.
+- Until SWITCH is through the color that was active serves, and nothing of it is touched: what fails leads to WITHDRAW,
+  which sends everything back to it and takes the new one away.
+- From MOVE on what fails stays where it is: run again, it goes on. The way back begins with what was stopped (REVIVE).
+- CANARY and HOLD are passed over where they were not asked for.
+- The command that began it, run again, goes on (FORWARD); the other one goes back (BACK). A cutover on its way back is
+  brought to its end there by either, since half of it is undone.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from shards.errors import UsageError
+from shards.errors import ShardsError
 from shards.fleet.spec import Color, other_color
 
 Verb = Literal["promote", "rollback"]
@@ -36,37 +34,97 @@ class Step(StrEnum):
 
     DEPLOY = "deploy"
     CHECK = "check"
+    CANARY = "canary"
+    HOLD = "hold"
     SWITCH = "switch"
     MOVE = "move"
     RETIRE = "retire"
-    UNDO = "undo"
+    REVIVE = "revive"
+    WITHDRAW = "withdraw"
     DONE = "done"
     UNDONE = "undone"
 
 
 class Event(StrEnum):
-    """How a step went."""
+    """What happens to a cutover."""
 
     OK = "ok"
+    """The step is done."""
     FAILED = "failed"
+    """It could not be done."""
+    FORWARD = "forward"
+    """The command that began it was given again, after its controller had ended."""
+    BACK = "back"
+    """The other command was given."""
 
 
-TABLE: Mapping[tuple[Step, Event], Step] = {
-    (Step.DEPLOY, Event.OK): Step.CHECK,
-    (Step.DEPLOY, Event.FAILED): Step.UNDO,
-    (Step.CHECK, Event.OK): Step.SWITCH,
-    (Step.CHECK, Event.FAILED): Step.UNDO,
-    (Step.SWITCH, Event.OK): Step.MOVE,
-    (Step.SWITCH, Event.FAILED): Step.UNDO,
-    (Step.MOVE, Event.OK): Step.RETIRE,
-    (Step.RETIRE, Event.OK): Step.DONE,
-    (Step.UNDO, Event.OK): Step.UNDONE,
-}
-"""What follows a step. A pair that is missing has no way on: the cutover stays where it is until it is run again."""
+class Action(StrEnum):
+    """What a step does; `shards.fleet.actions` does it."""
 
+    CLEAR_NEW = "clear_new"
+    """Stop whatever runs of the new color, of whatever age."""
+    START_NEW = "start_new"
+    """Start its replicas; each says that it is ready."""
+    PROBE_NEW = "probe_new"
+    """Ask each who it is, and send a message through it."""
+    AWAIT_NEW = "await_new"
+    """See that each is (still) ready."""
+    SHARE = "share"
+    """The edges send it the canary's share of new requests, and say so."""
+    WATCH = "watch"
+    """Compare the colors' figures for a while."""
+    ROUTE_NEW = "route_new"
+    """The edges send it all new requests, and say so."""
+    MOVE_TO_NEW = "move_to_new"
+    """The old color's sockets move over; its count in the registry reads 0."""
+    STOP_OLD = "stop_old"
+    """The old color's replicas are stopped and forgotten."""
+    START_OLD = "start_old"
+    """What was stopped of the old color runs again, and is ready."""
+    ROUTE_OLD = "route_old"
+    """The edges send all new requests to the old color, and say so."""
+    MOVE_TO_OLD = "move_to_old"
+    """The sockets that the new color got move back."""
+    STOP_NEW = "stop_new"
+    """The new color's replicas are stopped and forgotten."""
+
+
+class Row(NamedTuple):
+    """What a step does, and where each event leads from it; None: it stays there, to be run again."""
+
+    does: tuple[Action, ...]
+    ok: Step
+    failed: Step | None
+    forward: Step
+    back: Step
+
+    def on(self, event: Event) -> Step | None:
+        """Give the step that follows an event."""
+        steps = {Event.OK: self.ok, Event.FAILED: self.failed, Event.FORWARD: self.forward, Event.BACK: self.back}
+        return steps[event]
+
+
+def _table() -> Mapping[Step, Row]:
+    S, A = Step, Action  # noqa: N806
+    # fmt: off
+    return {
+        #                does                                          ok          failed      forward     back
+        S.DEPLOY:   Row((A.CLEAR_NEW, A.START_NEW),                    S.CHECK,    S.WITHDRAW, S.DEPLOY,   S.WITHDRAW),
+        S.CHECK:    Row((A.PROBE_NEW,),                                S.CANARY,   S.WITHDRAW, S.DEPLOY,   S.WITHDRAW),
+        S.CANARY:   Row((A.AWAIT_NEW, A.SHARE, A.WATCH),               S.HOLD,     S.WITHDRAW, S.CANARY,   S.WITHDRAW),
+        S.HOLD:     Row((),                                            S.SWITCH,   None,       S.SWITCH,   S.WITHDRAW),
+        S.SWITCH:   Row((A.AWAIT_NEW, A.ROUTE_NEW),                    S.MOVE,     S.WITHDRAW, S.SWITCH,   S.WITHDRAW),
+        S.MOVE:     Row((A.AWAIT_NEW, A.MOVE_TO_NEW),                  S.RETIRE,   None,       S.MOVE,     S.REVIVE),
+        S.RETIRE:   Row((A.STOP_OLD,),                                 S.DONE,     None,       S.RETIRE,   S.REVIVE),
+        S.REVIVE:   Row((A.START_OLD,),                                S.WITHDRAW, None,       S.MOVE,     S.REVIVE),
+        S.WITHDRAW: Row((A.ROUTE_OLD, A.MOVE_TO_OLD, A.STOP_NEW),      S.UNDONE,   None,       S.WITHDRAW, S.WITHDRAW),
+    }
+    # fmt: on
+
+
+TABLE = _table()
 ENDED = frozenset({Step.DONE, Step.UNDONE})
-
-_BEFORE_SWITCH = frozenset({Step.DEPLOY, Step.CHECK})
+_FLEET_STATES = {Step.SWITCH: "switching", Step.MOVE: "draining", Step.RETIRE: "draining"}
 
 
 @dataclass(frozen=True)
@@ -74,39 +132,55 @@ class Cutover:
     """A cutover under way.
 
     Attributes:
-        verb: the command that does it.
-        old: the color that was active when it began.
+        id: tells it from others.
+        verb: the command that began it.
+        old: the color that was active then.
         new: the color that shall be.
         release: what `new` runs.
+        previous: what `rollback` would have gone back to before it.
         step: where it stands.
-        fresh: `new` is deployed from nothing; False where it still runs, since the cutover takes another one back.
+        canary: percentage of new requests that `new` gets first; 0: none.
+        hold: it waits for a word before the switch.
+        failure: why it goes back, where a step failed.
     """
 
+    id: str
     verb: Verb
     old: Color
     new: Color
     release: str
+    previous: str | None = None
     step: Step = Step.DEPLOY
-    fresh: bool = True
+    canary: float = 0.0
+    hold: bool = False
+    failure: str = ""
 
-    def after(self, event: Event) -> Cutover | None:
-        """Give the cutover after its step went so; None: there is no way on from here."""
-        step = TABLE.get((self.step, event))
-        return replace(self, step=step) if step else None
+    def after(self, event: Event, failure: str = "") -> Cutover | None:
+        """Give the cutover after an event; None: there is no way on from here, it stays.
+
+        Args:
+            event: what happened.
+            failure: why, where a step failed.
+        """
+        step = TABLE[self.step].on(event)
+        following = replace(self, step=step, failure=failure or self.failure) if step else None
+        return following.after(Event.OK) if following and following._passed_over else following
 
     @property
-    def deploys_afresh(self) -> bool:
-        """What runs of the new color is of no known age and must go first."""
-        return self.fresh and self.step is Step.DEPLOY
+    def _passed_over(self) -> bool:
+        return (self.step is Step.CANARY and not self.canary) or (self.step is Step.HOLD and not self.hold)
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether it is on its way back."""
+        return self.step in {Step.REVIVE, Step.WITHDRAW}
 
     @property
     def fleet_state(self) -> str:
         """What `inv status` calls this."""
-        if self.verb == "rollback" or self.step is Step.UNDO:
+        if self.verb == "rollback" or self.goes_back:
             return "rolling_back"
-        if self.step in _BEFORE_SWITCH:
-            return "deploying"
-        return "switching" if self.step is Step.SWITCH else "draining"
+        return _FLEET_STATES.get(self.step, "deploying")
 
     def entry(self) -> dict[str, Any]:
         """Give it as the journal keeps it."""
@@ -118,38 +192,32 @@ class Cutover:
         return msgspec.convert(entry, type=cls)
 
 
-def begin(
-    verb: Verb,
-    active: Color,
-    under_way: Cutover | None,
-    release: str,
-    previous: str | None,
-    releases: Mapping[str, str],
-) -> Cutover:
-    """Decide what a command does.
+def begin(verb: Verb, active: Color, release: str, previous: str | None, id: str) -> Cutover:
+    """Begin a cutover to the idle color.
 
     Args:
         verb: the command.
         active: the color that serves.
-        under_way: the cutover in the journal, where there is one.
-        release: what a promote would deploy.
+        release: what the app's directory holds, which is what is deployed.
         previous: what was active before the last cutover.
-        releases: what each deployed color runs.
-
-    Returns:
-        - nothing under way: a cutover to the idle color;
-        - the same command half-way: that one, at the step it was at (before the switch: from the start);
-        - the other command half-way: the way back, to the color it came from, which still runs at least in part.
+        id: a new one.
 
     Raises:
-        UsageError: there is nothing to roll back to.
+        ShardsError: there is nothing to roll back to.
     """
-    if under_way is None:
-        if verb == "rollback" and previous is None:
-            raise UsageError("there is nothing to roll back to: nothing was promoted since this fleet was started")
-        target = release if verb == "promote" else previous
-        return Cutover(verb, active, other_color(active), target or release)
-    if under_way.verb == verb:
-        return replace(under_way, step=Step.DEPLOY) if under_way.step in _BEFORE_SWITCH else under_way
-    back_to = under_way.old
-    return Cutover(verb, under_way.new, back_to, releases.get(back_to, previous or release), fresh=False)
+    if verb == "rollback" and previous is None:
+        raise ShardsError("there is nothing to roll back to: nothing was promoted since this fleet was started")
+    return Cutover(id, verb, active, other_color(active), release, previous)
+
+
+def go_on(under_way: Cutover, verb: Verb, release: str) -> Cutover:
+    """Decide what a command does to a cutover that was left half-way.
+
+    Args:
+        under_way: from the journal.
+        verb: the command.
+        release: what the app's directory holds: where it is deployed again, that is what will run.
+    """
+    on = under_way.after(Event.FORWARD if verb == under_way.verb else Event.BACK)
+    assert on is not None, "these two events lead on from every step"
+    return replace(on, release=release) if on.step is Step.DEPLOY else on

@@ -2,46 +2,152 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
+import msgspec
+
+from shards.fleet.engines.base import Engine, Running
 from shards.fleet.fleet import Fleet
-from shards.fleet.probe import until
-from shards.router.control import Control, Orders
+from shards.fleet.health import lives
+from shards.fleet.probe import insist, until
+from shards.router.control import Control, Orders, WorkerRecord
+from shards.server.exposition import Family
 
 MARGIN_S = 10.0
 """What a drain may take beyond its window: orders travel with heartbeats, and so does the count that is left."""
 
+SPEAKS_S = 5.0
+"""Within which a worker that lives says so, also after the control Redis was away."""
 
-def draining(seconds: float) -> Orders:
-    """Give the order to drain within `seconds`."""
-    return Orders("draining", round(seconds * 1000))
+
+@dataclass(frozen=True)
+class Drained:
+    """How a drain ended.
+
+    Attributes:
+        given: sockets that were handed over alive.
+        hinted: sockets whose clients were asked to reconnect.
+        closed: sockets that were closed; some of these clients had been asked before.
+        late: sockets that were closed at once, since the window was over.
+        left: sockets that are still there.
+    """
+
+    given: int = 0
+    hinted: int = 0
+    closed: int = 0
+    late: int = 0
+    left: int = 0
+
+    @property
+    def summary(self) -> str:
+        """Say what became of the sockets."""
+        return (
+            f"{self.given:,} sockets handed over alive, {self.hinted:,} asked to reconnect, "
+            f"{self.closed + self.late:,} closed"
+        )
+
+    def told(self, whom: str) -> str | None:
+        """Say what was not done in time; None: nothing.
+
+        Args:
+            whom: has drained.
+        """
+        if not self.late and not self.left:
+            return None
+        left = f", and {self.left:,} did not leave: they end with it" if self.left else ""
+        return f"{whom}: {self.late:,} sockets were closed at once when the window was over{left}"
+
+
+def draining(seconds: float, to: Collection[str]) -> Orders:
+    """Give the order to drain within `seconds`, and to hand over to the replicas `to` what can be."""
+    return Orders("draining", round(seconds * 1000), tuple(to))
+
+
+@dataclass
+class _Gauge:
+    """What is known of the workers that drain.
+
+    The registry forgets a worker that is silent for some seconds, and is empty for a moment where the control Redis was
+    away for so long. Neither means that it has no sockets any more.
+
+    Attributes:
+        replicas: names of those that drain.
+        known: the last that each of their workers said, by its name.
+        silent: of these, those that live and say nothing now.
+        left: sockets that are still there, by the last that was said of them.
+        since: when it began, by the monotonic clock.
+    """
+
+    replicas: Collection[str]
+    known: dict[str, WorkerRecord] = field(default_factory=dict)
+    silent: list[WorkerRecord] = field(default_factory=list)
+    left: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def read(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> bool:
+        """Take note of what the registry and the engine say; gives whether no socket is left for certain."""
+        speak = {record.name: record for record in records}
+        self.known |= speak
+        self.silent = [one for one in self.known.values() if one.name not in speak and lives(one, running)]
+        self.left = sum(one.connections for one in (*records, *self.silent))
+        if self.left or self.silent or self._yet_to_speak(running):
+            return False
+        # One that has not read its orders yet may still take a socket; one that never got ready has none.
+        return all(record.state in {"draining", "starting"} for record in records)
+
+    def _yet_to_speak(self, running: Mapping[str, Running]) -> bool:
+        """Tell whether a replica runs of which nothing was heard, and it is too soon to say that it has nothing."""
+        heard = {record.replica for record in self.known.values()}
+        unheard = [name for name in self.replicas if name not in heard and name in running and running[name].up]
+        return bool(unheard) and time.monotonic() - self.since < SPEAKS_S
 
 
 async def drain(
-    fleet: Fleet, control: Control, orders: Mapping[str, Orders | None], drained: Collection[str], seconds: float
-) -> int:
+    fleet: Fleet,
+    engine: Engine,
+    control: Control,
+    orders: Mapping[str, Orders | None],
+    drained: Collection[str],
+    seconds: float,
+) -> Drained:
     """Give orders and wait until the replicas that drain have no socket any more.
 
     Args:
         fleet: is told how many are left.
+        engine: knows which of them run.
         control: where orders are given and counts are read.
         orders: what to order.
         drained: names of the replicas that must become empty.
         seconds: the window of the drain.
-
-    Returns:
-        How many sockets were left when the window and its margin had passed; 0 when all are gone.
     """
-    await control.order(orders)
-    left = 0
+    before = await _results(control, await _workers(control, drained))
+    await insist(lambda: control.order(orders))
+    gauge = _Gauge(drained)
 
     async def empty() -> bool:
-        nonlocal left
-        records = [record for record in await control.workers() if record.replica in drained]
-        left = sum(record.connections for record in records)
-        fleet.say(f"draining: {left:,} sockets left on {len(drained)} replicas")
-        # One that has not read its orders yet may still take a socket.
-        return left == 0 and all(record.state == "draining" for record in records)
+        done = gauge.read(await _workers(control, drained), await engine.running())
+        fleet.say(f"draining: {gauge.left:,} sockets left on {len(drained)} replicas")
+        return done
 
     await until(empty, seconds + MARGIN_S, every_s=0.2)
-    return left
+    # What a worker counted is gone with it: a difference of counters leaves such results out.
+    results = await _results(control, await _workers(control, drained)) - before
+    return Drained(results["given"], results["hinted"], results["closed"], results["late"], gauge.left)
+
+
+async def _workers(control: Control, replicas: Collection[str]) -> list[WorkerRecord]:
+    return [record for record in await insist(control.workers) if record.replica in replicas]
+
+
+async def _results(control: Control, workers: Collection[WorkerRecord]) -> Counter[str]:
+    """Count what became of these workers' sockets so far."""
+    results: Counter[str] = Counter()
+    for data in await insist(lambda: control.metrics([worker.name for worker in workers])):
+        for family in msgspec.json.decode(data, type=list[Family]):
+            for name, labels, value in family.samples:
+                if name == "app_handoff_total":
+                    results[labels["result"]] += int(value)
+    return results

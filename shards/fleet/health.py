@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import psutil
 
 from shards.errors import PartFailed
 from shards.fleet import probe
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
 from shards.fleet.engines.local import last_line_of
 from shards.fleet.fleet import Fleet
+from shards.router.control import WorkerRecord
 
-REDIS_S, REPLICA_S, EDGE_S = 30.0, 60.0, 30.0
-"""How long parts may take to become healthy, in seconds. Redis may have data to load."""
+REDIS_S, EDGE_S = 30.0, 30.0
+"""How long parts may take to become healthy, in seconds. Redis may have data to load. Of replicas: `Fleet.ready_s`."""
 
 _JUST_STARTED_S = 2.0
 _GIVE_UP_STARTS, _GIVE_UP_S = 3, 3.0
 """A part that died more often while it was waited for, or for so long as soon as it was started, will not come up."""
+
+
+def lives(worker: WorkerRecord, running: Mapping[str, Running]) -> bool:
+    """Tell whether a worker lives, as far as this host can; what runs in a container it can't see into."""
+    part = running.get(worker.replica, Running(False))
+    return part.container is not None or (part.up and psutil.pid_exists(worker.pid))
 
 
 async def ailment(fleet: Fleet, engine: Engine, part: Part, route: Route | None = None) -> str | None:
@@ -35,14 +44,15 @@ async def ailment(fleet: Fleet, engine: Engine, part: Part, route: Route | None 
     """
     match part:
         case RedisPart():
-            well = await probe.redis_clients(probe.redis_client(part.port, fleet.directory.password())) is not None
+            client = probe.redis_client(part.port, fleet.directory.password(), host=part.host)
+            well = await probe.redis_clients(client) is not None
             return await _twin_ailment(fleet, part) if well else "does not answer PING"
         case SentinelPart():
             return await _sentinel_ailment(fleet, part)
         case ReplicaPart():
             return await _replica_ailment(part)
         case EdgePart():
-            answer = await probe.get(part.port, "/ping")
+            answer = await engine.ask_edge(part, "/ping")
             if answer is None or answer.status != 200:
                 return "does not answer /ping"
             return None if route is None or await engine.routed(part, route) else "has not taken up its route"
@@ -75,7 +85,7 @@ async def _sentinel_ailment(fleet: Fleet, part: SentinelPart) -> str | None:
 
 
 async def _replica_ailment(part: ReplicaPart) -> str | None:
-    answer = await probe.get(part.port, "/readyz")
+    answer = await probe.get(part.port, "/readyz", part.host)
     if answer is None:
         return "does not answer /readyz"
     if answer.status == 200:

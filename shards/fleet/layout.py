@@ -8,12 +8,25 @@ from dataclasses import replace
 from shards.fleet.engines.base import EdgePart, RedisPart, ReplicaPart, Route, SentinelPart, Twin
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import COLORS, Color
-from shards.fleet.state import FleetState
+from shards.fleet.state import LOOPBACK, FleetState
 from shards.log.pair import Pair
 from shards.router.table import Shard
 
 CONTROL = "redis_shared"
 SENTINELS = 3
+
+EDGE_ROOM = 4
+"""Edges in containers share a network, whose ports are said when it is made: there is room for so many, or for more if
+there are more at the start."""
+
+MONITORING = ("prometheus", "grafana")
+"""No parts of a fleet: they watch one in containers, where that is asked for, at ports of this host."""
+
+ROUTE = "route"
+"""What tells the edges of a host where to send requests, where the engine has several hosts."""
+
+REDIS_PORT = 6379
+"""Where a Redis server in a container listens, in a network of its own."""
 
 
 def local_shard_names(state: FleetState) -> list[str]:
@@ -48,8 +61,9 @@ def replica_names(state: FleetState, color: Color) -> list[str]:
 
 
 def edge_names(state: FleetState) -> list[str]:
-    """Name the edges."""
-    return [f"edge-{i}" for i in range(state.spec.edges)]
+    """Name the edges; while one of them is restarted there is one more, which stands in for it."""
+    one_more = state.restarting is not None and state.restarting.startswith("edge-")
+    return [f"edge-{i}" for i in range(state.spec.edges + one_more)]
 
 
 def names(state: FleetState) -> list[str]:
@@ -67,29 +81,82 @@ def with_ports(state: FleetState, choose: Callable[[Iterable[int]], int]) -> Fle
         choose: gives a port that is free and not among those it is told.
     """
     ports = dict(state.ports)
-    for name in names(state):
+    for name in [*names(state), *_beforehand(state)]:
         if name not in ports:
             ports[name] = choose([state.spec.port, *ports.values()])
     return replace(state, ports=ports)
 
 
+def in_containers(state: FleetState) -> bool:
+    """Tell whether the parts are in networks of their own, where they go by their names."""
+    return state.spec.engine == "docker"
+
+
+def host(state: FleetState, part: str) -> str:
+    """Give the address of the host that a part is on: this one, where the engine has only one."""
+    place = state.places.get(part)
+    return place.address if place else LOOPBACK
+
+
+def url(state: FleetState) -> str:
+    """Give the URL where the fleet answers: where there are several hosts, at its first edge."""
+    return f"http://{address(state)}:{state.spec.port}"
+
+
+def address(state: FleetState) -> str:
+    """Give the address where the fleet answers."""
+    return host(state, "edge-0") if "edge-0" in state.places else state.spec.address
+
+
+def _beforehand(state: FleetState) -> list[str]:
+    """Name what else needs a port.
+
+    What may come later, at ports that are said at the start: parts share networks of containers. And, of several hosts,
+    what tells each one's edges where to send requests.
+    """
+    if state.spec.engine == "swarm":
+        return [ROUTE]
+    if not in_containers(state):
+        return []
+    numbers = range(max((deployment.replicas for deployment in state.deployed.values()), default=0))
+    edges = [f"edge-{i}" for i in range(EDGE_ROOM)]
+    return [*(f"{color}-{i}" for color in COLORS for i in numbers), *edges, *MONITORING]
+
+
 def without_ports(state: FleetState, gone: Iterable[str]) -> FleetState:
-    """Take the ports of parts that are gone back."""
+    """Take the ports of parts that are gone back; networks of containers, and their ports, outlast the parts."""
     left = set(gone)
-    return replace(state, ports={name: port for name, port in state.ports.items() if name not in left})
+    places = {name: place for name, place in state.places.items() if name not in left}
+    if in_containers(state):
+        left = {name for name in left if not name.startswith(("blue-", "green-", "edge-"))}
+    return replace(state, ports={name: port for name, port in state.ports.items() if name not in left}, places=places)
+
+
+def without_stand_in(state: FleetState) -> FleetState:
+    """Give the state without the replica that stands in for one that is restarted; of an edge, the state as it is."""
+    deployment = state.deployed.get(state.active)
+    if state.restarting is None or deployment is None or state.restarting.startswith("edge-"):
+        return state
+    return state.with_deployed(state.active, replace(deployment, replicas=state.spec.replicas))
+
+
+def without_color(state: FleetState, color: Color) -> FleetState:
+    """Give the state in which nothing of `color` is deployed."""
+    gone = [name for name in state.ports if name.startswith(f"{color}-")]
+    return without_ports(state.with_deployed(color, None), gone)
 
 
 def redis_parts(state: FleetState) -> list[RedisPart]:
     """Give the Redis servers that are parts of the fleet."""
     servers = [part for shard in local_shard_names(state) for part in server_parts(state, shard)]
-    return servers + [RedisPart(name, state.ports[name]) for name in redis_names(state)]
+    return servers + [RedisPart(name, state.ports[name], host=host(state, name)) for name in redis_names(state)]
 
 
 def server_parts(state: FleetState, shard: str) -> list[RedisPart]:
     """Give the servers of a shard of the fleet's own."""
     names, sync_first = server_names(state, shard), state.spec.durability == "always"
     if len(names) == 1:
-        return [RedisPart(shard, state.ports[shard], sync_first)]
+        return [RedisPart(shard, state.ports[shard], sync_first, host=host(state, shard))]
     ports = [state.ports[name] for name in names]
     leads = state.primaries.get(shard, shard)
     sentinels = tuple(sentinel_ports(state))
@@ -124,6 +191,7 @@ def replica_parts(state: FleetState, color: Color) -> list[ReplicaPart]:
             deployment.release,
             state.ports[f"redis_{color}"],
             state.ports[CONTROL],
+            host=host(state, name),
         )
         for name in replica_names(state, color)
     ]
@@ -131,7 +199,7 @@ def replica_parts(state: FleetState, color: Color) -> list[ReplicaPart]:
 
 def edge_parts(state: FleetState) -> list[EdgePart]:
     """Give the edges."""
-    return [EdgePart(name, state.ports[name]) for name in edge_names(state)]
+    return [EdgePart(name, state.ports[name], host(state, name)) for name in edge_names(state)]
 
 
 def route(state: FleetState, active: Color | None = None) -> Route:
@@ -147,7 +215,20 @@ def as_shard(state: FleetState, shard: FleetShard) -> Shard:
 def _url(state: FleetState, shard: str) -> str:
     if is_replicated(state):
         return Pair(shard, tuple(("127.0.0.1", port) for port in sentinel_ports(state))).url
-    return f"redis://127.0.0.1:{state.ports.get(shard, 0)}/0"
+    if in_containers(state):
+        return f"redis://{shard}:{REDIS_PORT}/0"
+    return here(state, shard)
+
+
+def here(state: FleetState, shard: str) -> str:
+    """Give the URL at which this host reaches a shard of the fleet's own."""
+    return f"redis://{host(state, shard)}:{state.ports.get(shard, 0)}/0"
+
+
+def reached(state: FleetState, url: str) -> str:
+    """Give the URL at which this host reaches a shard that the slot table has under `url`."""
+    own = {_url(state, name): here(state, name) for name in local_shard_names(state)}
+    return url if is_replicated(state) else own.get(url, url)
 
 
 def shards(state: FleetState) -> list[Shard]:

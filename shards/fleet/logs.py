@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator
 
-from shards.errors import UsageError
 from shards.fleet.fleet import Fleet
-
-_TAIL_BYTES = 16_384
-_EVERY_S = 0.3
+from shards.fleet.spec import FleetSpec
 
 
 async def lines(fleet: Fleet, name: str | None, follow: bool) -> AsyncIterator[tuple[str, str]]:
-    """Give the last lines of the parts' logs, and what is added while one follows.
+    """Give the last lines that the parts have said, and what they add while one follows.
 
     Args:
         fleet: whose.
@@ -26,62 +20,11 @@ async def lines(fleet: Fleet, name: str | None, follow: bool) -> AsyncIterator[t
         (part, line)
 
     Raises:
-        UsageError: there is no log of that name.
+        UsageError: no part of that name has said anything.
     """
-    tails = {path: _Tail(path) for path in _chosen(fleet, name)}
-    if not tails and not follow:
+    state = fleet.remembered()
+    spec = state.spec if state else FleetSpec(fleet.directory.project)
+    async for part, line in fleet.engine(spec).lines(name, follow):
+        yield part, line
+    if state is None:
         fleet.say(f"fleet {fleet.directory.project} has no logs: it was never started")
-    while True:
-        for path, tail in tails.items():
-            for line in await asyncio.to_thread(tail.new):
-                yield path.stem, line
-        if not follow:
-            return
-        await asyncio.sleep(_EVERY_S)
-        for path in set(_chosen(fleet, name)) - set(tails):
-            tails[path] = _Tail(path)
-
-
-def _chosen(fleet: Fleet, name: str | None) -> Sequence[Path]:
-    found = sorted(fleet.directory.logs.glob("*.log"))
-    if name is None:
-        return found
-    for path in found:
-        if path.stem == name:
-            return [path]
-    known = ", ".join(path.stem for path in found)
-    raise UsageError(
-        f"fleet {fleet.directory.project} has no log of {name!r}" + (f": there are {known}" if known else "")
-    )
-
-
-class _Tail:
-    """Reads what is new in a file, which may be rotated."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode = 0
-        self._offset = max(0, path.stat().st_size - _TAIL_BYTES) if path.exists() else 0
-        self._skip_first = self._offset > 0
-        self._rest = b""
-
-    def new(self) -> list[str]:
-        try:
-            with self._path.open("rb") as file:
-                self._notice_rotation(file.fileno())
-                file.seek(self._offset)
-                data = file.read()
-        except OSError:
-            return []
-        self._offset += len(data)
-        *complete, self._rest = (self._rest + data).split(b"\n")
-        if self._skip_first and complete:
-            # The tail begins in the middle of a line.
-            complete, self._skip_first = complete[1:], False
-        return [line.decode(errors="replace").rstrip("\r") for line in complete]
-
-    def _notice_rotation(self, descriptor: int) -> None:
-        found = os.fstat(descriptor)
-        if self._inode not in (0, found.st_ino) or found.st_size < self._offset:
-            self._offset, self._rest = 0, b""
-        self._inode = found.st_ino

@@ -7,19 +7,24 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shards.log.pair import PrimaryClient, pair_of, primary_of
 from shards.settings import Credentials
 
 PROBE_S = 1.0
 """A part that takes longer to answer is not healthy."""
+
+_PATIENCE_S, _AGAIN_S = 20.0, 0.2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,37 +40,47 @@ class Answer:
     body: Any
 
 
-async def get(port: int, path: str, host: str = "127.0.0.1", within_s: float = PROBE_S) -> Answer | None:
+async def get(
+    port: int, path: str, host: str = "127.0.0.1", within_s: float = PROBE_S, token: str = ""
+) -> Answer | None:
     """Ask an HTTP server, straight: no proxy settings, no connection kept.
+
+    Args:
+        port: of it.
+        path: what to ask for.
+        host: of it.
+        within_s: how long it may take, in seconds.
+        token: to show it; empty: none.
 
     Returns:
         The answer; None where none came within `within_s` seconds.
     """
     try:
         async with asyncio.timeout(within_s):
-            return await _get(host, port, path)
+            return await _get(host, port, path, f"Authorization: Bearer {token}\r\n" if token else "")
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
         return None
 
 
-async def _get(host: str, port: int, path: str) -> Answer:
+async def _get(host: str, port: int, path: str, more: str) -> Answer:
     reader, writer = await asyncio.open_connection(host, port)
     try:
         # HTTP/1.0: the answer ends where the connection does.
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n{more}\r\n".encode())
         head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
     finally:
         writer.close()
-    status = int(head.split(b" ", 2)[1])
+    # Docker takes connections for a container that does not: then there is no head.
+    status = int(head[len("HTTP/1.x ") :][:3])
     try:
         return Answer(status, json.loads(body))
     except ValueError:
         return Answer(status, body.decode(errors="replace"))
 
 
-def redis_client(port: int, password: str, timeout: float = PROBE_S) -> Redis:
+def redis_client(port: int, password: str, timeout: float = PROBE_S, host: str = "127.0.0.1") -> Redis:
     """Make a client of one of the fleet's Redis servers; the caller closes it."""
-    return Redis(host="127.0.0.1", port=port, password=password, socket_timeout=timeout, socket_connect_timeout=timeout)
+    return Redis(host=host, port=port, password=password, socket_timeout=timeout, socket_connect_timeout=timeout)
 
 
 def shard_client(url: str, credentials: Credentials, timeout: float = PROBE_S, kind: type[Redis] = Redis) -> Redis:
@@ -148,6 +163,22 @@ async def primary_port(sentinels: Sequence[int], password: str, pair: str) -> in
         if isinstance(found, (list, tuple)):
             return int(found[1])
     return None
+
+
+async def insist(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the control Redis, again where it does not answer: one that is killed is back in a second or two.
+
+    Raises:
+        redis.exceptions.RedisError: it did not answer for 20 seconds.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return await ask()
+        except (RedisConnectionError, RedisTimeoutError):
+            if time.monotonic() >= end:
+                raise
+        await asyncio.sleep(_AGAIN_S)
 
 
 async def until(question: Callable[[], Awaitable[bool]], deadline_s: float, every_s: float = 0.1) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import resource
 import socket
 from collections.abc import Iterable, Mapping
@@ -21,10 +20,6 @@ import psutil
 FLEET_VARIABLE = "SHARDS_FLEET"
 PART_VARIABLE = "SHARDS_PART"
 
-_LISTEN_PORTS = (20_000, 32_000)
-"""Below the range that Linux takes ports of outgoing connections from, so that thousands of these do not take the
-port of a part that is being restarted."""
-
 _MOST_DESCRIPTORS = 1_048_576
 
 
@@ -35,10 +30,14 @@ class Usage:
     Attributes:
         rss_bytes: resident memory.
         cpu_percent: of one core; 200 is two cores' worth.
+        memory_limit_bytes: what it may use at most; None: there is no limit.
+        cpu_limit_percent: the same of the CPU, of one core.
     """
 
     rss_bytes: int = 0
     cpu_percent: float = 0.0
+    memory_limit_bytes: int | None = None
+    cpu_limit_percent: float | None = None
 
 
 def descriptor_limit() -> int:
@@ -168,18 +167,19 @@ def listener(port: int) -> str | None:
     return None
 
 
-def free_port(taken: Iterable[int]) -> int:
-    """Choose a port that nobody listens on, on loopback.
+def connected(pid: int, by_port: Mapping[int, str]) -> dict[str, set[int]]:
+    """Find the TCP connections of a process to ports of this host.
 
     Args:
-        taken: ports promised already.
+        pid: the process.
+        by_port: names of those ports.
 
-    Raises:
-        OSError: none was found in many tries.
+    Returns:
+        The process's own ports, by the name of the one that each is connected to.
     """
-    avoid = set(taken)
-    for _ in range(1000):
-        port = random.randrange(*_LISTEN_PORTS)
-        if port not in avoid and port_taken("127.0.0.1", port) is None:
-            return port
-    raise OSError(f"no free port between {_LISTEN_PORTS[0]} and {_LISTEN_PORTS[1]}")
+    found: dict[str, set[int]] = {}
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.Process(pid).net_connections("tcp"):
+            if connection.raddr and connection.raddr.port in by_port:
+                found.setdefault(by_port[connection.raddr.port], set()).add(connection.laddr.port)
+    return found

@@ -11,17 +11,19 @@ More shards:    start → move slots to them              Fewer: move their slot
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from shards.errors import ShardsError, UsageError
 from shards.fleet import health, layout, probe, processes, sharding
-from shards.fleet.drain import drain, draining
+from shards.fleet.edges import remove_edges
 from shards.fleet.engines.base import Engine
-from shards.fleet.fleet import Fleet
+from shards.fleet.fleet import Fleet, refuse_amid_cutover
 from shards.fleet.release import release_of
-from shards.fleet.spec import Color, FleetSpec
+from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_orders, tell_release, until_routed
+from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
 from shards.settings import Credentials
@@ -63,10 +65,11 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
         # It ran and nobody keeps it: a reboot, or a keeper that was killed. What is left of it holds the port.
         await fleet.engine(remembered.spec).stop()
     engine.check(port_is_ours=await engine.alive())
-    await engine.check_app()
+    release = release_of(Path(wanted.app_dir))
+    layer = await engine.check_app(release)
     await engine.stop()
     engine.check(port_is_ours=False)
-    deployment = Deployment(release_of(Path(wanted.app_dir)), wanted.replicas, wanted.workers)
+    deployment = Deployment(release, wanted.replicas, wanted.workers, layer)
     fresh = FleetState(
         wanted,
         _ports_still_free(remembered),
@@ -75,8 +78,10 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
         # Shards that hold data start too, even if they are to go: their slots move first.
         shards=sharding.shards_with(remembered, wanted),
         primaries=engine.newest(remembered) if remembered else {},
+        # Data is where it was.
+        places=remembered.places if remembered else {},
     )
-    state = layout.with_ports(fresh, processes.free_port)
+    state = fleet.placed(fresh)
     try:
         fleet.directory.write(state)
         await _start_all(fleet, engine, state)
@@ -85,6 +90,8 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     except BaseException:
         fleet.say("stopping what was started")
         await engine.stop()
+        if remembered is None:
+            await engine.purge()
         fleet.directory.forget(_as_before(fleet, remembered))
         raise
     return state
@@ -95,7 +102,12 @@ def _as_before(fleet: Fleet, remembered: FleetState | None) -> FleetState | None
     if remembered is None:
         return None
     now = fleet.directory.read() or remembered
-    return replace(remembered, shards=now.shards, ports=now.ports, primaries=now.primaries, up=False, deployed={})
+    return replace(remembered, **_where(now), up=False, deployed={})
+
+
+def _where(now: FleetState) -> dict[str, Any]:
+    """Give what says where slots and data are."""
+    return {"shards": now.shards, "ports": now.ports, "primaries": now.primaries, "places": now.places}
 
 
 def _refuse_to_split(remembered: FleetState | None, wanted: FleetSpec) -> None:
@@ -119,7 +131,7 @@ async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     async with fleet.control(state) as control:
         await _prepare(fleet, control, state)
     await add_replicas(fleet, engine, state, state.active)
-    engine.route(layout.route(state))
+    await engine.route(layout.route(state))
     await _add_edges(fleet, engine, state)
     async with fleet.control(state) as control:
         await _until_registered(fleet, control, state)
@@ -133,7 +145,7 @@ async def _prepare(fleet: Fleet, control: Control, state: FleetState) -> None:
         await control.forget(record.name)
     table = await control.table()
     if table is None:
-        await control.swap_table(await sharding.first_table(fleet, layout.shards(state)), 0)
+        await control.swap_table(await sharding.first_table(fleet, state), 0)
         return
     # Ports may be others than they were.
     now = {shard.name: shard for shard in layout.shards(state)}
@@ -143,30 +155,18 @@ async def _prepare(fleet: Fleet, control: Control, state: FleetState) -> None:
     await sharding.move_slots(fleet, control, state, state.shards)
 
 
-async def add_replicas(fleet: Fleet, engine: Engine, state: FleetState, color: Color) -> None:
-    """Start the replicas of a color that do not run, and wait until all are ready.
-
-    Raises:
-        PartFailed: one is not in time.
-    """
-    fleet.say(f"starting {len(layout.replica_names(state, color))} replicas of {color}")
-    parts = layout.replica_parts(state, color)
-    await engine.add(parts)
-    await health.until_healthy(fleet, engine, parts, health.REPLICA_S)
-
-
 async def _add_edges(fleet: Fleet, engine: Engine, state: FleetState) -> None:
-    fleet.say(f"starting {state.spec.edges} edges on port {state.spec.port}")
+    fleet.say(f"having {state.spec.edges} edges listen on port {state.spec.port}")
     await engine.add(layout.edge_parts(state))
-    await until_routed(fleet, engine, state, layout.route(state).active)
+    await until_routed(fleet, engine, state, layout.route(state))
 
     async def answers() -> bool:
-        answer = await probe.get(state.spec.port, "/livez", state.spec.address)
+        answer = await probe.get(state.spec.port, "/livez", layout.address(state))
         return answer is not None and answer.status == 200
 
     if not await probe.until(answers, health.EDGE_S):
         raise ShardsError(
-            f"{state.spec.url}/livez does not answer, though every part is healthy; see `inv logs edge-0`"
+            f"{layout.url(state)}/livez does not answer, though every part is healthy; see `inv logs edge-0`"
         )
 
 
@@ -181,16 +181,6 @@ async def _until_registered(fleet: Fleet, control: Control, state: FleetState) -
     await probe.until(active, _REGISTERED_S)
 
 
-async def until_routed(fleet: Fleet, engine: Engine, state: FleetState, active: Color) -> None:
-    """Wait until every edge says that it works by the route to `active`.
-
-    Raises:
-        PartFailed: one does not in time.
-    """
-    route = layout.route(state, active)
-    await health.until_healthy(fleet, engine, layout.edge_parts(state), health.EDGE_S, route)
-
-
 # -- a fleet that runs already
 
 
@@ -198,14 +188,14 @@ async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: 
     _refuse(state, wanted)
     engine = fleet.engine(state.spec)
     async with fleet.control(state) as control:
-        if await control.journal():
-            raise ShardsError(
-                "a cutover is half-way: run `inv promote` again to finish it, or `inv rollback` to go back"
-            )
-        await _heal(fleet, engine, state)
+        await refuse_amid_cutover(control)
+        # What was on a host that is gone goes elsewhere.
+        state = fleet.placed(state)
+        fleet.directory.write(state)
+        await _heal(fleet, engine, control, state)
         state = await sharding.reshape(fleet, engine, control, state, wanted)
         state = await _reshape_replicas(fleet, engine, control, state, wanted, drain_s)
-    return await _reshape_edges(fleet, state, wanted)
+        return await _reshape_edges(fleet, control, state, wanted, drain_s)
 
 
 def _refuse(state: FleetState, wanted: FleetSpec) -> None:
@@ -218,16 +208,19 @@ def _refuse(state: FleetState, wanted: FleetSpec) -> None:
         )
 
 
-async def _heal(fleet: Fleet, engine: Engine, state: FleetState) -> None:
+async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetState) -> None:
     """Start what is missing; a fleet that is well is only asked whether it is."""
     fleet.say("checking the parts")
-    replicas = layout.replica_parts(state, state.active)
+    await take_back_orders(control, state)
+    # What a restart that was cut short has left to stand in goes: nobody has tried it, and it may never be ready.
+    lasting = layout.without_stand_in(state)
+    replicas = layout.replica_parts(lasting, state.active)
     await sharding.start_redis(fleet, engine, state)
     await engine.add(replicas)
-    await health.until_healthy(fleet, engine, replicas, health.REPLICA_S)
-    engine.route(layout.route(state))
+    await health.until_healthy(fleet, engine, replicas, fleet.ready_s)
+    await engine.route(layout.route(lasting))
     await engine.add(layout.edge_parts(state))
-    await until_routed(fleet, engine, state, state.active)
+    await until_routed(fleet, engine, state, layout.route(lasting))
 
 
 async def _reshape_replicas(
@@ -235,79 +228,35 @@ async def _reshape_replicas(
 ) -> FleetState:
     color, today = state.active, state.deployed[state.active]
     if today.workers != wanted.workers:
+        tell_release(fleet, engine, state, f"each replica of {color}")
         # One more stands in while each of the others is away.
-        state = await _grow(fleet, engine, state, replace(today, replicas=today.replicas + 1, workers=wanted.workers))
+        state = await grow(
+            fleet, engine, control, state, replace(today, replicas=today.replicas + 1, workers=wanted.workers)
+        )
         for name in layout.replica_names(state, color)[: today.replicas]:
-            await _renew(fleet, engine, control, state, name, drain_s)
+            await renew(fleet, engine, control, state, name, drain_s)
     if wanted.replicas > state.deployed[color].replicas:
-        state = await _grow(fleet, engine, state, replace(state.deployed[color], replicas=wanted.replicas))
+        tell_release(fleet, engine, state, f"more replicas of {color}")
+        state = await grow(fleet, engine, control, state, replace(state.deployed[color], replicas=wanted.replicas))
     elif wanted.replicas < state.deployed[color].replicas:
-        state = await _shrink(fleet, engine, control, state, wanted.replicas, drain_s)
+        state = await shrink(fleet, engine, control, state, wanted.replicas, drain_s)
     state = replace(state, spec=replace(state.spec, replicas=wanted.replicas, workers=wanted.workers))
     fleet.directory.write(state)
     return state
 
 
-async def _grow(fleet: Fleet, engine: Engine, state: FleetState, deployment: Deployment) -> FleetState:
-    state = layout.with_ports(state.with_deployed(state.active, deployment), processes.free_port)
-    fleet.directory.write(state)
-    await add_replicas(fleet, engine, state, state.active)
-    engine.route(layout.route(state))
-    await until_routed(fleet, engine, state, state.active)
-    return state
-
-
-async def _shrink(
-    fleet: Fleet, engine: Engine, control: Control, state: FleetState, replicas: int, drain_s: float
+async def _reshape_edges(
+    fleet: Fleet, control: Control, state: FleetState, wanted: FleetSpec, drain_s: float
 ) -> FleetState:
-    deployment = replace(state.deployed[state.active], replicas=replicas)
-    smaller = state.with_deployed(state.active, deployment)
-    gone = layout.replica_names(state, state.active)[replicas:]
-    await _empty(fleet, engine, control, smaller, gone, drain_s)
-    await engine.remove(gone)
-    await control.order(dict.fromkeys(gone))
-    smaller = layout.without_ports(smaller, gone)
-    fleet.directory.write(smaller)
-    return smaller
-
-
-async def _renew(fleet: Fleet, engine: Engine, control: Control, state: FleetState, name: str, drain_s: float) -> None:
-    others = layout.route(state)
-    parts = [part for part in others.replicas[state.active] if part.name != name]
-    engine.route(replace(others, replicas={**others.replicas, state.active: parts}))
-    await _drain_replicas(fleet, control, [name], drain_s)
-    await engine.remove([name])
-    await control.order({name: None})
-    await add_replicas(fleet, engine, state, state.active)
-    engine.route(others)
-    await until_routed(fleet, engine, state, state.active)
-
-
-async def _empty(
-    fleet: Fleet, engine: Engine, control: Control, smaller: FleetState, gone: Sequence[str], drain_s: float
-) -> None:
-    engine.route(layout.route(smaller))
-    await until_routed(fleet, engine, smaller, smaller.active)
-    await _drain_replicas(fleet, control, gone, drain_s)
-
-
-async def _drain_replicas(fleet: Fleet, control: Control, names: Sequence[str], drain_s: float) -> None:
-    left = await drain(fleet, control, dict.fromkeys(names, draining(drain_s)), names, drain_s)
-    if left:
-        fleet.say(f"{left:,} sockets did not leave in time and will be closed")
-
-
-async def _reshape_edges(fleet: Fleet, state: FleetState, wanted: FleetSpec) -> FleetState:
-    gone = layout.edge_names(state)[wanted.edges :]
+    gone = layout.edge_parts(state)[wanted.edges :]
     spec = replace(state.spec, edges=wanted.edges, connections=wanted.connections)
-    state = layout.with_ports(replace(state, spec=spec), processes.free_port)
+    state = fleet.placed(replace(state, spec=spec, restarting=None))
     fleet.directory.write(state)
     engine = fleet.engine(spec)
     await _add_edges(fleet, engine, state)
     if gone:
-        fleet.say(f"stopping {', '.join(gone)}; its clients reconnect")
-        await engine.remove(gone)
-        state = layout.without_ports(state, gone)
+        await remove_edges(fleet, engine, control, gone, layout.replica_parts(state, state.active), drain_s)
+        state = layout.without_ports(state, [edge.name for edge in gone])
         fleet.directory.write(state)
     return state
 
@@ -315,34 +264,48 @@ async def _reshape_edges(fleet: Fleet, state: FleetState, wanted: FleetSpec) -> 
 # -- the end
 
 
-async def down(fleet: Fleet, purge: bool) -> bool:
+@dataclass(frozen=True)
+class Ended:
+    """How a fleet was taken down.
+
+    Attributes:
+        stopped: there was something to stop.
+        deleted: its data was deleted.
+    """
+
+    stopped: bool = False
+    deleted: bool = False
+
+
+async def down(fleet: Fleet, purge: bool) -> Ended:
     """Stop a fleet: after it no process, port or socket file of it is left.
 
     Args:
         fleet: which.
         purge: forget its data, logs and secrets as well.
 
-    Returns:
-        Whether there was anything to stop.
-
     Raises:
         ShardsError: another command is changing it, or its directory can't be written.
     """
     if not fleet.directory.path.exists():
-        return False
+        return Ended()
     with fleet.directory.lock("down"):
         try:
-            state = fleet.directory.read()
+            state = fleet.remembered()
         except ShardsError as damaged:
-            fleet.say(str(damaged))
+            fleet.note(str(damaged))
             state = None
-        fleet.say("stopping the parts")
-        stopped = await fleet.engine(state.spec if state else FleetSpec(fleet.directory.project)).stop()
-        if state:
+        engine = fleet.engine(state.spec if state else FleetSpec(fleet.directory.project))
+        if any(part.up for part in (await engine.running()).values()):
+            fleet.say("stopping the parts")
+        stopped = await engine.stop()
+        if state and not purge:
+            # Before a purge there may be no room for it: that is what makes some.
             fleet.directory.write(replace(state, up=False, deployed={}))
         if purge:
             elsewhere = [shard.url for shard in (state.shards if state else ()) if shard.url]
             if elsewhere:
-                fleet.say(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
+                fleet.note(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
+            await engine.purge()
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
-    return stopped
+    return Ended(stopped, purge)

@@ -27,6 +27,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shards import ring
+from shards.aio import stop_if_cancelled
 from shards.errors import ShardUnavailable
 from shards.fleet import probe
 from shards.log import move
@@ -42,6 +43,23 @@ _SHARD_S, _LOST_S = 10.0, 1.0
 _PATIENCE_S, _AGAIN_S = 15.0, 0.2
 _KNOWN_S = 3.0
 """How long workers may take, in seconds, to take a slot table up; one that hangs is not waited for longer."""
+
+
+def _as_it_is(url: str) -> str:
+    return url
+
+
+@dataclass(frozen=True)
+class Access:
+    """How this host gets to shards.
+
+    Attributes:
+        credentials: gives, by a shard's URL, what it is shown.
+        reached: gives the URL at which this host reaches the shard that workers reach under another.
+    """
+
+    credentials: Callable[[str], Credentials]
+    reached: Callable[[str], str] = _as_it_is
 
 
 @dataclass(frozen=True)
@@ -100,7 +118,7 @@ def summary(table: SlotTable, shards: Sequence[Shard], lost: Collection[str] = (
 async def reshard(
     control: Control,
     shards: Sequence[Shard],
-    credentials: Callable[[str], Credentials],
+    access: Access,
     moved: Callable[[int, int], None],
     lost: Collection[str] = (),
 ) -> SlotTable:
@@ -109,7 +127,7 @@ async def reshard(
     Args:
         control: of the fleet.
         shards: which shall own slots; they run, as do those that own some now and are not lost.
-        credentials: gives, by a shard's URL, what it is shown.
+        access: how this host gets to them.
         moved: told of progress: slots moved, slots to move in all.
         lost: names of shards that are gone for good, with their data.
 
@@ -124,20 +142,23 @@ async def reshard(
     table = await control.table()
     assert table is not None, "a fleet that runs has a slot table"
     known = {shard.name: shard for shard in (*table.shards, *shards)}
-    async with aclosing(_Clients(known.values(), credentials, lost)) as clients:
+    async with aclosing(_Clients(known.values(), access, lost)) as clients:
         mover = _Mover(control, clients, lost, table)
         await mover.finish()
         await mover.note(None)
         await mover.introduce(tuple(known.values()))
         steps = plan(mover.table, shards, lost)
         done, total = 0, sum(len(step.slots) for step in steps)
+        await mover.note(None, f"{total} slots begin to move" if total else "")
         for step in steps:
             await mover.carry_out(step)
+            # redis-py sends with `asyncio.wait_for`: half of all Ctrl-C were lost in it.
+            stop_if_cancelled()
             done += len(step.slots)
             moved(done, total)
         if mover.table.shards != tuple(shards):
             await mover.swap(mover.table.with_shards(shards))
-        await control.write_journal(None, "reshard")
+        await control.write_journal(None, "reshard", f"{total} slots have moved" if total else "")
     return mover.table
 
 
@@ -150,9 +171,9 @@ class _Mover:
     lost: Collection[str]
     table: SlotTable
 
-    async def note(self, step: Step | None) -> None:
+    async def note(self, step: Step | None, event: str = "") -> None:
         """Journal that a reshard is under way, and the step that is being done; None: between two."""
-        await self.control.write_journal({"step": msgspec.to_builtins(step)}, "reshard")
+        await self.control.write_journal({"step": msgspec.to_builtins(step)}, "reshard", event)
 
     async def swap(self, table: SlotTable) -> None:
         await self.control.swap_table(table, self.table.version)
@@ -257,11 +278,9 @@ class _Clients:
     done again from the beginning, with the new primary: half of it may be missing there.
     """
 
-    def __init__(
-        self, shards: Iterable[Shard], credentials: Callable[[str], Credentials], lost: Collection[str]
-    ) -> None:
+    def __init__(self, shards: Iterable[Shard], access: Access, lost: Collection[str]) -> None:
         self._shards = {shard.name: shard for shard in shards}
-        self._credentials = credentials
+        self._access = access
         self._lost = lost
         self._open: dict[str, Redis] = {}
 
@@ -274,7 +293,9 @@ class _Clients:
         if name not in self._open:
             url = self._shards[name].url
             timeout = _LOST_S if name in self._lost else _SHARD_S
-            self._open[name] = await probe.primary_client(url, self._credentials(url), timeout)
+            self._open[name] = await probe.primary_client(
+                self._access.reached(url), self._access.credentials(url), timeout
+            )
         return self._open[name]
 
     async def living(self) -> list[Redis]:

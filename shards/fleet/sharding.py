@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from shards.errors import ShardsError, UsageError
-from shards.fleet import external, health, layout, probe, processes
+from shards.fleet import external, health, layout, probe
 from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet
-from shards.fleet.reshard import reshard, summary
+from shards.fleet.reshard import Access, reshard, summary
 from shards.fleet.sentinels import watch_pairs
 from shards.fleet.shard_list import FleetShard, converge, union, without
 from shards.fleet.spec import FleetSpec
@@ -36,8 +38,20 @@ async def meet_externals(
     fleet: Fleet, state: FleetState | None, wanted: FleetSpec, given: Mapping[str, Credentials]
 ) -> None:
     """See whether the shards that run elsewhere can be used, before anything is changed; remember their passwords."""
+    fleet.directory.keep_credentials(await check_externals(fleet, state, wanted, given))
+
+
+async def check_externals(
+    fleet: Fleet, state: FleetState | None, wanted: FleetSpec, given: Mapping[str, Credentials]
+) -> dict[str, Credentials]:
+    """See whether the shards that run elsewhere can be used; gives what each is shown, by URL.
+
+    Raises:
+        UsageError: one is a part of the fleet, or makes no sense as a shard.
+        ShardsError: one cannot be used.
+    """
     shards = [Shard(one.name, one.url) for one in shards_with(state, wanted) if one.url and not one.lost]
-    own = {f"{host}:{port}" for port in (state.ports if state else {}).values() for host in _LOOPBACK}
+    own = {f"{host}:{port}" for name, port in (state.ports if state else {}).items() for host in _hosts(state, name)}
     for shard in shards:
         if shard.url.partition("://")[2].partition("/")[0] in own:
             raise UsageError(f"{shard.url} is a part of this fleet: give servers that run elsewhere, or a number")
@@ -45,8 +59,12 @@ async def meet_externals(
     shown = {shard.url: known.get(shard.url, Credentials()) for shard in shards}
     ours = {one.url for one in state.shards} if state else set()
     for warning in await external.check(shards, shown.__getitem__, ours):
-        fleet.say(f"warning: {warning}")
-    fleet.directory.keep_credentials(shown)
+        fleet.note(f"warning: {warning}")
+    return shown
+
+
+def _hosts(state: FleetState | None, part: str) -> tuple[str, ...]:
+    return (*_LOOPBACK, layout.host(state, part)) if state else _LOOPBACK
 
 
 def shards_with(remembered: FleetState | None, wanted: FleetSpec) -> tuple[FleetShard, ...]:
@@ -55,12 +73,12 @@ def shards_with(remembered: FleetState | None, wanted: FleetSpec) -> tuple[Fleet
     return union(have, converge(have, wanted.shards))
 
 
-async def first_table(fleet: Fleet, shards: Sequence[Shard]) -> SlotTable:
+async def first_table(fleet: Fleet, state: FleetState) -> SlotTable:
     """Share the slots out, under a version that servers with a past, which run elsewhere, have not seen yet."""
-    newest = 0
+    newest, shards = 0, layout.shards(state)
     for shard in shards:
-        credentials = fleet.directory.credentials(shard.url)
-        async with await probe.primary_client(shard.url, credentials, external.CHECK_S) as client:
+        credentials, url = fleet.directory.credentials(shard.url), layout.reached(state, shard.url)
+        async with await probe.primary_client(url, credentials, external.CHECK_S) as client:
             newest = max(newest, await newest_version(client))
     return SlotTable.first(shards, newest + 1, secrets.token_hex(8))
 
@@ -70,7 +88,7 @@ async def reshape(fleet: Fleet, engine: Engine, control: Control, state: FleetSt
     after = converge(state.shards, wanted.shards)
     spec = replace(state.spec, shards=wanted.shards)
     state = replace(state, spec=spec, shards=union(state.shards, after))
-    state = layout.with_ports(state, processes.free_port)
+    state = fleet.placed(state)
     fleet.directory.write(state)
     await _start_shards(fleet, engine, state)
     await move_slots(fleet, control, state, after)
@@ -106,7 +124,8 @@ async def move_slots(fleet: Fleet, control: Control, state: FleetState, after: S
         fleet.say(f"moving slots {'#' * full}{'.' * (_BAR - full)} {done:,} of {total:,}")
 
     shards = [layout.as_shard(state, shard) for shard in after if not shard.lost]
-    await reshard(control, shards, fleet.directory.credentials, moved, _lost(state))
+    shown = Access(fleet.directory.credentials, partial(layout.reached, state))
+    await reshard(control, shards, shown, moved, _lost(state))
 
 
 def _lost(state: FleetState) -> set[str]:
@@ -122,8 +141,7 @@ async def _drop_shards(fleet: Fleet, engine: Engine, state: FleetState, after: t
         # Or the Sentinels would take it for a failure.
         await watch_pairs(fleet, replace(state, shards=after))
         await engine.remove(local)
-    for name in _servers(state, [shard for shard in state.shards if shard.lost]):
-        fleet.directory.forget_data(name)
+    await engine.forget_data(_servers(state, [shard for shard in state.shards if shard.lost]))
     state = layout.without_ports(replace(state, shards=after), local)
     fleet.directory.write(state)
     shown = fleet.directory.external_credentials()
@@ -195,7 +213,7 @@ def _asked(state: FleetState, shard: FleetShard) -> list[Shard]:
     """Give the servers to ask, each by itself: Sentinels that are gone too must not make a pair look lost."""
     if shard.url:
         return [Shard(shard.name, shard.url)]
-    return [Shard(part.name, f"redis://127.0.0.1:{part.port}/0") for part in layout.server_parts(state, shard.name)]
+    return [Shard(part.name, f"redis://{part.host}:{part.port}/0") for part in layout.server_parts(state, shard.name)]
 
 
 async def plan(fleet: Fleet, wanted: FleetSpec) -> list[str]:
@@ -219,9 +237,28 @@ async def plan_without(fleet: Fleet, name: str) -> list[str]:
     return await _summary(fleet, state, converge(state.shards, state.spec.shards))
 
 
+async def owners(fleet: Fleet) -> list[str]:
+    """Name the shard that owns each slot.
+
+    Raises:
+        ShardsError: no fleet runs, or its control Redis does not answer.
+    """
+    async with fleet.control(await fleet.require()) as control:
+        table = await control.table()
+    assert table is not None, "a fleet that runs has a slot table"
+    return list(table.owner_names())
+
+
+def closing(before: Sequence[str], after: Sequence[str]) -> str:
+    """Say what a reshard has done, by the owners of all slots before it and after."""
+    moved = sum(then != now for then, now in zip(before, after, strict=True))
+    each = ", ".join(f"{name} has {slots}" for name, slots in sorted(Counter(after).items()))
+    return f"{moved} of {len(after)} slots moved: {each}" if moved else f"nothing to do: {each}"
+
+
 async def _summary(fleet: Fleet, state: FleetState, after: tuple[FleetShard, ...]) -> list[str]:
     async with fleet.control(state) as control:
         table = await control.table()
     assert table is not None, "a fleet that runs has a slot table"
-    placed = layout.with_ports(replace(state, shards=union(state.shards, after)), processes.free_port)
+    placed = fleet.placed(replace(state, shards=union(state.shards, after)))
     return summary(table, [layout.as_shard(placed, shard) for shard in after], _lost(state))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from shards.errors import UsageError
@@ -17,7 +18,6 @@ Color = Literal["blue", "green"]
 COLORS: tuple[Color, ...] = get_args(Color)
 
 ENGINES = ("local", "docker", "swarm")
-BUILT_ENGINES = ("local",)
 
 DURABILITIES = ("everysec", "always", "replicated")
 
@@ -29,6 +29,9 @@ EDGE_RESERVE = 500
 DESCRIPTORS_A_SOCKET = 2
 """An edge holds a socket to the client and one to the replica."""
 
+MOST_EDGES = 16
+"""Of one host."""
+
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 
@@ -37,7 +40,7 @@ _BOUNDS = {
     "replicas": (1, 64, "each is a process of its own on this host; add --workers or hosts instead"),
     "shards": (1, 64, "each is a Redis server of its own, and there are 1,024 slots to share"),
     "workers": (1, 32, "more processes than a host has cores only take memory"),
-    "edges": (1, 16, "one edge carries thousands of sockets; `auto` counts how many it takes"),
+    "edges": (1, MOST_EDGES, "one edge carries thousands of sockets; `auto` counts how many it takes"),
     "port": (1, 65535, "there is no such port"),
     "connections": (1, 1_000_000, "one host does not hold more; spread them over several"),
 }
@@ -87,24 +90,28 @@ class FleetSpec:
         return "127.0.0.1" if self.host in {"", "0.0.0.0"} else self.host
 
     @classmethod
-    def read(cls, values: Mapping[str, object], descriptors: int) -> FleetSpec:
+    def read(
+        cls, values: Mapping[str, object], descriptors: int, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> FleetSpec:
         """Make a spec of flags and settings, numbers given as text or not.
 
         Args:
             values: by the attributes' names; `edges` may be ``auto``, `shards` a list of URLs.
             descriptors: how many files a process of the host may open (the hard limit).
+            variables: of the environment, by the attributes' names, that values come from, for messages.
 
         Raises:
             UsageError: a value makes no sense.
         """
+        said = {name: f"{_flag(name)} ({variable})" for name, variable in variables.items()}
         text = {field.name: str(values.get(field.name, field.default)).strip() for field in fields(cls)}
-        _check_names(text)
-        numbers = {name: _number(name, text[name]) for name in _BOUNDS if name not in {"edges", "shards"}}
+        _check_names(text, said)
+        numbers = {name: _number(name, text[name], said) for name in _BOUNDS if name not in {"edges", "shards"}}
         if text["edges"] == "auto":
             numbers["edges"] = edges_for(numbers["connections"], descriptors)
         else:
-            numbers["edges"] = _number("edges", text["edges"])
-        shards = _shards(values.get("shards", 2))
+            numbers["edges"] = _number("edges", text["edges"], said)
+        shards = _shards(values.get("shards", 2), said)
         if text["durability"] == "replicated" and not isinstance(shards, int):
             raise UsageError(
                 "--durability replicated is for shards of the fleet's own, whose copies it keeps: "
@@ -128,11 +135,10 @@ def edges_for(connections: int, descriptors: int) -> int:
         UsageError: no sensible number of edges does.
     """
     held = (descriptors - EDGE_RESERVE) // DESCRIPTORS_A_SOCKET
-    most = _BOUNDS["edges"][1]
-    if held < 1 or connections > held * most:
+    if held < 1 or connections > held * MOST_EDGES:
         raise UsageError(
             f"{connections:,} connections do not fit: an edge may open {descriptors:,} files (2 a socket) and a host "
-            f"takes {most} edges; raise the hard nofile limit, or lower `connections`"
+            f"takes {MOST_EDGES} edges; raise the hard nofile limit, or lower `connections`"
         )
     return -(-connections // held)
 
@@ -148,20 +154,26 @@ def one_of(values: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _check_names(text: Mapping[str, str]) -> None:
+def _flag(name: str) -> str:
+    return name if name == "connections" else f"--{name.replace('_', '-')}"
+
+
+def _check_names(text: Mapping[str, str], said: Mapping[str, str]) -> None:
+    named = {name: said.get(name, _flag(name)) for name in text}
     if not _PROJECT.match(text["project"]):
-        raise UsageError(f"--project is 1-32 of a-z 0-9 _ - and starts with a letter or digit, not {text['project']!r}")
-    if text["engine"] not in ENGINES:
-        raise UsageError(f"there is no engine {text['engine']!r}: choose {one_of(ENGINES)}")
-    if text["engine"] not in BUILT_ENGINES:
-        raise UsageError(f"the {text['engine']} engine is not there yet: use --engine local")
-    if text["durability"] not in DURABILITIES:
-        raise UsageError(f"there is no durability {text['durability']!r}: choose {one_of(DURABILITIES)}")
+        rule = "1-32 of a-z 0-9 _ - and starts with a letter or digit"
+        raise UsageError(f"{named['project']} is {rule}, not {text['project']!r}")
+    for name, choices in (("engine", ENGINES), ("durability", DURABILITIES)):
+        if text[name] not in choices:
+            origin = f", which {said[name]} names" if name in said else ""
+            raise UsageError(f"there is no {name} {text[name]!r}{origin}: choose {one_of(choices)}")
     if not _APP.match(text["app"]):
-        raise UsageError(f"--app is module:attribute, for instance mysite.asgi:application, not {text['app']!r}")
+        raise UsageError(
+            f"{named['app']} is module:attribute, for instance mysite.asgi:application, not {text['app']!r}"
+        )
     # The files that are written for supervisor have no way to quote these.
     if re.search(r'["\r\n]|\s[#;]', text["app_dir"]):
-        raise UsageError(f"--app-dir must not hold quotes, line ends, ' #' or ' ;': {text['app_dir']!r}")
+        raise UsageError(f"{named['app_dir']} must not hold quotes, line ends, ' #' or ' ;': {text['app_dir']!r}")
 
 
 def shards_text(value: object) -> str:
@@ -169,24 +181,25 @@ def shards_text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value).strip()
 
 
-def _shards(value: object) -> Wanted:
+def _shards(value: object, said: Mapping[str, str]) -> Wanted:
     if isinstance(value, tuple) and all(isinstance(one, External) for one in value):
         return value
     text = shards_text(value)
     if not re.search("[:/,]", text):
-        return _number("shards", text)
+        return _number("shards", text, said)
     externals = read_externals(text)
-    _number("shards", str(len(externals)))
+    _number("shards", str(len(externals)), said)
     return externals
 
 
-def _number(name: str, text: str) -> int:
+def _number(name: str, text: str, said: Mapping[str, str]) -> int:
     least, most, reason = _BOUNDS[name]
-    flag = name if name == "connections" else f"--{name}"
+    flag = said.get(name, _flag(name))
     try:
         number = int(text)
     except ValueError:
-        raise UsageError(f"{flag} must be a whole number, not {text!r}") from None
+        kind = "a whole number or auto" if name == "edges" else "a whole number"
+        raise UsageError(f"{flag} must be {kind}, not {text!r}") from None
     if number < least:
         raise UsageError(f"{flag} must be {least} or more, not {number}")
     if number > most:

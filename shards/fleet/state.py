@@ -24,6 +24,23 @@ from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import Color, FleetSpec
 from shards.settings import Credentials, read_credentials
 
+LOOPBACK = "127.0.0.1"
+
+_FOLDERS = ("logs", "secrets", "conf", "data", "edge")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part is, in a fleet of several hosts.
+
+    Attributes:
+        node: the host's name in the engine.
+        address: at which the other hosts, and commands, reach it.
+    """
+
+    node: str
+    address: str
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -33,11 +50,13 @@ class Deployment:
         release: which release of the app it runs.
         replicas: how many.
         workers: processes of each.
+        layer: the app's default channel layer, where it has one that is not of this project.
     """
 
     release: str
     replicas: int
     workers: int
+    layer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,8 @@ class FleetState:
         up: the fleet was started and not yet stopped.
         shards: those there are; while slots move, those that come and those that go.
         primaries: which server of each pair was the primary when the fleet started, by the shard's name.
+        places: which host each part is on, by its name, where the engine has several.
+        restarting: the part that `inv restart` replaces, from when another one begins to stand in for it.
     """
 
     spec: FleetSpec
@@ -63,6 +84,8 @@ class FleetState:
     up: bool = False
     shards: tuple[FleetShard, ...] = ()
     primaries: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    restarting: str | None = None
 
     def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:
         """Give the state in which `color` runs `deployment`; None: nothing."""
@@ -88,6 +111,7 @@ class FleetDir:
         self.secret_key_file = self.path / "secrets" / "django"
         self.credentials_file = self.path / "secrets" / "shards"
         self.token_key_file = self.path / "secrets" / "tokens"
+        self.grafana_password_file = self.path / "secrets" / "grafana"
         self._state = self.path / "fleet.json"
 
     def create(self) -> None:
@@ -98,9 +122,9 @@ class FleetDir:
         """
         with _writing(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in ("logs", "secrets", "conf", "data", "edge"):
+            for folder in _FOLDERS:
                 (self.path / folder).mkdir(mode=0o700, exist_ok=True)
-            for file in (self.password_file, self.secret_key_file, self.token_key_file):
+            for file in (self.password_file, self.secret_key_file, self.token_key_file, self.grafana_password_file):
                 if not file.exists():
                     write_atomically(file, secrets.token_urlsafe(48))
             if not self.credentials_file.exists():
@@ -196,21 +220,44 @@ class FleetDir:
         Raises:
             ShardsError: another command holds it, or the directory can't be written.
         """
+        made = not self.path.exists()
         with _writing(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+")
+            # Nothing is buffered, so that nothing is left to be written where there is no room for it.
+            lock = (self.path / "lock").open("ab", buffering=0)
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ShardsError(self._busy(self.holder())) from None
             lock.truncate(0)
-            lock.write(msgspec.json.encode(Holder(command, os.getpid(), time.time())).decode())
-            lock.flush()
+            with contextlib.suppress(OSError):
+                # A disk that is full must not keep anybody from `down --purge`, and who holds it is only told.
+                lock.write(msgspec.json.encode(Holder(command, os.getpid(), time.time())))
             try:
                 yield
             finally:
                 lock.truncate(0)
+                if made:
+                    self._forget_what_never_was()
+
+    def _forget_what_never_was(self) -> None:
+        """Leave no directory of a fleet of which nothing was started: no part has said a word, no image was built."""
+        there = {path.name for path in self.path.glob("*")}
+        if there <= {"lock", *_FOLDERS} and not any(self.logs.glob("*")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def take_lock_over(self, command: str) -> Iterator[None]:
+        """Hold the fleet in the place of a command that stands still; for who has the lease in the control Redis.
+
+        Raises:
+            ShardsError: yet another command was faster.
+        """
+        with _writing(self.path):
+            (self.path / "lock").unlink(missing_ok=True)
+        with self.lock(command):
+            yield
 
     def holder(self) -> Holder | None:
         """Tell which command changes the fleet now; None where none does, or it can't be told."""
@@ -247,21 +294,28 @@ class Holder:
     since: float
 
 
-def write_atomically(path: Path, text: str, temporary: Path | None = None) -> None:
+def write_atomically(path: Path, text: str, by_way_of: Path | None = None, mode: int = 0o600) -> None:
     """Write a file so that whoever reads it sees the old text or the new, also after a crash.
 
     Args:
-        path: the file; only its owner may read it.
+        path: the file.
         text: what shall be in it.
-        temporary: where to write it first, on the same file system; beside it where not given.
+        by_way_of: directory to write it in first, on the same file system; its own where not given.
+        mode: who may read it; its owner only where not given.
     """
-    first = temporary or path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(first, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    first.replace(path)
+    # A name of this process's own: a command that was overtaken may be writing the same file.
+    first = (by_way_of or path.parent) / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        descriptor = os.open(first, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        first.replace(path)
+    except BaseException:
+        first.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import psutil
 from redis.exceptions import RedisError
 
 from shards.errors import ShardsError
@@ -71,7 +70,7 @@ async def status(fleet: Fleet) -> Status:
     Returns:
         The object that `inv status --json` prints; ``{"state": "down"}`` where nothing of the fleet runs.
     """
-    state = fleet.directory.read()
+    state = fleet.remembered()
     if state is None or not state.ports:
         return DOWN
     engine = fleet.engine(state.spec)
@@ -79,7 +78,7 @@ async def status(fleet: Fleet) -> Status:
     if not any(part.up for part in running.values()):
         return DOWN
     if not supervised:
-        fleet.say("nothing keeps this fleet alive any more: what dies stays dead until `inv up`, which starts it anew")
+        fleet.note("nothing keeps this fleet alive any more: what dies stays dead until `inv up`, which starts it anew")
     parts = _parts(state)
     registry, usage, clients, primaries, ailments = await asyncio.gather(
         _registry(fleet, state),
@@ -103,7 +102,7 @@ def _parts(state: FleetState) -> list[Part]:
 
 async def _clients(fleet: Fleet, state: FleetState) -> dict[str, int | None]:
     password = fleet.directory.password()
-    servers = {part.name: probe.redis_client(part.port, password) for part in layout.redis_parts(state)}
+    servers = {part.name: probe.redis_client(part.port, password, host=part.host) for part in layout.redis_parts(state)}
     for shard in state.shards:
         if shard.url:
             servers[shard.name] = probe.shard_client(shard.url, fleet.directory.credentials(shard.url))
@@ -126,7 +125,8 @@ async def _primaries(fleet: Fleet, state: FleetState) -> dict[str, str]:
 
 
 async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
-    client = probe.redis_client(state.ports[layout.CONTROL], fleet.directory.password())
+    port, host = state.ports[layout.CONTROL], layout.host(state, layout.CONTROL)
+    client = probe.redis_client(port, fleet.directory.password(), host=host)
     control = Control(client)
     try:
         async with asyncio.timeout(probe.PROBE_S):
@@ -142,13 +142,8 @@ async def _registry(fleet: Fleet, state: FleetState) -> _Registry:
 
 def _living(registry: _Registry, running: dict[str, Running]) -> _Registry:
     """Leave out workers that have died since their last heartbeat, as far as this host can tell."""
-
-    def lives(worker: WorkerRecord) -> bool:
-        part = running.get(worker.replica, _GONE)
-        return part.container is not None or (part.up and psutil.pid_exists(worker.pid))
-
     workers = registry.workers
-    return registry if workers is None else replace(registry, workers=[w for w in workers if lives(w)])
+    return registry if workers is None else replace(registry, workers=[w for w in workers if health.lives(w, running)])
 
 
 def _object(seen: _Seen) -> Status:
@@ -156,9 +151,10 @@ def _object(seen: _Seen) -> Status:
     return {
         "project": spec.project,
         "engine": spec.engine,
-        "url": spec.url,
+        "url": layout.url(seen.state),
         "active_color": seen.state.active,
         "state": _fleet_state(seen),
+        "cutover": _cutover(seen.registry.cutover),
         "durability": spec.durability,
         "connections": sum(worker.connections for worker in workers) if workers is not None else None,
         "ring": {"version": table.version if table else None, "slots": SLOTS},
@@ -171,6 +167,22 @@ def _object(seen: _Seen) -> Status:
         "shards": [_shard(seen, shard) for shard in seen.state.shards],
         "sentinels": [{"name": name, **_common(seen, name)} for name in layout.sentinel_names(seen.state)],
         "redis": [_redis(seen, name) for name in layout.redis_names(seen.state)],
+        "warnings": _warnings(seen),
+    }
+
+
+def _cutover(cutover: Cutover | None) -> Status | None:
+    """What is under way, or was left half-way."""
+    if cutover is None:
+        return None
+    return {
+        "verb": cutover.verb,
+        "step": str(cutover.step),
+        "old": cutover.old,
+        "new": cutover.new,
+        "release": cutover.release,
+        "canary_percent": cutover.canary,
+        "failure": cutover.failure,
     }
 
 
@@ -179,7 +191,7 @@ def _fleet_state(seen: _Seen) -> str:
         return seen.registry.cutover.fleet_state
     if seen.registry.resharding:
         return "resharding"
-    if seen.command in {"up", "promote", "rollback"}:
+    if seen.command in {"up", "promote", "rollback", "restart"} or seen.state.restarting:
         return "rolling_back" if seen.command == "rollback" else "deploying"
     names = [part.name for part in _parts(seen.state)] + [shard.name for shard in seen.state.shards]
     well = seen.supervised and seen.state.up and all(map(seen.well, names))
@@ -187,21 +199,50 @@ def _fleet_state(seen: _Seen) -> str:
 
 
 def _common(seen: _Seen, name: str) -> Status:
-    running = seen.running.get(name, _GONE)
+    running, used = seen.running.get(name, _GONE), seen.usage.get(name, Usage())
     return {
         "healthy": seen.well(name),
         "pid": running.pid if running.up else None,
         "container": running.container,
-        "rss_bytes": seen.usage.get(name, Usage()).rss_bytes,
+        **({"node": seen.state.places[name].node} if name in seen.state.places else {}),
+        "rss_bytes": used.rss_bytes,
+        "cpu_percent": used.cpu_percent,
+        **({"memory_limit_bytes": used.memory_limit_bytes} if used.memory_limit_bytes else {}),
+        **({"cpu_limit_percent": used.cpu_limit_percent} if used.cpu_limit_percent else {}),
     }
 
 
+_NEAR = 0.8
+"""Of a limit: beyond that, one is told."""
+
+
+def _warnings(seen: _Seen) -> list[str]:
+    """Say which parts are near their limits, and what befell others."""
+    found = [
+        f"{name}: {running.note}; `inv logs {name}`" for name, running in sorted(seen.running.items()) if running.note
+    ]
+    deployment = seen.state.deployed.get(seen.state.active)
+    if deployment and deployment.layer:
+        found.append(
+            f"CHANNEL_LAYERS of {seen.state.spec.app} has {deployment.layer}, not shards.layer.ShardedChannelLayer: "
+            "this fleet carries no group of it from replica to replica"
+        )
+    if seen.state.restarting and seen.command is None:
+        name = seen.state.restarting
+        found.append(
+            f"a restart of {name} stopped half-way: `inv restart {name}` goes on, `inv up` takes away what stands in"
+        )
+    for name, used in sorted(seen.usage.items()):
+        memory, cpu = used.memory_limit_bytes, used.cpu_limit_percent
+        if memory and used.rss_bytes >= _NEAR * memory:
+            found.append(f"{name} uses {used.rss_bytes / memory:.0%} of the memory it may ({memory / 2**20:,.0f} MB)")
+        if cpu and used.cpu_percent >= _NEAR * cpu:
+            found.append(f"{name} uses {used.cpu_percent / cpu:.0%} of the CPU it may ({cpu / 100:g} cores)")
+    return found
+
+
 def _edge(seen: _Seen, part: EdgePart) -> Status:
-    return {"name": part.name, **_common(seen, part.name), "cpu_percent": _cpu(seen, part.name)}
-
-
-def _cpu(seen: _Seen, name: str) -> float:
-    return seen.usage.get(name, Usage()).cpu_percent
+    return {"name": part.name, **_common(seen, part.name)}
 
 
 def _replica(seen: _Seen, part: ReplicaPart) -> Status:
@@ -214,10 +255,16 @@ def _replica(seen: _Seen, part: ReplicaPart) -> Status:
         "workers": part.workers,
         "port": part.port,
         "connections": sum(worker.connections for worker in mine) if workers is not None else None,
-        "cpu_percent": _cpu(seen, part.name),
-        "release": part.release,
+        "release": _release(seen, part, mine),
         **_common(seen, part.name),
     }
+
+
+def _release(seen: _Seen, part: ReplicaPart, workers: Sequence[WorkerRecord]) -> str | None:
+    """Which release a replica runs, as its workers say: one that was started again may run another than its color's."""
+    if not workers:
+        return part.release if seen.registry.workers is None else None
+    return ", ".join(sorted({worker.release for worker in workers}))
 
 
 def _replica_state(seen: _Seen, part: ReplicaPart, workers: Sequence[WorkerRecord]) -> str:

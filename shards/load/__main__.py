@@ -8,89 +8,136 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import math
 import os
 import random
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from shards.errors import ShardsError, UsageError
-from shards.load import report, runs, scenarios, target
+from shards.load import (
+    files,
+    history,
+    joining,
+    picture,
+    report,
+    runs,
+    scenarios,
+    steps,
+    summary,
+    target,
+    worker,
+)
+from shards.load.arguments import Parser, amount, count
+from shards.load.children import Team
 from shards.load.command import carry_out
+from shards.load.connection import CONNECT_SECONDS
 from shards.load.coordinator import Coordinator, Load
 from shards.load.dialects import DIALECTS
+from shards.load.hosts import OtherHosts
 from shards.load.limits import Limits, is_loopback
-from shards.load.page import shown
 from shards.load.report import Run
 from shards.load.resources import Resources
 from shards.load.scenarios import Event, Scenario
+from shards.load.schedule import Shape
+from shards.load.spread import Spread, settled
+from shards.load.tls import Tls
+from shards.load.usage import clients
 from shards.load.watch import Show
+from shards.load.worker import Worker
 
 _SEEDS = 1_000_000
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return value
+_LOOK_SECONDS = 5.0
+_SETTINGS = (
+    *("group_size", "connect_rate", "connect_shape", "processes", "http_probe"),
+    *("replicas", "workers", "shards", "edges"),
+)
+_JOIN_SECONDS = 120.0
 
 
 def _group_size(text: str) -> int | str:
-    return text if text == "mixed" else _count(text)
+    return text if text == "mixed" else count(text)
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    return tuple(count(part) for part in text.split(","))
+
+
+def _shape(text: str) -> str:
+    try:
+        Shape.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _parser(names: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m shards.load", description="Run a load scenario to a verdict.")
+    parser = Parser(prog="python -m shards.load", description="Run a load scenario to a verdict.")
     add = parser.add_argument
-    add("scenario", choices=names, help="as in invoke.yaml, key `load:`")
+    add("scenario", choices=names, nargs="?", help="as in invoke.yaml, key `load:`")
     add("--url", help="a fleet that runs already: ws://host:port/ws/ (default: start one, take it down)")
-    add("--dialect", choices=DIALECTS, default="shards", help="what the server at --url speaks (default: %(default)s)")
+    add("--dialect", choices=DIALECTS, help="what the server at --url speaks (default: as in the scenario)")
     add("--project", help="its name, for `inv` (default: as in invoke.yaml)")
     add("--engine", help="the engine of the fleet it starts")
-    add("--connections", type=_count, default=os.environ.get("N"), help="also N=… in the environment")
-    add("--duration", type=_amount, default=os.environ.get("DURATION"), help="seconds of load; also DURATION=…")
-    add("--rate", type=_amount, help="messages delivered a second, to all clients together")
+    add("--connections", type=count, default=os.environ.get("N"), help="or N=… in the environment")
+    add("--duration", type=amount, default=os.environ.get("DURATION"), help="seconds of load; also DURATION=…")
+    add("--rate", type=amount, help="messages delivered a second, to all clients together")
+    add("--shape", type=_shape, help="the course of it instead: constant:R, ramp:A-B, step:A,B,C or spike:A-B")
     add("--group-size", type=_group_size, help="members a group; mixed: 1 to 1,000")
-    add("--connect-rate", type=_amount, help="connections a second")
-    add("--processes", type=_count, help="generator processes")
+    add("--connect-rate", type=amount, help="connections a second")
+    add("--connect-shape", type=_shape, help="the course of it instead, as --shape")
+    add("--connect-timeout", type=amount, default=CONNECT_SECONDS, help="seconds a connection may take")
+    add("--processes", type=count, help="generator processes (default: as many as it takes, at least 2)")
+    add("--insecure", action="store_true", help="wss: check no certificate")
+    add("--ca", type=Path, help="wss: certificates to trust, a file in PEM (default: the system's)")
     add("--during", help="a command to run once a quarter of the load is over, instead of the scenario's events")
     add("--http-probe", action="store_true", default=None, help="GET /livez 20 times a second meanwhile")
-    add("--runs", type=_count, default=os.environ.get("RUNS", "1"), help="how often, in a row; also RUNS=…")
-    add("--seed", type=_count, help="of what is left to chance in the first run (default: chosen, and reported)")
+    add("--runs", type=count, default=os.environ.get("RUNS", "1"), help="how often, in a row; also RUNS=…")
+    add("--seed", type=count, help="of what is left to chance in the first run (default: chosen, and reported)")
+    add("--steps", type=_steps, help="numbers of connections to try one after the other: 1000,2000,5000")
+    add("--replicas", type=count, help="of the fleet it starts, as are --workers, --shards and --edges")
+    add("--workers", type=count, help="of each replica; with --coordinator: how many hosts shall join")
+    add("--shards", type=count)
+    add("--edges", type=count)
+    add("--png", action="store_true", help="also a picture of the report, where Chromium is")
+    add("--coordinator", metavar="tcp://HOST:PORT", help="listen here for generators on other hosts; needs --url")
+    add("--worker", metavar="tcp://HOST:PORT", help="be such a generator for the coordinator there")
+    add("--secret-file", type=Path, help="what coordinator and workers share")
+    add("--join-timeout", type=amount, default=_JOIN_SECONDS, help="seconds to wait for each other")
     add("--report", type=Path, help="default: reports/SCENARIO.json")
     return parser
 
 
+def _chosen_steps(scenario: Scenario, options: argparse.Namespace) -> tuple[int, ...]:
+    """Give the steps asked for, else the scenario's: up to the number of connections asked for, if one was."""
+    if options.steps or not options.connections:
+        return options.steps or scenario.steps
+    fewer = tuple(number for number in scenario.steps if number < options.connections)
+    return (*fewer, options.connections) if scenario.steps else ()
+
+
 def _chosen(scenario: Scenario, options: argparse.Namespace) -> Scenario:
     """Give the scenario with what the command line asks for."""
-    chosen = scenario.sized(options.connections, options.rate)
-    names = ("group_size", "connect_rate", "processes", "http_probe")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    numbers = _chosen_steps(scenario, options)
+    chosen = scenario.sized(None if numbers else options.connections, options.rate)
+    if options.shape:
+        if options.rate:
+            raise UsageError("--rate is an even rate, --shape a course of it: give one of them")
+        chosen = chosen.shaped(options.shape)
+    given = {name: getattr(options, name) for name in _SETTINGS if getattr(options, name) is not None}
     chosen = replace(chosen.lasting(options.duration), **given)
+    if numbers:
+        chosen = replace(chosen.step(max(numbers)), steps=numbers)
     if options.during:
         chosen = replace(chosen, events=(Event(chosen.duration / 4, command=options.during),))
     return chosen
 
 
-def _load(scenario: Scenario, url: str, project: str | None, seed: int, dialect: str) -> Load:
+def _load(scenario: Scenario, url: str, project: str | None, seed: int, options: argparse.Namespace) -> Load:
     """Give the load to run, after a look at what this host allows.
 
     Raises:
@@ -98,12 +145,12 @@ def _load(scenario: Scenario, url: str, project: str | None, seed: int, dialect:
     """
     loopback = is_loopback(target.address(url)[0])
     limits = Limits.of_this_host()
-    limits.check(scenario.connections, scenario.processes, loopback)
-    return Load(
+    shape = Shape.parse(scenario.shape) if scenario.shape else None
+    load = Load(
         url=url,
         connections=scenario.connections,
         duration_s=scenario.duration,
-        rate=scenario.rate,
+        rate=shape.mean if shape else scenario.rate,
         group_size=scenario.group_size,
         connect_rate=scenario.connect_rate,
         processes=scenario.processes,
@@ -113,32 +160,103 @@ def _load(scenario: Scenario, url: str, project: str | None, seed: int, dialect:
         seed=seed,
         lag_ms=scenario.lag_ms,
         probe_url=target.http_url(url, "/livez") if scenario.http_probe else None,
-        dialect=dialect,
+        dialect=options.dialect or scenario.dialect,
+        shape=shape,
+        connect_shape=Shape.parse(scenario.connect_shape) if scenario.connect_shape else None,
+        tls=Tls.chosen(options.insecure, options.ca) if url.startswith("wss") else None,
+        connect_timeout_s=options.connect_timeout,
     )
+    if options.coordinator:
+        return load
+    # Before there is a group for each ten of who knows how many.
+    limits.check_connections(load.connections, loopback)
+    groups = load.groups()
+    processes = load.processes or limits.processes_for(groups)
+    limits.check(groups, processes, loopback)
+    return replace(load, processes=processes)
 
 
-async def _run(load: Load, show: Show) -> Run:
+@contextlib.asynccontextmanager
+async def _looking(look: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    """Look every five seconds meanwhile: where things happen, processes come and go."""
+
+    async def forever(look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await look()
+
+    task = asyncio.create_task(forever(look)) if look else None
+    try:
+        yield
+    finally:
+        if task:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _team(options: argparse.Namespace, show: Show) -> Team | None:
+    """Give the generators of other hosts, where they were asked for.
+
+    Raises:
+        UsageError: there is no such address or secret.
+    """
+    if not options.coordinator:
+        return None
+    address = joining.tcp_address(options.coordinator)
+    secret = joining.read_secret(options.secret_file)
+    return OtherHosts(address, secret, options.workers or 1, options.join_timeout, show.event)
+
+
+def _work(options: argparse.Namespace) -> int:
+    """Be a worker; give the exit status.
+
+    Raises:
+        ShardsError: it could not join.
+    """
+    address, secret = joining.tcp_address(options.worker), joining.read_secret(options.secret_file)
+    processes = options.processes or len(os.sched_getaffinity(0))
+    return worker.run(Worker(address, secret, processes, options.join_timeout, _tell), processes)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
     """Run the load; SIGINT and SIGTERM end it early."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    resources = Resources()
+    spread = Spread(target.http_url(load.url, "/metrics") if load.dialect == "shards" else None)
+    resources = Resources(spread)
     fleet: dict[str, Any] = {}
+    show.begin(load, spread)
 
     async def look() -> None:
         nonlocal fleet
-        fleet = await target.status(load.url, load.project) or fleet
-        resources.add_fleet(fleet)
+        seen = await target.status(load.url, load.project)
+        # A fleet that says nothing any more is not what it was.
+        fleet = seen or (fleet | {"state": "unknown"} if fleet else fleet)
+        resources.add_fleet(seen)
+        redis_clients.extend(clients(seen))
 
-    outcome = await Coordinator(load, resources, show, look).run()
-    return Run(load, outcome, fleet, resources.report())
+    async def look_again() -> None:
+        if fleet:
+            await look()
+
+    redis_clients: list[int] = []
+    async with _looking(look_again if load.events else None):
+        outcome = await Coordinator(load, resources, show, look, team).run()
+    if not outcome.aborted:
+        redis_clients += clients(await target.status(load.url, load.project))
+    return Run(load, outcome, fleet, resources.report(), spread.samples, spread.ring(), tuple(redis_clients))
 
 
 @contextlib.contextmanager
 def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
     """Give the address and project to load: the given ones, or a fleet made for it."""
-    if options.dialect != "shards" and not options.url:
+    if options.dialect not in (None, "shards", "half") and not options.url:
         raise UsageError(
             f"--dialect {options.dialect} is for a server of others: say where it is, --url ws://host:port/ws/"
         )
@@ -150,27 +268,45 @@ def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[st
             yield url, project
 
 
-def _print(document: dict[str, Any], path: Path) -> None:
-    """Say how it went, on stdout."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("figure", "target", "measured", ""):
-        table.add_column(heading)
-    for row in document["targets"]:
-        table.add_row(row["name"], row["target"], shown(row["measured"]), "ok" if row["ok"] else "MISSED")
-    Console(soft_wrap=True).print(table)
-    for name, why in document["left_out"].items():
-        print(f"left out: {name}: {why}")
-    for problem in document["problems"]:
-        print(f"problem: {problem}")
-    for failure in document["connections"]["failures"]:
-        print(f"connections failed: {failure['count']:,} x {failure['reason']}")
-    for error in document["errors"]:
-        print(f"error: {error['count']:,} x {error['kind']} {error['example']}")
-    if document["generator"]["saturated"]:
-        print(
-            "the generator was saturated: the figures may be its own; use fewer connections, a lower rate or more cores"
-        )
-    print(f"{document['scenario']}: {document['verdict']} — {path} and {path.with_suffix('.html').name}")
+def measure_once(scenario: Scenario, url: str, project: str | None, show: Show) -> dict[str, Any]:
+    """Run a scenario on a fleet that runs; give the report.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    options = _parser([scenario.name]).parse_args([scenario.name])
+    seen = asyncio.run(_run(_load(scenario, url, project, 1, options), show))
+    if seen.outcome.aborted:
+        raise KeyboardInterrupt
+    return report.build(scenario.name, scenario.targets, seen)
+
+
+def _document(
+    scenario: Scenario, url: str, project: str | None, seed: int, options: argparse.Namespace, show: Show
+) -> dict[str, Any]:
+    """Run the scenario, or each step of it, and give the report."""
+    reports: list[dict[str, Any]] = []
+    for number in scenario.steps or (scenario.connections,):
+        step = scenario.step(number) if scenario.steps else scenario
+        if reports:
+            asyncio.run(settled(target.http_url(url, "/metrics")))
+        seen = asyncio.run(_run(_load(step, url, project, seed, options), show, _team(options, show)))
+        reports.append(report.build(scenario.name, step.targets, seen))
+        if seen.outcome.aborted:
+            break
+    return steps.merged(reports) if scenario.steps else reports[0]
+
+
+def _write(document: dict[str, Any], path: Path, png: bool) -> None:
+    """Write the report, keep it among earlier ones, and draw it where a picture is asked for.
+
+    Raises:
+        ShardsError: it could not be written; says why.
+    """
+    report.write(document, path)
+    history.keep(document, path)
+    if png:
+        print(picture.draw(path.with_suffix(".html"), path.with_suffix(".png")), file=sys.stderr)
 
 
 def _one(scenario: Scenario, options: argparse.Namespace, seed: int, path: Path) -> dict[str, Any]:
@@ -183,13 +319,20 @@ def _one(scenario: Scenario, options: argparse.Namespace, seed: int, path: Path)
     shutil.rmtree(logs, ignore_errors=True)
     with _fleet(scenario, options) as (url, project):
         with Show() as show:
-            load = _load(scenario, url, project, seed, options.dialect)
-            seen = asyncio.run(_run(load, show))
-        document = report.build(scenario.name, scenario.targets, seen)
-        report.write(document, path)
+            try:
+                document = _document(scenario, url, project, seed, options, show)
+            except asyncio.CancelledError:
+                # Stopped before there was anything to report.
+                raise KeyboardInterrupt from None
+        try:
+            _write(document, path, options.png)
+        except ShardsError:
+            # What was measured is told all the same.
+            summary.show(document, path)
+            raise
         if project and document["verdict"] != "pass":
             target.keep_logs(project, logs)
-    _print(document, path)
+    summary.show(document, path)
     return document
 
 
@@ -205,13 +348,20 @@ def _many(scenario: Scenario, options: argparse.Namespace, seed: int, path: Path
         except ShardsError as error:
             print(f"error: {error}", file=sys.stderr)
             results.append(runs.no_result(own, seed, str(error)))
-        summary = runs.summary(scenario.name, options.runs, results)
-        report.write_json(summary, runs.summary_path(path))
-        print(f"{scenario.name}: passed {summary['passed']} of {number}", flush=True)
+        summed = runs.summary(scenario.name, options.runs, results)
+        files.write_json(summed, runs.summary_path(path))
+        print(f"{scenario.name}: passed {summed['passed']} of {number}", flush=True)
         if results[-1]["verdict"] == "aborted":
             break
         seed += 1
     return sum(1 for one in results if one["verdict"] == "pass")
+
+
+def _check_coordinator(options: argparse.Namespace) -> None:
+    joining.tcp_address(options.coordinator)
+    joining.read_secret(options.secret_file)
+    if not options.url:
+        raise UsageError("a fleet that this command starts is for this host alone: give a --url that workers reach")
 
 
 def run(arguments: list[str]) -> int:
@@ -222,11 +372,17 @@ def run(arguments: list[str]) -> int:
     """
     known = scenarios.read(scenarios.find_config(Path.cwd()))
     options = _parser(list(known)).parse_args(arguments)
+    if options.worker:
+        return _work(options)
+    if not options.scenario:
+        raise UsageError(f"which scenario? there are: {', '.join(known)}")
+    if options.coordinator:
+        _check_coordinator(options)
     scenario = _chosen(known[options.scenario], options)
     report.check(scenario.targets)
     path = options.report or Path("reports") / f"{scenario.name}.json"
     seed = options.seed or random.randrange(1, _SEEDS)
-    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed, options.dialect)
+    _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed, options)
     if options.runs > 1:
         return 0 if _many(scenario, options, seed, path) == options.runs else 1
     return 0 if _one(scenario, options, seed, path)["verdict"] == "pass" else 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from time import monotonic_ns
 
 from picows import WSFrame, WSMsgType, WSTransport
@@ -17,6 +18,10 @@ from shards.load.connection import Connection, Shared
 from shards.load.ledger import GroupLedger, Member
 
 _TEXT = WSMsgType.TEXT
+
+_AT_ONCE, _A_SECOND = 100, 80
+"""What one that comes back sends again, in messages: less than the service's rate limit, which would refuse some of
+them and take those behind."""
 
 
 class Room:
@@ -39,7 +44,7 @@ class Client(Connection):
         source: the address to connect from; None: the system's choice.
     """
 
-    __slots__ = ("_session", "_unacked", "member", "room")
+    __slots__ = ("_behind", "_session", "_unacked", "member", "room")
 
     def __init__(self, shared: Shared, room: Room, source: str | None = None) -> None:
         super().__init__(shared, source)
@@ -47,6 +52,8 @@ class Client(Connection):
         self.member = Member(room.ledger)
         self._session: str | None = None
         self._unacked: dict[int, int] = {}
+        # Of one that has come back: what is still to be sent.
+        self._behind: deque[int] | None = None
 
     def url(self) -> str:
         """Give the address of its group, resuming where there is a place to resume from."""
@@ -70,15 +77,31 @@ class Client(Connection):
             OSError, TimeoutError, WSError: it did not work; see `reason`.
         """
         await super().connect()
-        for number, due_ns in self._unacked.items():
-            self._send(number, due_ns)
+        self._behind = deque(self._unacked)
+        self._catch_up(self._behind, _AT_ONCE)
 
     def publish(self, due_ns: int) -> None:
         """Publish the group's next message; without a socket it is sent as soon as there is one again."""
         number = self.room.ledger.publish(self.member.number)
         self._unacked[number] = due_ns
         if self.subscribed:
-            self._send(number, due_ns)
+            self.asks(number)
+            if self._behind is None:
+                self._send(number, due_ns)
+            else:
+                self._behind.append(number)
+
+    def _catch_up(self, behind: deque[int], most: int) -> None:
+        """Send again what was not acked, so many messages now and the others little by little, in their order."""
+        if behind is not self._behind or not self.subscribed:
+            return
+        for number in [behind.popleft() for _ in range(min(most, len(behind)))]:
+            if number in self._unacked:
+                self._send(number, self._unacked[number])
+        if behind:
+            asyncio.get_running_loop().call_later(1.0, self._catch_up, behind, _A_SECOND)
+        else:
+            self._behind = None
 
     def _send(self, number: int, due_ns: int) -> None:
         assert self._transport is not None
@@ -97,13 +120,21 @@ class Client(Connection):
             if type(message) is frames.Message:
                 if message.group != self.room.name:
                     raise ValueError("a message of another group")
-                if self.member.message(message.offset, int(message.id)):
-                    self.shared.delivered += 1
-                    self.shared.latencies.append(now - message.data.t)
+                number = int(message.id)
+                if self.member.message(message.offset, number):
+                    self._delivered(number, now, now - message.data.t)
             else:
                 self._other(message)
         except ValueError as error:
             self.shared.wrong("protocol", str(error))
+
+    def _delivered(self, number: int, now: int, latency: int) -> None:
+        self.shared.delivered += 1
+        self.shared.latencies.append(latency)
+        if number == self.asked:
+            self.answered(now)
+        if latency > self.shared.late_ns:
+            self.member.late()
 
     def _other(self, message: frames.Frame) -> None:
         match message:

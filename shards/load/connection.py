@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 from collections import Counter
 from time import monotonic_ns
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -25,9 +26,12 @@ from picows import (
 
 from shards.load.limits import bound_socket
 
-_CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 30.0
+"""How long a connection may take to come about, unless something else is asked for."""
+
 _FINAL_CLOSES = {1002, 1003, 1007, 1008, 1009, 1010}
 _BACKOFF_SECONDS = 0.1
+_NOTHING = -1
 _BACKOFF_MOST_SECONDS = 5.0
 
 CONNECT_ERRORS = (OSError, TimeoutError, WSError)
@@ -39,10 +43,15 @@ class Shared:
 
     Attributes:
         url: the WebSocket base, ``ws://host:port/ws/``; a query in it is kept.
+        connect_s: how long a connection may take to come about.
+        tls: how to check the server of a ``wss://`` one; None: as the system does.
         gate: bounds the handshakes under way.
         open: sockets that are subscribed now.
         delivered: messages received, duplicates left out.
         latencies: of those, since someone last took the list: nanoseconds from due to received.
+        naive: of those that a tool would have measured that sends, waits for its own message and sends again, since
+            someone last took the list: nanoseconds from sent to received.
+        late_ns: a delivery is late when its latency is above this.
         reconnects: times a client came back.
         away: of those, since someone last took the list: nanoseconds from losing a socket to being subscribed again.
         closed_by_server: closes that no client asked for.
@@ -52,12 +61,23 @@ class Shared:
         stopping: the run ends; nobody reconnects any more.
     """
 
-    def __init__(self, url: str, handshakes: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        handshakes: int,
+        late_ns: int = 1_000_000_000,
+        tls: ssl.SSLContext | None = None,
+        connect_s: float = CONNECT_SECONDS,
+    ) -> None:
         self.url = url
+        self.tls = tls
+        self.connect_s = connect_s
         self.gate = asyncio.Semaphore(handshakes)
         self.open = 0
         self.delivered = 0
         self.latencies: list[int] = []
+        self.naive: list[int] = []
+        self.late_ns = late_ns
         self.reconnects = 0
         self.away: list[int] = []
         self.closed_by_server = 0
@@ -84,9 +104,12 @@ class Connection(WSListener):
     Args:
         shared: what it has in common with others.
         source: the address to connect from; None: the system's choice.
+
+    Attributes:
+        asked: the number of the message that a closed loop would be waiting for now.
     """
 
-    __slots__ = ("_gone_ns", "_mover", "_ready", "_transport", "shared", "source")
+    __slots__ = ("_asked_ns", "_gone_ns", "_mover", "_ready", "_transport", "asked", "shared", "source")
 
     def __init__(self, shared: Shared, source: str | None) -> None:
         self.shared = shared
@@ -95,6 +118,8 @@ class Connection(WSListener):
         self._ready: asyncio.Future[None] | None = None
         self._mover: asyncio.Task[None] | None = None
         self._gone_ns = 0
+        self.asked = _NOTHING
+        self._asked_ns = 0
 
     def url(self) -> str:
         """Give the address to connect to."""
@@ -107,6 +132,16 @@ class Connection(WSListener):
     def publish(self, due_ns: int) -> None:
         """Publish the group's next message, which was due at `due_ns`."""
         raise NotImplementedError
+
+    def asks(self, number: int) -> None:
+        """Note that message `number` is sent now; unless one is under way, a closed loop would have sent it too."""
+        if self.asked == _NOTHING:
+            self.asked, self._asked_ns = number, monotonic_ns()
+
+    def answered(self, now: int) -> None:
+        """Note that the message waited for is there."""
+        self.shared.naive.append(now - self._asked_ns)
+        self.asked = _NOTHING
 
     @property
     def subscribed(self) -> bool:
@@ -121,12 +156,13 @@ class Connection(WSListener):
         """
         self._ready = asyncio.get_running_loop().create_future()
         try:
-            async with self.shared.gate, asyncio.timeout(_CONNECT_SECONDS):
+            async with self.shared.gate, asyncio.timeout(self.shared.connect_s):
                 await ws_connect(
                     lambda: self,
                     self.url(),
+                    ssl_context=self.shared.tls,
                     socket_factory=lambda _: self._socket(),
-                    websocket_handshake_timeout=_CONNECT_SECONDS,
+                    websocket_handshake_timeout=self.shared.connect_s,
                     max_redirects=0,
                     read_buffer_init_size=1024,
                 )
@@ -194,6 +230,7 @@ class Connection(WSListener):
 
     def _gone(self) -> None:
         self.shared.open -= 1
+        self.asked = _NOTHING
         self._gone_ns = monotonic_ns()
 
     def come_back(self, delay: float) -> None:

@@ -8,29 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import secrets
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic_ns, time
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from shards.errors import ShardsError
 from shards.load import wire
+from shards.load.children import Child, OwnProcesses, Team
+from shards.load.connection import CONNECT_SECONDS
 from shards.load.faults import Faults
 from shards.load.histogram import Histogram
-from shards.load.ledger import Tally
+from shards.load.ledger import Account, Tally, worst
+from shards.load.limits import check_part, check_ports
 from shards.load.probe import HttpProbe
 from shards.load.resources import Resources
 from shards.load.scenarios import Event
-from shards.load.schedule import Group, even_groups, mixed_groups, shares
+from shards.load.schedule import Group, Shape, connects, even_groups, mixed_groups, shares
+from shards.load.tls import Tls
+
+LOAD_BEGINS = "load"
+"""The event that is the first moment at which something is due to be published."""
 
 _SECOND_NS = 1_000_000_000
 _START_SECONDS = 30.0
 _CONNECT_SLACK_SECONDS = 60.0
 _STOP_AHEAD_NS = _SECOND_NS // 5
 _AFTER_EVENTS_SECONDS = 3.0
+_SILENT_SECONDS = 30.0
+"""A process reports each second; one that says nothing for so long is given up."""
+_ACCOUNTS = 50
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,11 @@ class Load:
         dialect: what the server speaks, one of `dialects.DIALECTS`.
         looping: publish in a closed loop, whatever `rate` says: each group's one message goes round and round.
         settle_s: how long at most what is under way at the end may take to arrive.
+        shape: the course of the rate, stretched over `duration_s`; `rate` is then its mean. None: even.
+        connect_shape: the course of connecting, in place of `connect_rate`.
+        late_ms: a delivery is late when it comes more than this after it was due.
+        tls: how to check a ``wss://`` server.
+        connect_timeout_s: how long a connection may take to come about.
     """
 
     url: str
@@ -72,6 +90,11 @@ class Load:
     dialect: str = "shards"
     looping: bool = False
     settle_s: float = 15.0
+    shape: Shape | None = None
+    connect_shape: Shape | None = None
+    late_ms: float = 1000
+    tls: Tls | None = None
+    connect_timeout_s: float = CONNECT_SECONDS
 
     def groups(self) -> list[Group]:
         """Give the groups of its clients."""
@@ -79,16 +102,30 @@ class Load:
             return mixed_groups(self.connections, self.rate, self.seed)
         return even_groups(self.connections, self.group_size, self.rate)
 
+    def connects(self) -> Shape:
+        """Give the course of connecting."""
+        return connects(self.connections, self.connect_rate, self.connect_shape)
+
+    @property
+    def connect_s(self) -> float:
+        """Seconds that connecting shall take."""
+        return self.connections / (self.connect_shape.mean if self.connect_shape else self.connect_rate)
+
 
 @dataclass
 class Second:
-    """One second of the timeline, of all processes."""
+    """One second of the timeline, of all processes.
+
+    Attributes:
+        away: how long those were without a socket who came back in it, as `histogram.steps` counts.
+    """
 
     open: int = 0
     published: int = 0
     delivered: int = 0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
+    away: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass
@@ -105,10 +142,16 @@ class Outcome:
         failures: first tries that failed, by reason.
         tally: the ledger's sums.
         publishers: clients that published something.
+        amiss: clients with whom something went wrong.
+        accounts: the books of the worst of them.
         latency: from due to received, all deliveries.
+        naive: what a tool would have found that sends, waits for its own message and sends the next; see `Shared`.
         away: from losing a socket to being subscribed again, of all who came back.
         lag: of the generator processes, in the load phase.
         cpu_percent: the highest of a generator process, mean over the load phase, of one core.
+        processes: generator processes that took part.
+        descriptors: files that one of them had open, at most, and how many it might.
+        hosts: other hosts that took part: their processes, and how far their clock was ahead.
         during_exit: where there are events, 0 if all went well; -1: they were not over.
         problems: what went wrong with the run itself, for people.
         aborted: someone stopped it.
@@ -123,10 +166,16 @@ class Outcome:
     failures: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     publishers: int = 0
+    amiss: int = 0
+    accounts: list[Account] = field(default_factory=list)
     latency: Histogram = field(default_factory=Histogram)
+    naive: Histogram = field(default_factory=Histogram)
     away: Histogram = field(default_factory=Histogram)
     lag: Histogram = field(default_factory=Histogram)
     cpu_percent: float = 0.0
+    processes: int = 0
+    descriptors: tuple[int, int] = (0, 0)
+    hosts: list[dict[str, Any]] = field(default_factory=list)
     reconnects: int = 0
     closed_by_server: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -137,6 +186,11 @@ class Outcome:
     during_exit: int | None = None
     problems: list[str] = field(default_factory=list)
     aborted: bool = False
+
+    @property
+    def out_of_descriptors(self) -> bool:
+        """Whether a generator process had no file left to open: what failed then says nothing of the server."""
+        return bool(self.failures[os.strerror(errno.EMFILE)] or self.failures[os.strerror(errno.ENFILE)])
 
 
 class Watch(Protocol):
@@ -152,31 +206,6 @@ class Watch(Protocol):
         """Something happened."""
 
 
-class _Child:
-    """A generator process, seen from here."""
-
-    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
-        self.number = number
-        self.process = process
-        self.hello: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.cpu: list[float] = []
-
-    def tell(self, order: wire.Order) -> None:
-        assert self.process.stdin is not None
-        if not self.process.stdin.is_closing():
-            self.process.stdin.write(wire.encode(order) + b"\n")
-
-    def gone(self) -> bool:
-        """Let nobody wait for it any more; True where it went before it was done."""
-        early = not self.done.done()
-        for future in (self.hello, self.connected, self.done):
-            if not future.done():
-                future.set_result(None)
-        return early
-
-
 async def _nothing() -> None:
     pass
 
@@ -189,18 +218,24 @@ class Coordinator:
         resources: samples processes; the generator's own are added to it.
         watch: who looks on.
         look: called when the fleet may have changed, for whoever wants to see it.
+        team: the generator processes; None: `load.processes` of its own.
     """
 
     def __init__(
-        self, load: Load, resources: Resources, watch: Watch, look: Callable[[], Awaitable[None]] = _nothing
+        self,
+        load: Load,
+        resources: Resources,
+        watch: Watch,
+        look: Callable[[], Awaitable[None]] = _nothing,
+        team: Team | None = None,
     ) -> None:
         self.load = load
         self.outcome = Outcome()
         self._resources = resources
         self._watch = watch
         self._look = look
-        self._parts = shares(load.groups(), load.processes)
-        self._children: list[_Child] = []
+        self._team = team or OwnProcesses(len(shares(load.groups(), load.processes)))
+        self._children: list[Child] = []
         self._pending: dict[int, list[wire.Tick]] = {}
         self._first_ns = self._last_ns = 0
         self._start_ns = self._go_ns = self._stop_ns = 0
@@ -238,22 +273,36 @@ class Coordinator:
 
     @contextlib.asynccontextmanager
     async def _processes(self) -> AsyncIterator[None]:
-        """Start the generator processes; at the end none is left."""
+        """Have the generator processes; at the end none is left."""
         readers = []
+        async with self._team.assembled() as children:
+            try:
+                for child in children:
+                    self._children.append(child)
+                    if child.pid:
+                        self._resources.add(f"generator-{child.number}", child.pid)
+                    readers.append(asyncio.create_task(self._read(child)))
+                await self._wait("hello", _START_SECONDS)
+                await self._compare_clocks()
+                yield
+            finally:
+                for reader in readers:
+                    reader.cancel()
+                await asyncio.gather(*readers, return_exceptions=True)
+
+    async def _compare_clocks(self) -> None:
         try:
-            for number in range(len(self._parts)):
-                child = _Child(number, await _spawn())
-                self._children.append(child)
-                self._resources.add(f"generator-{number}", child.process.pid)
-                readers.append(asyncio.create_task(self._read(child)))
-            await self._wait("hello", _START_SECONDS)
-            yield
-        finally:
             for child in self._children:
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.kill()
-                await child.process.wait()
-            await asyncio.gather(*readers)
+                await child.compare_clocks()
+        except TimeoutError:
+            raise ShardsError(f"{child} does not answer: is its host reached, and idle?") from None
+        self.outcome.processes = len(self._children)
+        self.outcome.hosts = [
+            {"process": child.number, "host": child.host}
+            | {"clock_ahead_ms": child.clock.ahead_ns / 1e6, "clock_error_ms": (child.clock.error_ns or 0) / 1e6}
+            for child in self._children
+            if child.host
+        ]
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
@@ -261,7 +310,7 @@ class Coordinator:
         self._start_ns = monotonic_ns() + _SECOND_NS // 5
         tasks = [asyncio.create_task(self._resources.sample_forever(self._seconds))]
         if self.load.probe_url:
-            self.outcome.probe = HttpProbe(self.load.probe_url)
+            self.outcome.probe = HttpProbe(self.load.probe_url, self.load.tls)
             tasks.append(asyncio.create_task(self.outcome.probe.run_forever()))
         try:
             yield
@@ -273,26 +322,51 @@ class Coordinator:
     async def _connect(self) -> None:
         load = self.load
         self._watch.phase("connect")
-        for child in self._children:
+        run = secrets.token_hex(4)
+        parts = self._parts()
+        self._children = self._children[: len(parts)]
+        for child, groups in zip(self._children, parts, strict=True):
             child.tell(
                 wire.Plan(
-                    run=secrets.token_hex(4),
+                    run=run,
                     url=load.url,
-                    groups=self._parts[child.number],
-                    connect_rate=load.connect_rate,
+                    groups=groups,
+                    connects=load.connects(),
                     sockets_per_address=load.sockets_per_address,
                     start_ns=self._start_ns,
                     dialect=load.dialect,
                     looping=load.looping,
+                    rate=load.rate,
+                    shape=load.shape.over(load.duration_s) if load.shape else None,
+                    late_ns=int(load.late_ms * 1e6),
+                    tls=load.tls,
+                    connect_timeout_s=load.connect_timeout_s,
                 )
             )
-        await self._wait("connected", 2 * load.connections / load.connect_rate + _CONNECT_SLACK_SECONDS)
+        await self._wait("connected", 2 * load.connect_s + _CONNECT_SLACK_SECONDS)
         self.event("connected")
         await self._look()
+
+    def _parts(self) -> list[list[Group]]:
+        """Share the groups out.
+
+        Raises:
+            UsageError: a process may not open as many files as its part takes, or another host has not as many ports;
+                says how many.
+        """
+        parts = shares(self.load.groups(), len(self._children))
+        if not self.load.sockets_per_address:
+            check_ports([(child.host, child.ports) for child in self._children], parts)
+        for child, part in zip(self._children, parts, strict=False):
+            if not child.left:
+                check_part(sum(group.size for group in part), child.limit, str(child))
+        return parts
 
     async def _publish(self) -> None:
         self._watch.phase("load")
         self._go_ns = monotonic_ns() + _SECOND_NS // 2
+        begins = (self._go_ns - self._start_ns) / _SECOND_NS
+        self.outcome.events.append({"t": round(begins, 3), "name": LOAD_BEGINS})
         for child in self._children:
             child.tell(wire.Go(self._go_ns))
         end_ns = self._go_ns + int(self.load.duration_s * _SECOND_NS)
@@ -305,7 +379,7 @@ class Coordinator:
     async def _perform_events(self) -> None:
         load = self.load
         self.outcome.during_exit = -1
-        faults = Faults(load.events, load.url, load.project, load.seed, self.event)
+        faults = Faults(load.events, load.url, load.project, load.connections, load.seed, self.event)
         self.outcome.during_exit = await faults.perform(self._go_ns)
         await self._look()
 
@@ -335,18 +409,37 @@ class Coordinator:
             raise ShardsError(problem)
         self.outcome.problems.append(problem)
 
-    async def _read(self, child: _Child) -> None:
+    async def _read(self, child: Child) -> None:
         """Take what a process reports until it ends."""
-        assert child.process.stdout is not None
-        # A process that is killed may leave half a line.
-        while (line := await child.process.stdout.readline()).endswith(b"\n"):
-            self._take(child, wire.decode_report(line))
+        why = "ended before it was through"
+        try:
+            while True:
+                report = await self._next(child)
+                if report is None:
+                    break
+                self._take(child, report)
+        except TimeoutError:
+            why = f"has said nothing for {_SILENT_SECONDS:.0f} s"
+        except (ValueError, msgspec.DecodeError) as error:
+            why = f"said what is no report ({error})"
         if child.gone():
-            self.outcome.problems.append(f"generator process {child.number} ended before it was through")
+            self.outcome.problems.append(f"{child} {why}: what its clients saw is not in these figures")
+            self.event(f"{child} {why}")
 
-    def _take(self, child: _Child, report: wire.Report) -> None:
+    async def _next(self, child: Child) -> wire.Report | None:
+        """Give its next report; one that has no plan yet, or is through, may be as silent as it likes."""
+        while True:
+            try:
+                async with asyncio.timeout(_SILENT_SECONDS):
+                    return await child.next()
+            except TimeoutError:
+                if child.planned and not child.done.done():
+                    raise
+
+    def _take(self, child: Child, report: wire.Report) -> None:
         match report:
             case wire.Hello():
+                child.limit, child.ports = report.descriptors, report.sockets_per_address
                 child.hello.set_result(None)
             case wire.Connected():
                 self._take_connected(report)
@@ -354,7 +447,7 @@ class Coordinator:
             case wire.Tick():
                 self._take_tick(child, report)
             case wire.Done():
-                self._take_done(report)
+                self._take_done(child, report)
                 child.done.set_result(None)
 
     def _take_connected(self, report: wire.Connected) -> None:
@@ -364,13 +457,16 @@ class Coordinator:
         self._last_ns = max(self._last_ns, report.last_ns)
         self.outcome.connect_s = max(0, self._last_ns - self._first_ns) / _SECOND_NS
 
-    def _take_tick(self, child: _Child, tick: wire.Tick) -> None:
+    def _take_tick(self, child: Child, tick: wire.Tick) -> None:
         begin_ns = self._start_ns + tick.second * _SECOND_NS
-        if self._go_ns and begin_ns >= self._go_ns and not self._stop_ns:
+        if self._go_ns and begin_ns >= self._go_ns:
+            # Only publishing has a lag, and that of its last second is reported when it is over.
             self.outcome.lag.record(tick.lag)
-            child.cpu.append(tick.cpu_percent)
+            if not self._stop_ns:
+                child.cpu.append(tick.cpu_percent)
         self._pending.setdefault(tick.second, []).append(tick)
-        if len(self._pending[tick.second]) == len(self._children):
+        alive = sum(1 for child in self._children if not child.left)
+        if len(self._pending[tick.second]) >= alive:
             self._complete(tick.second)
 
     def _complete(self, number: int) -> None:
@@ -380,16 +476,22 @@ class Coordinator:
         for tick in ticks:
             histogram.record(tick.latency)
             self.outcome.away.record(tick.away)
+            self.outcome.naive.record(tick.naive)
         self.outcome.latency.add(histogram)
         second = self.outcome.timeline.setdefault(number, Second())
+        for tick in ticks:
+            second.away.update(tick.away)
         second.open = sum(tick.open for tick in ticks)
         second.published += sum(tick.published for tick in ticks)
         second.delivered += sum(tick.delivered for tick in ticks)
         second.p50_ms, second.p99_ms = histogram.percentiles_ms([50, 99])
         self._watch.second(number, second)
 
-    def _take_done(self, report: wire.Done) -> None:
+    def _take_done(self, child: Child, report: wire.Done) -> None:
         outcome = self.outcome
+        outcome.descriptors = max(outcome.descriptors, (report.descriptors, child.limit))
+        outcome.amiss += report.amiss
+        outcome.accounts = worst([*outcome.accounts, *report.accounts], _ACCOUNTS)
         outcome.tally += report.tally
         outcome.publishers += report.publishers
         outcome.open += report.open
@@ -397,19 +499,6 @@ class Coordinator:
         outcome.closed_by_server += report.closed_by_server
         outcome.errors.update(report.errors)
         outcome.examples = report.examples | outcome.examples
-
-
-async def _spawn() -> asyncio.subprocess.Process:
-    """Start a generator process, in its own session: Ctrl-C is for the coordinator to handle."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "shards.load.process",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 24,
-        start_new_session=True,
-    )
 
 
 async def _sleep_until(at_ns: int) -> None:

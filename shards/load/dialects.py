@@ -1,6 +1,7 @@
 """What a server speaks, so that one generator can load ours and others alike.
 
-``shards``: our wire protocol, with acks and offsets · ``plain``: what one publishes, all members of the group in the
+``shards``: our wire protocol, with acks and offsets · ``half``: that, and clients in plain rooms beside it ·
+``plain``: what one publishes, all members of the group in the
 path get as it is · ``socketio``: the same in the packets of Socket.IO.
 """
 
@@ -13,9 +14,10 @@ from typing import Any, Protocol
 
 from picows import WSFrame, WSTransport
 
+from shards.load import half
 from shards.load.client import Client, Room
 from shards.load.connection import Connection, Shared
-from shards.load.ledger import Tally
+from shards.load.ledger import Account, Tally
 from shards.load.plain import PlainClient, PlainRoom, SocketIoClient
 
 
@@ -30,6 +32,9 @@ class Ledger(Protocol):
 
     def tally(self) -> Tally:
         """Sum up."""
+
+    def accounts(self) -> list[Account]:
+        """Give each member's books, in the order of their numbers; together they make the tally."""
 
 
 class AnyRoom(Protocol):
@@ -90,6 +95,7 @@ class _LoopingSocketIo(Looping, SocketIoClient):
 
 DIALECTS = {
     "shards": Dialect(Room, Client, _LoopingClient, acks=True),
+    "half": Dialect(half.room, half.client, half.client, acks=True),
     "plain": Dialect(PlainRoom, PlainClient, _LoopingPlain, acks=False),
     "socketio": Dialect(PlainRoom, SocketIoClient, _LoopingSocketIo, acks=False),
 }

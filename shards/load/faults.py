@@ -10,15 +10,23 @@ import os
 import random
 import shlex
 import signal
+import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Protocol
 
 import psutil
 
-from shards.load import target
+from shards.load import containers, target
 from shards.load.scenarios import Event, repository
+
+URL_VARIABLE = "SHARDS_LOAD_URL"
+"""Where a command finds the WebSocket base of the fleet under load."""
+
+CONNECTIONS_VARIABLE = "SHARDS_LOAD_CONNECTIONS"
+"""Where a command finds how many sockets the load has."""
 
 _COMMAND_SECONDS = 600.0
 _OUTPUT_LINES = 20
@@ -39,7 +47,7 @@ def victim(status: dict[str, Any], kind: str, chance: random.Random) -> tuple[st
     """Choose a running part of a kind.
 
     Args:
-        status: what `inv status --json` said.
+        status: what `inv status --json` said, with the processes of containers.
         kind: see `Event.kill`.
         chance: chooses.
 
@@ -66,12 +74,16 @@ class Faults:
         events: what shall happen.
         url: the WebSocket base of the fleet.
         project: the fleet's name; None: the one that `inv` takes for granted.
+        connections: that the load has.
         seed: chooses the victims.
         note: told of all that happens.
     """
 
-    def __init__(self, events: Sequence[Event], url: str, project: str | None, seed: int, note: Note) -> None:
+    def __init__(
+        self, events: Sequence[Event], url: str, project: str | None, connections: int, seed: int, note: Note
+    ) -> None:
         self._events = events
+        self._connections = connections
         self._url = url
         self._project = project
         self._chance = random.Random(seed)
@@ -87,8 +99,17 @@ class Faults:
         statuses: list[int] = []
         async with asyncio.TaskGroup() as tasks:
             for event in self._events:
-                tasks.create_task(self._at(start_ns + int(event.at * _SECOND_NS), event, statuses))
+                if event.at is not None:
+                    tasks.create_task(self._at(start_ns + int(event.at * _SECOND_NS), event, statuses))
+            tasks.create_task(self._one_after_the_other(start_ns, statuses))
         return next(filter(None, statuses), 0)
+
+    async def _one_after_the_other(self, start_ns: int, statuses: list[int]) -> None:
+        due_ns = start_ns
+        for event in self._events:
+            if event.after is not None:
+                await self._at(due_ns + int(event.after * _SECOND_NS), event, statuses)
+                due_ns = monotonic_ns()
 
     async def _at(self, at_ns: int, event: Event, statuses: list[int]) -> None:
         await asyncio.sleep((at_ns - monotonic_ns()) / _SECOND_NS)
@@ -104,7 +125,8 @@ class Faults:
         return self._command(event.command, ["sh", "-c", event.command], None)
 
     async def _kill(self, kind: str) -> int:
-        found = victim(await target.status(self._url, self._project), kind, self._chance)
+        status = await target.status(self._url, self._project)
+        found = victim(await asyncio.to_thread(containers.found, status), kind, self._chance)
         if found is None:
             self._note(f"kill {kind}: none is running")
             return _NOT_KILLED
@@ -126,6 +148,7 @@ class Faults:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=folder,
+                env=self._environment(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
@@ -133,6 +156,11 @@ class Faults:
             status, output = await _end_of(process)
             self._note(f"{name}: end", exit=status, output=output.splitlines()[-_OUTPUT_LINES:])
             return status
+
+    def _environment(self) -> dict[str, str]:
+        # `python` is the one that runs this.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        return {**os.environ, "PATH": path, URL_VARIABLE: self._url, CONNECTIONS_VARIABLE: str(self._connections)}
 
 
 async def _end_of(process: asyncio.subprocess.Process) -> tuple[int, str]:

@@ -24,6 +24,11 @@ def steps(durations_ns: Iterable[int]) -> Counter[int]:
     return Counter([ns // _STEP_NS for ns in durations_ns])
 
 
+def seconds_of(step: int) -> float:
+    """Give the seconds that one of the steps of `steps` stands for."""
+    return step * _STEP_NS / 1e9
+
+
 class Histogram:
     """Counts of durations up to 10 minutes; a longer one counts as 10 minutes, a negative one as 0."""
 
@@ -49,6 +54,11 @@ class Histogram:
     def max_ms(self) -> float:
         """The longest duration, in milliseconds."""
         return float(self._hdr.get_max_value()) / 1000
+
+    @property
+    def mean_ms(self) -> float:
+        """The mean, in milliseconds, for comparing with those who have nothing better; 0 where nothing was recorded."""
+        return float(self._hdr.get_mean_value()) / 1000 if self.count else 0.0
 
     def percentiles_ms(self, percentiles: Sequence[float]) -> list[float]:
         """Give the value at each percentile (0-100), in milliseconds; 0 where nothing was recorded."""

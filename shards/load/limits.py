@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import resource
 import socket
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from shards.errors import UsageError
+from shards.load.schedule import Group, shares
 
 _IP_BIND_ADDRESS_NO_PORT = 24
 _RESERVED_DESCRIPTORS = 200
 _USABLE_PORTS = 0.8
 _LOOPBACK_ADDRESSES = 250
+_FEWEST_PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -42,26 +48,91 @@ class Limits:
     @property
     def sockets_per_process(self) -> int:
         """Connections one process may hold."""
-        return self.descriptors - _RESERVED_DESCRIPTORS
+        return sockets_within(self.descriptors)
 
-    def check(self, connections: int, processes: int, loopback: bool) -> None:
-        """Refuse more connections than the host can open.
+    def processes_for(self, groups: Sequence[Group]) -> int:
+        """Tell how many processes it takes to carry groups, none of which may be divided; two at least.
 
         Raises:
-            UsageError: says which limit, and the most that is possible.
+            UsageError: a group is larger than what a process may open.
         """
-        most = self.sockets_per_process * processes
-        if connections > most:
-            needed = -(-connections // self.sockets_per_process)
-            raise UsageError(
-                f"{connections} connections need more descriptors than {processes} processes may open "
-                f"({self.descriptors} each, `ulimit -Hn`): at most {most}, or --processes {needed}"
-            )
+        check_part(max(group.size for group in groups), self.descriptors, "one process, which a group lives in,")
+        fewest = -(-sum(group.size for group in groups) // self.sockets_per_process)
+        for count in itertools.count(max(_FEWEST_PROCESSES, fewest)):
+            if max(_sizes(shares(groups, count))) <= self.sockets_per_process:
+                return count
+        raise AssertionError("a group alone fits into a process")
+
+    def check_connections(self, connections: int, loopback: bool) -> None:
+        """Refuse more connections than the host has ports for, whatever groups they are in.
+
+        Raises:
+            UsageError: says so, and the most that is possible.
+        """
         most = self.sockets_per_address * (_LOOPBACK_ADDRESSES if loopback else 1)
         if connections > most:
             raise UsageError(
                 f"{connections} connections need more ports than this host gives to one destination "
                 f"({self.ports}, net.ipv4.ip_local_port_range): at most {most}"
+            )
+
+    def check(self, groups: Sequence[Group], processes: int, loopback: bool) -> None:
+        """Refuse more connections than the host can open.
+
+        Raises:
+            UsageError: says which limit, and the most that is possible.
+        """
+        connections = sum(group.size for group in groups)
+        self.check_connections(connections, loopback)
+        if max(_sizes(shares(groups, processes))) > self.sockets_per_process:
+            raise UsageError(
+                f"{connections} connections need more descriptors than {processes} processes may open "
+                f"({self.descriptors} each, `ulimit -Hn`): at most {self.sockets_per_process * processes}, "
+                f"or --processes {self.processes_for(groups)}"
+            )
+
+
+def _sizes(parts: Sequence[Sequence[Group]]) -> list[int]:
+    return [sum(group.size for group in part) for part in parts]
+
+
+def sockets_within(descriptors: int) -> int:
+    """Tell how many connections a process may hold that may open so many files."""
+    return descriptors - _RESERVED_DESCRIPTORS
+
+
+def check_part(connections: int, descriptors: int, who: str) -> None:
+    """Refuse a part that is more than its process, named `who`, may open.
+
+    Raises:
+        UsageError: says how many it may.
+    """
+    if connections > sockets_within(descriptors):
+        raise UsageError(
+            f"{connections} connections in {who} are more than it may open ({descriptors} descriptors, `ulimit -Hn`): "
+            f"at most {sockets_within(descriptors)}"
+        )
+
+
+def check_ports(processes: Sequence[tuple[str | None, int]], parts: Sequence[Sequence[Group]]) -> None:
+    """Refuse more connections than a host has ports towards one destination.
+
+    Args:
+        processes: of each its host, and the connections that one may hold; a host of None has been checked before.
+        parts: what each of them shall carry.
+
+    Raises:
+        UsageError: says which host, and how many it may hold.
+    """
+    wanted: Counter[tuple[str, int]] = Counter()
+    for (host, most), size in zip(processes, _sizes(parts), strict=False):
+        if host and most:
+            wanted[host, most] += size
+    for (host, most), connections in wanted.items():
+        if connections > most:
+            raise UsageError(
+                f"{connections} connections from {host} need more ports than it gives to one destination "
+                f"(net.ipv4.ip_local_port_range): at most {most}, or more workers on other hosts"
             )
 
 
@@ -93,6 +164,11 @@ def bound_socket(address: str) -> socket.socket:
     sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((address, 0))
     return sock
+
+
+def open_descriptors() -> int:
+    """Count the files this process has open."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (ten thousand names, no paths)
 
 
 def raise_descriptors() -> None:

@@ -3,57 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 720, 240, 56, 28, 12, 26
-_TICKS = 4
+from shards.load.chart import Line, Mark, Point, line_chart, share_bar, stack_chart
+from shards.load.usage import tier_of
 
-Point = tuple[float, float]
+_TIER_STYLES = {"edges": "c0", "replicas": "c1", "shards": "c2", "redis": "c6", "generator": "c3"}
+_COLOR_STYLES = {"blue": "c0", "green": "c5"}
+_SHADES = ("", "s1", "s2", "s3", "s4")
+_SHARD_STYLES = ("c0", "c1", "c2", "c3", "c4", "c5", "c7", "c6")
+_ABSENT_SECONDS = 4.0
+_SECOND_MS, _WHOLE_MS = 1000.0, 100.0
+_QUIET_EVENTS = {"connected", "load"}
 
 
-def render(report: dict[str, Any]) -> str:
+def render(report: Mapping[str, Any]) -> str:
     """Make the page from a report."""
-    template = Template((files("shards.load") / "report.html").read_text())
+    marks = marks_of(report["events"])
+    right = max((second["t"] for second in report["timeline"]), default=None)
     timeline = report["timeline"]
-    marks = [(event["t"], event["name"]) for event in report["events"]]
-    return template.substitute(
+    return page(
+        "report.html",
+        title=f"{report['scenario']}: {report['verdict']}",
         scenario=escape(report["scenario"]),
         verdict=escape(report["verdict"]),
         summary=escape(_summary(report)),
-        problems="".join(f"<p class=fail>{escape(problem)}</p>" for problem in report["problems"]),
+        tiles=_tiles(report),
+        problems="".join(f"<p class=fail>{escape(problem)}</p>" for problem in _problems(report)),
         targets=_targets(report["targets"], report["left_out"]),
-        percentiles=_percentiles(report["latency_ms"]["percentiles"]),
-        rate=chart([("delivered a second", _series(timeline, "delivered"))], marks),
-        latency=chart([(p, _series(timeline, f"{p}_ms")) for p in ("p50", "p99")], marks, "ms"),
-        sockets=chart([("connections", _series(timeline, "connections"))], marks),
+        steps=_steps(report),
+        disruptions=_disruptions(report["disruptions"]),
+        percentiles=_percentiles(report["latency_ms"]),
+        rate=line_chart([Line("delivered", _series(timeline, "delivered"), "c0")], marks, right=right),
+        latency=_latency(timeline, marks, right),
+        connections_of=_connections_of(report["spread"]),
+        sockets=_sockets(report, marks, right),
+        cpu=line_chart(_process_lines(report["resources"], "cpu_percent", 1), marks, right=right),
+        memory=line_chart(_process_lines(report["resources"], "rss_bytes", 1e6), marks, right=right),
+        events=_events(marks),
+        ring=_ring(report["ring"]),
+        resources=_resources(report["resources"], report["wear"] if _judges_growth(report) else ()),
         figures=_figures(report),
-        resources=_resources(report["resources"]),
     )
 
 
-def _summary(report: dict[str, Any]) -> str:
-    connections, messages, latency = report["connections"], report["messages"], report["latency_ms"]
-    return (
-        f"{connections['opened']:,} of {connections['wanted']:,} connections at {connections['rate_per_s']:,.0f}/s · "
-        f"{messages['per_s']:,.0f} messages delivered/s · p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms · "
-        f"lost {messages['lost']:,} · {report['started']}, {report['duration_s']:.0f} s"
-    )
+def _judges_growth(report: Mapping[str, Any]) -> bool:
+    """Tell whether the load was long enough for growth to mean something."""
+    return any(target["name"] == "leak_bytes_per_message" for target in report["targets"])
 
 
-def _row(cells: Sequence[object], tag: str = "td") -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _targets(targets: list[dict[str, Any]], left_out: dict[str, str]) -> str:
-    return "".join(
-        f"<tr class={'ok' if t['ok'] else 'fail'}><td>{escape(t['name'])}<td>{escape(t['target'])}"
-        f"<td>{shown(t['measured'])}<td>{'✓ met' if t['ok'] else '✗ missed'}"
-        for t in targets
-    ) + "".join(f"<tr><td>{escape(name)}<td colspan=3>left out: {escape(why)}" for name, why in left_out.items())
+def page(template: str, **parts: str) -> str:
+    """Fill a template of this package in; all have one style."""
+    folder = files("shards.load")
+    return Template((folder / template).read_text()).substitute(parts, style=(folder / "page.css").read_text())
 
 
 def shown(measured: float | None) -> str:
@@ -61,100 +67,259 @@ def shown(measured: float | None) -> str:
     return "not measured" if measured is None else f"{measured:,}"
 
 
-def _figures(report: dict[str, Any]) -> str:
-    rows = []
-    for section in ("connections", "messages", "resume_ms", "generator", "host", "http"):
-        for name, value in (report[section] or {}).items():
-            rows.append(_row([f"{section} · {name}", f"{value:,}" if isinstance(value, int) else value]))
-    rows += [_row([f"error · {e['kind']}", f"{e['count']:,} x {e['example']}"]) for e in report["errors"]]
-    rows += [_row([f"event · {e['name']}", f"at {e['t']} s"]) for e in report["events"]]
-    return "".join(rows)
+def duration(ms: float) -> str:
+    """Give a duration as people read it."""
+    if ms >= _SECOND_MS:
+        return f"{ms / _SECOND_MS:,.1f} s"
+    return f"{ms:.0f} ms" if ms >= _WHOLE_MS else f"{ms:.1f} ms"
 
 
-def _resources(resources: list[dict[str, Any]]) -> str:
-    head = _row(["process", "memory, most", "CPU, mean", "CPU, most"], "th")
-    return head + "".join(
-        _row(
-            [
-                r["name"],
-                f"{r['rss_max_bytes'] / 1e6:,.0f} MB",
-                f"{r['cpu_mean_percent']:.0f} %",
-                f"{r['cpu_max_percent']:.0f} %",
-            ]
-        )
-        for r in resources
+def disrupted(one: Mapping[str, Any]) -> str:
+    """Say in a line what an event did."""
+    slowest = f"slowest second's p99 {duration(one['slowest_p99_ms'])}"
+    if not one["clients"]:
+        return f"no client moved or cut, {slowest}"
+    return (
+        f"{one['clients']:,} clients moved or cut, back after p50 {duration(one['p50_ms'])}, "
+        f"p95 {duration(one['p95_ms'])}, at most {duration(one['max_ms'])}; {slowest}"
     )
 
 
-def _series(timeline: list[dict[str, Any]], name: str) -> list[Point]:
+def marks_of(events: Iterable[Mapping[str, Any]]) -> list[Mark]:
+    """Number what happened; a command's start and end are one mark."""
+    marks: list[Mark] = []
+    for event in events:
+        name, t = str(event["name"]), float(event["t"])
+        kind, _, edge = name.rpartition(": ")
+        if edge == "end":
+            marks = [Mark(m.number, m.begin, t, m.name) if m.name == kind and m.end == m.begin else m for m in marks]
+        elif name not in _QUIET_EVENTS:
+            marks.append(Mark(len(marks) + 1, t, t, kind if edge == "start" else name))
+    return marks
+
+
+def row(cells: Sequence[object], tag: str = "td", numbers: int | None = None) -> str:
+    """Give a table's row; cells from `numbers` on are set as numbers."""
+    first = len(cells) if numbers is None else numbers
+    return "<tr>" + "".join(
+        f"<{tag}{' class=n' if index >= first else ''}>{escape(str(cell))}</{tag}>" for index, cell in enumerate(cells)
+    )
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    host, load = report["host"], report["load"]
+    return (
+        f"{report['started']}, {report['duration_s']:,.0f} s · groups of {load['group_size']} · "
+        f"{host['cpus']} cores, {host['memory_bytes'] / 1e9:.0f} GB, generator included · {host['system']}"
+    )
+
+
+def _tiles(report: Mapping[str, Any]) -> str:
+    connections, messages, latency = report["connections"], report["messages"], report["latency_ms"]
+    wrong = messages["lost"] + messages["duplicated"] + messages["reordered"]
+    tiles = [
+        (
+            "connections",
+            f"{connections['opened']:,}",
+            f"of {connections['wanted']:,}, {connections['rate_per_s']:,.0f}/s",
+        ),
+        ("delivered", f"{messages['per_s']:,.0f}/s", f"{messages['delivered']:,} in all"),
+        ("latency p50", duration(latency["p50"]), f"p95 {duration(latency['p95'])}"),
+        ("latency p99", duration(latency["p99"]), f"max {duration(latency['max'])}"),
+        ("lost or wrong", f"{wrong:,}", f"{messages['gaps']:,} gaps"),
+        ("reconnects", f"{connections['reconnects']:,}", _resumed(report["resume_ms"])),
+    ]
+    return "".join(
+        f"<li{' class=fail' if index == 4 and wrong else ''}><span class=soft>{escape(name)}</span>"
+        f"<b>{escape(value)}</b><span class=soft>{escape(more)}</span></li>"
+        for index, (name, value, more) in enumerate(tiles)
+    )
+
+
+def _problems(report: Mapping[str, Any]) -> list[str]:
+    saturated = ["The generator was saturated: the figures may be its own."] if report["generator"]["saturated"] else []
+    return [*report["problems"], *saturated]
+
+
+def _resumed(resume: Mapping[str, float] | None) -> str:
+    return f"back: p95 {duration(resume['p95'])}" if resume else "nobody was cut"
+
+
+def _targets(targets: Iterable[Mapping[str, Any]], left_out: Mapping[str, str]) -> str:
+    return "".join(
+        f"<li class={'ok' if t['ok'] else 'fail'}><b>{'✓' if t['ok'] else '✗'}</b> {escape(t['name'])} "
+        f"<span class=measured>{shown(t['measured'])}</span> <span class=soft>{escape(t['target'])}</span>"
+        f"{'' if t['ok'] else ' missed'}</li>"
+        for t in targets
+    ) + "".join(f"<li class=soft>left out: {escape(name)} ({escape(why)})</li>" for name, why in left_out.items())
+
+
+def _steps(report: Mapping[str, Any]) -> str:
+    if not (steps := report.get("steps")):
+        return ""
+    tiers = [tier for tier in _TIER_STYLES if tier != "redis" and tier in steps[0]["cpu_percent"]]
+    names = ["sockets", "connects/s", "delivered/s", "p50 ms", "p99 ms"]
+    head = row([*names, *(f"{tier} %" for tier in tiers), "memory MB", "verdict"], "th", 0)
+    rows = [
+        row(
+            [
+                *(f"{step['connections']:,}", f"{step['connect_rate_per_s']:,.0f}", f"{step['delivered_per_s']:,.0f}"),
+                *(f"{step['p50_ms']:,.1f}", f"{step['p99_ms']:,.1f}"),
+                *(f"{step['cpu_percent'].get(tier, 0):,.0f}" for tier in tiers),
+                f"{sum(bytes for tier, bytes in step['rss_bytes'].items() if tier != 'generator') / 1e6:,.0f}",
+                step["verdict"],
+            ],
+            numbers=0,
+        )
+        for step in steps
+    ]
+    bend = report["bend"]
+    where = f"bends at {bend['connections']:,} sockets" if bend["connections"] else "does not bend"
+    return (
+        f"<section><h2>Steps <small>{escape(where)}: {escape(bend['why'])}</small></h2>"
+        f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+        "<p class=soft>CPU of a tier in % of one core; memory of the whole fleet</p></section>"
+    )
+
+
+def _disruptions(disruptions: Sequence[Mapping[str, Any]]) -> str:
+    if not disruptions:
+        return ""
+    names = ["event", "at", "clients moved or cut", "back p50 ms", "p95 ms", "max ms", "slowest second's p99 ms"]
+    rows = [
+        row(
+            [one["name"], f"{one['t']:,.1f} s", f"{one['clients']:,}"]
+            + ["-" if one[name] is None else f"{one[name]:,.0f}" for name in ("p50_ms", "p95_ms", "max_ms")]
+            + [f"{one['slowest_p99_ms']:,.0f}"],
+            numbers=1,
+        )
+        for one in disruptions
+    ]
+    table = f'<div class="scroll"><table>{row(names, "th", 1)}{"".join(rows)}</table></div>'
+    return f"<section><h2>What happened to clients</h2>{table}</section>"
+
+
+def _series(timeline: Iterable[Mapping[str, Any]], name: str) -> list[Point]:
     return [(second["t"], second[name]) for second in timeline]
 
 
-def _percentiles(percentiles: list[dict[str, float]]) -> str:
+def _latency(timeline: Sequence[Mapping[str, Any]], marks: Sequence[Mark], right: float | None) -> str:
+    """Chart the seconds in which something was delivered."""
+    busy = [second for second in timeline if second["delivered"]]
+    lines = [Line(name, _series(busy, f"{name}_ms"), style) for name, style in (("p50", "c0"), ("p99", "c1"))]
+    return line_chart(lines, marks, log=True, right=right)
+
+
+def _percentiles(latency: Mapping[str, Any]) -> str:
     """Chart latency over "one in": each step right is ten times rarer, so that the tail is seen."""
-    points = [(_rarity(p["percentile"]), p["ms"]) for p in percentiles if p["percentile"] < 100]
+    tail = [(_rarity(p["percentile"]), p["ms"]) for p in latency["percentiles"] if p["percentile"] < 100]
+    naive = [(_rarity(p), latency.get(f"naive_p{p}") or 0.0) for p in (50, 99)]
+    lines = [Line("from when a message was due", tail, "c0")]
+    if all(ms for _, ms in naive):
+        lines.append(Line("as a tool would say that waits for answers", naive, "c1 naive"))
+    if not any(ms for line in lines for _, ms in line.points):
+        return line_chart([])
     labels = [(_rarity(p), f"{p:g} %") for p in (0, 90, 99, 99.9, 99.99)]
-    return chart([("latency", points)], unit="ms", x_labels=labels)
+    return line_chart(lines, log=True, x_labels=labels)
 
 
 def _rarity(percentile: float) -> float:
     return -math.log10(1 - percentile / 100)
 
 
-def chart(
-    lines: Sequence[tuple[str, Sequence[Point]]],
-    marks: Sequence[tuple[float, str]] = (),
-    unit: str = "",
-    x_labels: Sequence[Point | tuple[float, str]] | None = None,
-) -> str:
-    """Draw lines over a common x as an SVG; `marks` are vertical lines with a name."""
-    points = [point for _, line in lines for point in line]
-    if not points:
-        return "<p>nothing was measured</p>"
-    right = max((x for x, _ in points), default=1) or 1
-    top = _round_up(max(y for _, y in points))
-
-    def x_at(x: float) -> float:
-        return _LEFT + x / right * (_WIDTH - _LEFT - _RIGHT)
-
-    def y_at(y: float) -> float:
-        return _HEIGHT - _BOTTOM - y / top * (_HEIGHT - _BOTTOM - _TOP)
-
-    labels = x_labels or [(right * i / _TICKS, f"{right * i / _TICKS:.0f} s") for i in range(_TICKS + 1)]
-    parts = [_y_axis(top, unit, y_at), _x_axis(labels, x_at), _marks(marks, x_at)]
-    for index, (name, line) in enumerate(lines):
-        path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in line)
-        parts.append(f'<polyline class="line l{index}" points="{path}"/>')
-        parts.append(f'<text class="key l{index}" x="{_LEFT + 8 + 130 * index}" y="{_TOP + 10}">{escape(name)}</text>')
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg>'
+def _connections_of(spread: Sequence[Mapping[str, Any]]) -> str:
+    return "<small>of each replica, as the service says</small>" if spread else ""
 
 
-def _y_axis(top: float, unit: str, y_at: Callable[[float], float]) -> str:
-    parts = []
-    for index in range(_TICKS + 1):
-        value = top * index / _TICKS
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y_at(value)}" y2="{y_at(value)}"/>')
-        parts.append(f'<text class="y" x="{_LEFT - 6}" y="{y_at(value) + 4}">{value:,.6g} {unit}</text>')
-    return "".join(parts)
+def _sockets(report: Mapping[str, Any], marks: Sequence[Mark], right: float | None) -> str:
+    spread = report["spread"]
+    if not spread:
+        return line_chart([Line("connections", _series(report["timeline"], "connections"), "c0")], marks, right=right)
+    names = sorted({name for sample in spread for name in sample["replicas"]})
+    layers = [
+        Line(name, [(sample["t"], sample["replicas"].get(name, 0)) for sample in spread], _replica_style(name))
+        for name in names
+    ]
+    return stack_chart(layers, marks, right=right)
 
 
-def _x_axis(labels: Sequence[tuple[float, Any]], x_at: Callable[[float], float]) -> str:
-    return "".join(
-        f'<text class="x" x="{x_at(x):.1f}" y="{_HEIGHT - 8}">{escape(str(label))}</text>' for x, label in labels
+def _replica_style(name: str) -> str:
+    color, _, number = name.partition("-")
+    shade = _SHADES[int(number) % len(_SHADES)] if number.isdecimal() else ""
+    return f"{_COLOR_STYLES.get(color, 'c6')} {shade}".strip()
+
+
+def _process_lines(resources: Iterable[Mapping[str, Any]], name: str, unit: float) -> list[Line]:
+    lines = []
+    for process in resources:
+        tier = tier_of(process["name"])
+        points = [(sample["t"], round(sample[name] / unit, 2)) for sample in process["samples"]]
+        lines += [Line(tier, piece, _TIER_STYLES[tier]) for piece in _pieces(points)]
+    return sorted(lines, key=lambda line: list(_TIER_STYLES).index(line.name))
+
+
+def _pieces(points: Sequence[Point]) -> list[list[Point]]:
+    """Part a line where nothing was sampled for a while: the process was not there."""
+    pieces: list[list[Point]] = []
+    for point in points:
+        if not pieces or point[0] - pieces[-1][-1][0] > _ABSENT_SECONDS:
+            pieces.append([])
+        pieces[-1].append(point)
+    return pieces
+
+
+def _events(marks: Sequence[Mark]) -> str:
+    if not marks:
+        return ""
+    items = "".join(f"<li>{escape(m.name)} <span class=soft>at {_span(m)}</span></li>" for m in marks)
+    return f"<section><h2>Events <small>numbered in the charts</small></h2><ol class=events>{items}</ol></section>"
+
+
+def _span(mark: Mark) -> str:
+    return f"{mark.begin:,.1f} s" if mark.end == mark.begin else f"{mark.begin:,.1f} to {mark.end:,.1f} s"
+
+
+def _ring(ring: Mapping[str, Any] | None) -> str:
+    if not ring:
+        return ""
+    names = sorted({name for one in ring.values() for name in one["slots"]})
+    styles = {name: _SHARD_STYLES[index % len(_SHARD_STYLES)] for index, name in enumerate(names)}
+    bars = "".join(
+        f"<div class=soft>{when}: version {one['version']}</div>"
+        + share_bar([(name, one["slots"].get(name, 0), styles[name]) for name in names], f"slots {when}")
+        for when, one in ring.items()
+    )
+    return f"<section><h2>Ring <small>slots of each shard</small></h2>{bars}</section>"
+
+
+def _resources(resources: Iterable[Mapping[str, Any]], wear: Iterable[Mapping[str, Any]]) -> str:
+    grown = {one["name"]: one for one in wear}
+    head = row(["process", "memory, most", "growth, sustained", "CPU, mean", "CPU, most", "open files, most"], "th", 1)
+    return head + "".join(
+        row(
+            [
+                process["name"],
+                f"{process['rss_max_bytes'] / 1e6:,.0f} MB",
+                _growth(grown.get(process["name"])),
+                f"{process['cpu_mean_percent']:.0f} %",
+                f"{process['cpu_max_percent']:.0f} %",
+                f"{process['files_max']:,}",
+            ],
+            numbers=1,
+        )
+        for process in resources
     )
 
 
-def _marks(marks: Sequence[tuple[float, str]], x_at: Callable[[float], float]) -> str:
-    return "".join(
-        f'<line class="mark" x1="{x_at(t):.1f}" x2="{x_at(t):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
-        f"<title>{escape(name)} at {t:.1f} s</title></line>"
-        for t, name in marks
-    )
+def _growth(one: Mapping[str, Any] | None) -> str:
+    return f"{one['rss_bytes_per_s'] / 1e3:,.1f} kB/s" if one else "-"
 
 
-def _round_up(value: float) -> float:
-    """Give the next of 1, 2, 4, 5, 10 times a power of ten: an axis that ends on a round number."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= value)
+def _figures(report: Mapping[str, Any]) -> str:
+    rows = []
+    for section in ("connections", "messages", "resume_ms", "generator", "host", "http"):
+        for name, value in (report[section] or {}).items():
+            rows.append(row([f"{section} · {name}", f"{value:,}" if isinstance(value, int) else value]))
+    rows += [row([f"error · {e['kind']}", f"{e['count']:,} x {e['example']}"]) for e in report["errors"]]
+    rows += [row([f"event · {e['name']}", f"at {e['t']} s"]) for e in report["events"]]
+    return "".join(rows)

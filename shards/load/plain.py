@@ -6,7 +6,9 @@ carries: the message's number in its group, and who of the group published it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from time import monotonic_ns
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -14,10 +16,11 @@ import msgspec
 from picows import WSFrame, WSMsgType, WSTransport
 
 from shards.load.connection import Connection, Shared
-from shards.load.ledger import Impossible, Tally
+from shards.load.ledger import Account, Impossible, Tally
 
 _TEXT = WSMsgType.TEXT
 _PAYLOAD_BYTES = 64
+_EXAMPLES = 5
 
 
 class Payload(msgspec.Struct, array_like=True, gc=False):
@@ -45,17 +48,17 @@ def payload(publisher: int, number: int, due_ns: int) -> bytes:
 class PlainLedger:
     """One group: how many messages it was sent, and its members."""
 
-    __slots__ = ("_publishers", "members", "published")
+    __slots__ = ("_published", "members", "published")
 
     def __init__(self) -> None:
         self.published = 0
         self.members: list[PlainMember] = []
-        self._publishers: set[int] = set()
+        self._published: Counter[int] = Counter()
 
     def publish(self, publisher: int) -> int:
         """Give the next message its number; `publisher` is the number of who publishes it."""
         self.published += 1
-        self._publishers.add(publisher)
+        self._published[publisher] += 1
         return self.published - 1
 
     def unsettled(self) -> bool:
@@ -64,18 +67,18 @@ class PlainLedger:
 
     def publishers(self) -> int:
         """Tell how many published something."""
-        return len(self._publishers)
+        return len(self._published)
 
     def tally(self) -> Tally:
         """Sum up."""
-        total = Tally(published=self.published)
-        for member in self._present():
-            total.expected += self.published
-            total.delivered += member.delivered
-            total.duplicated += member.duplicated
-            total.reordered += member.reordered
-        total.lost = total.expected - total.delivered
-        return total
+        return sum((account.tally for account in self.accounts()), start=Tally())
+
+    def accounts(self) -> list[Account]:
+        """Give each member's books, in the order of their numbers; together they make the tally."""
+        books = [member.account() for member in self.members]
+        for publisher, count in self._published.items():
+            books[publisher].tally.published = books[publisher].tally.ackless = count
+        return books
 
     def _present(self) -> Iterator[PlainMember]:
         return (member for member in self.members if member.placed)
@@ -92,13 +95,25 @@ class PlainMember:
         placed: whether it has ever been in the group; all that is published is expected then.
     """
 
-    __slots__ = ("_last", "_seen", "delivered", "duplicated", "group", "number", "placed", "reordered")
+    __slots__ = (
+        "_examples",
+        "_last",
+        "_seen",
+        "delivered",
+        "duplicated",
+        "group",
+        "lates",
+        "number",
+        "placed",
+        "reordered",
+    )
 
     def __init__(self, group: PlainLedger) -> None:
         self.group = group
         self.number = len(group.members)
         self.placed = False
-        self.delivered = self.duplicated = self.reordered = 0
+        self.delivered = self.duplicated = self.reordered = self.lates = 0
+        self._examples: list[str] | None = None
         self._seen = bytearray()
         self._last: dict[int, int] = {}
         group.members.append(self)
@@ -119,14 +134,41 @@ class PlainMember:
             seen.extend(bytes(self.group.published - len(seen)))
         if seen[number]:
             self.duplicated += 1
+            self._note(f"duplicated: id {number}")
             return False
         seen[number] = 1
         if number > self._last.get(publisher, -1):
             self._last[publisher] = number
         else:
             self.reordered += 1
+            self._note(f"reordered: id {number}, after id {self._last[publisher]}")
         self.delivered += 1
         return True
+
+    def late(self) -> None:
+        """Note that the delivery before was late."""
+        self.lates += 1
+
+    def _note(self, text: str) -> None:
+        if self._examples is None:
+            self._examples = []
+        if len(self._examples) < _EXAMPLES:
+            self._examples.append(text)
+
+    def account(self) -> Account:
+        """Give this member's books."""
+        expected = self.group.published if self.placed else 0
+        tally = Tally(
+            expected=expected,
+            delivered=self.delivered,
+            lost=max(0, expected - self.delivered),
+            duplicated=self.duplicated,
+            reordered=self.reordered,
+            late=self.lates,
+        )
+        unseen = (number for number in range(expected) if number >= len(self._seen) or not self._seen[number])
+        lost = [f"lost: id {number}" for number in islice(unseen, _EXAMPLES)]
+        return Account(self.number, tally, [*(self._examples or ()), *lost][:_EXAMPLES])
 
 
 class PlainRoom:
@@ -177,6 +219,7 @@ class PlainClient(Connection):
         """Publish the group's next message; without a socket it is lost."""
         number = self.room.ledger.publish(self.member.number)
         if self.subscribed:
+            self.asks(number)
             self._send(payload(self.member.number, number, due_ns))
 
     def _send(self, message: bytes) -> None:
@@ -199,8 +242,13 @@ class PlainClient(Connection):
     def _message(self, text: bytes, now: int) -> None:
         message = decode(text)
         if self.member.message(message.publisher, message.number):
+            latency = now - message.t
             self.shared.delivered += 1
-            self.shared.latencies.append(now - message.t)
+            self.shared.latencies.append(latency)
+            if message.number == self.asked:
+                self.answered(now)
+            if latency > self.shared.late_ns:
+                self.member.late()
 
 
 class SocketIoClient(PlainClient):

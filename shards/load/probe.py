@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from urllib.parse import urlsplit
 
+from shards.load.tls import Tls
+
 _INTERVAL_SECONDS = 0.05
 _ANSWER_SECONDS = 5.0
 
@@ -15,14 +17,16 @@ class HttpProbe:
 
     Args:
         url: ``http://`` or ``https://``.
+        tls: how to check the certificate of an ``https://`` one; None: as the system does.
 
     Attributes:
         requests: how many got their answer, or failed.
         errors: how many got no 200, by what came instead.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: Tls | None = None) -> None:
         self._parts = urlsplit(url)
+        self._context = (tls or Tls()).context() if self._parts.scheme == "https" else None
         self.requests = 0
         self.errors: Counter[str] = Counter()
 
@@ -53,10 +57,8 @@ class HttpProbe:
 
     async def _get(self) -> str:
         parts = self._parts
-        secure = parts.scheme == "https"
-        reader, writer = await asyncio.open_connection(
-            parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None
-        )
+        port = parts.port or (443 if self._context else 80)
+        reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=self._context)
         try:
             request = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
             writer.write(request.encode())

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import sys
 from collections import Counter
@@ -24,9 +25,9 @@ from shards.load import wire
 from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
 from shards.load.dialects import DIALECTS
 from shards.load.histogram import steps
-from shards.load.ledger import Tally
-from shards.load.limits import raise_descriptors, source_address
-from shards.load.schedule import connect_due, publishes
+from shards.load.ledger import Account, Tally, worst
+from shards.load.limits import Limits, open_descriptors, raise_descriptors, source_address
+from shards.load.schedule import bent, publishes
 
 _HANDSHAKES_AT_ONCE = 250
 _SHORTEST_SLEEP = 0.001
@@ -34,6 +35,9 @@ _LONGEST_SLEEP = 0.02
 _FOLD_SECONDS = 0.1
 _SECOND_NS = 1_000_000_000
 _NEVER = sys.maxsize
+_ACCOUNTS_TOLD = 50
+_HOPELESS_AFTER = 500
+"""Failures after which nobody tries any more, if not a single connection came about."""
 
 
 class Generator:
@@ -46,7 +50,8 @@ class Generator:
 
     def __init__(self, plan: wire.Plan, report: asyncio.StreamWriter) -> None:
         self.plan = plan
-        self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE)
+        tls = plan.tls.context() if plan.tls else None
+        self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE, plan.late_ns, tls, plan.connect_timeout_s)
         self._report = report
         self._dialect = DIALECTS[plan.dialect]
         self._groups = [self._dialect.room(f"load-{plan.run}-{group.number}") for group in plan.groups]
@@ -55,10 +60,11 @@ class Generator:
         self._stop_ns = _NEVER
         self._published = 0
         self._latency: Counter[int] = Counter()
+        self._naive: Counter[int] = Counter()
         self._lag: Counter[int] = Counter()
         self._lags: list[int] = []
         self._failures: Counter[str] = Counter()
-        self._opened = self._last_open_ns = 0
+        self._opened = self._last_open_ns = self._descriptors = 0
 
     def say(self, report: wire.Report) -> None:
         """Send a report to the coordinator, if it is still there."""
@@ -76,11 +82,21 @@ class Generator:
             async with asyncio.TaskGroup() as handshakes:
                 for number, client in self._clients:
                     await _sleep_until(self._connect_ns(number))
+                    if self._hopeless():
+                        self._failures["not tried: none of those before it came about"] += 1
+                        continue
                     handshakes.create_task(self._open(client))
         finally:
+            self._count_descriptors()
             self._say_connected()
         gc.collect()
         gc.freeze()
+
+    def _hopeless(self) -> bool:
+        return not self._opened and self._failures.total() >= _HOPELESS_AFTER
+
+    def _count_descriptors(self) -> None:
+        self._descriptors = max(self._descriptors, open_descriptors())
 
     def _say_connected(self) -> None:
         self.say(
@@ -97,7 +113,7 @@ class Generator:
         return source_address(client, each) if each else None
 
     def _connect_ns(self, client: int) -> int:
-        return self.plan.start_ns + int(connect_due(client, self.plan.connect_rate) * _SECOND_NS)
+        return self.plan.start_ns + int(self.plan.connects.when(client) * _SECOND_NS)
 
     async def _open(self, client: Connection) -> None:
         try:
@@ -112,7 +128,8 @@ class Generator:
         """Send what is due when it is due, from `start_ns` until `stop` says otherwise."""
         publishers = self._publishers()
         for seconds, position, turn in publishes(self.plan.groups):
-            due_ns = start_ns + int(seconds * _SECOND_NS)
+            moment = bent(seconds, self.plan.rate, self.plan.shape)
+            due_ns = start_ns + int(moment * _SECOND_NS) if moment < math.inf else _NEVER
             await self._wait_until(due_ns)
             if due_ns >= self._stop_ns:
                 return
@@ -172,8 +189,10 @@ class Generator:
     def _fold(self) -> None:
         """Count the newest latencies and lags: little and often, since it holds up the loop."""
         latencies, self.shared.latencies = self.shared.latencies, []
+        naive, self.shared.naive = self.shared.naive, []
         lags, self._lags = self._lags, []
         self._latency.update(steps(latencies))
+        self._naive.update(steps(naive))
         self._lag.update(steps(lags))
 
     def say_tick(self, second: int, cpu_percent: float) -> None:
@@ -186,6 +205,7 @@ class Generator:
                 published=self._published,
                 delivered=self.shared.delivered,
                 latency=self._latency,
+                naive=self._naive,
                 lag=self._lag,
                 away=steps(self.shared.away),
                 cpu_percent=cpu_percent,
@@ -193,21 +213,35 @@ class Generator:
         )
         self._published = self.shared.delivered = 0
         self.shared.away = []
-        self._latency, self._lag = Counter(), Counter()
+        self._latency, self._naive, self._lag = Counter(), Counter(), Counter()
 
     def say_done(self) -> None:
         """Report the sums."""
+        self._count_descriptors()
+        accounts = self._accounts()
         self.say(
             wire.Done(
-                tally=sum((room.ledger.tally() for room in self._groups), start=Tally()),
+                tally=sum((account.tally for account in accounts), start=Tally()),
+                amiss=sum(1 for account in accounts if account.amiss),
+                accounts=worst([account for account in accounts if account.amiss], _ACCOUNTS_TOLD),
                 publishers=sum(room.ledger.publishers() for room in self._groups),
                 open=self.shared.open,
+                descriptors=self._descriptors,
                 reconnects=self.shared.reconnects,
                 closed_by_server=self.shared.closed_by_server,
                 errors=dict(self.shared.errors),
                 examples=self.shared.examples,
             )
         )
+
+    def _accounts(self) -> list[Account]:
+        """Give the books of all clients, by their numbers in the whole load."""
+        accounts = []
+        for room, group in zip(self._groups, self.plan.groups, strict=True):
+            for account in room.ledger.accounts():
+                account.client, account.group = group.first + account.client, room.name
+                accounts.append(account)
+        return accounts
 
     async def close(self) -> None:
         """Close all sockets, a hundred at a time."""
@@ -253,12 +287,25 @@ async def _work(generator: Generator, orders: asyncio.StreamReader) -> None:
     connecting.cancel()
 
 
+async def _plan(orders: asyncio.StreamReader, report: asyncio.StreamWriter) -> wire.Plan | None:
+    """Wait for the plan, and say what time it is until then; None: there will be none."""
+    while line := await orders.readline():
+        match wire.decode_order(line):
+            case wire.Ask(asked_ns):
+                report.write(wire.encode(wire.Time(asked_ns, monotonic_ns())) + b"\n")
+            case wire.Plan() as plan:
+                return plan
+    return None
+
+
 async def main() -> None:
     """Read the plan and carry it out."""
     orders, report = await _stdio()
-    report.write(wire.encode(wire.Hello()) + b"\n")
-    plan = wire.decode_order(await orders.readline())
-    assert isinstance(plan, wire.Plan)
+    limits = Limits.of_this_host()
+    report.write(wire.encode(wire.Hello(limits.descriptors, limits.sockets_per_address)) + b"\n")
+    plan = await _plan(orders, report)
+    if plan is None:
+        return
     generator = Generator(plan, report)
     ticking = asyncio.create_task(generator.tick())
     await _work(generator, orders)

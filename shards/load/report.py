@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 
-from shards.errors import ShardsError, UsageError
+from shards.errors import UsageError
+from shards.load import files
+from shards.load.containers import KINDS
 from shards.load.coordinator import Load, Outcome
 from shards.load.dialects import DIALECTS
+from shards.load.disruptions import disruptions
 from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
+from shards.load.steps import load_window
+from shards.load.usage import cpu_percent, ended, tier_of, wear
 
 SATURATED_CPU_PERCENT = 95.0
 _GB = 1_000_000_000
@@ -46,12 +52,28 @@ class Run:
         outcome: what was seen.
         fleet: what `inv status --json` said of the fleet; empty where nobody knows.
         resources: what `Resources.report` gave.
+        spread: what `Spread.samples` held.
+        ring: what `Spread.ring` gave.
+        redis_clients: of all its Redis servers together, when the load began and after it; empty where nobody knows.
     """
 
     load: Load
     outcome: Outcome
     fleet: dict[str, Any]
     resources: list[dict[str, Any]]
+    spread: list[dict[str, Any]] = field(default_factory=list)
+    ring: dict[str, Any] | None = None
+    redis_clients: tuple[int, ...] = ()
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """When the load began and ended, in seconds of the timeline."""
+        return load_window({"events": self.outcome.events, "load_s": self.outcome.load_s})
+
+    @cached_property
+    def wear(self) -> list[dict[str, Any]]:
+        """How each process grew; see `usage.wear`."""
+        return wear(self.resources, *self.window, self.outcome.tally.published)
 
 
 def _per(amount: float, seconds: float) -> float:
@@ -62,34 +84,102 @@ def _percentile(percentile: float) -> Callable[[Run], float | None]:
     return lambda run: run.outcome.latency.percentiles_ms([percentile])[0] if run.outcome.latency.count else None
 
 
+def _worst(name: str) -> Callable[[Run], float | None]:
+    """Give the highest of a figure that `wear` has of each process."""
+    return lambda run: max((one[name] for one in run.wear if one[name] is not None), default=None)
+
+
+def _delivered_per_s(run: Run) -> float:
+    """Give what was delivered a second while the load lasted; what came once it was over was late."""
+    begin, end = run.window
+    seconds = run.outcome.timeline.items()
+    return _per(sum(second.delivered for t, second in seconds if int(begin) <= t < end), run.outcome.load_s)
+
+
+def _ended(run: Run) -> float | None:
+    names = ended(run.resources, *run.window)
+    return None if names is None else len(names)
+
+
+def _redis_clients_risen(run: Run) -> float | None:
+    counts = run.redis_clients
+    return counts[-1] - counts[0] if len(counts) > 1 else None
+
+
+def _parts(run: Run) -> Iterator[dict[str, Any]]:
+    return (part for kind in KINDS for part in run.fleet.get(kind, ()))
+
+
+def _memory_gb(run: Run) -> float | None:
+    """Give what the largest part of the fleet took: sampled where its process is known, else as the fleet says."""
+    sampled = [one["rss_max_bytes"] for one in run.resources if tier_of(one["name"]) != "generator"]
+    told = [part["rss_bytes"] for part in _parts(run) if part.get("rss_bytes")]
+    return max(sampled + told) / _GB if sampled or told else None
+
+
+def _limited(run: Run) -> list[dict[str, Any]]:
+    """Give the parts of the fleet that may use only so much of the CPU."""
+    return [part for part in _parts(run) if part.get("cpu_limit_percent")]
+
+
+def _cpu_share(run: Run) -> float | None:
+    """Give how much of its limit the busiest part used, the mean over the load; 1: all of it."""
+    shares = []
+    for part in _limited(run):
+        used = cpu_percent(run.resources, part["name"], *run.window)
+        if used is None:
+            return None
+        shares.append(used / float(part["cpu_limit_percent"]))
+    return max(shares, default=None)
+
+
+def _http_errors(run: Run) -> float | None:
+    probe = run.outcome.probe
+    return sum(probe.errors.values()) if probe and probe.requests else None
+
+
+def _fastest_return(run: Run) -> float | None:
+    """Give the most clients that came back within a second."""
+    return max((second.away.total() for second in run.outcome.timeline.values()), default=None)
+
+
 def _unacked(run: Run) -> float | None:
     tally = run.outcome.tally
-    return tally.published - tally.acked if DIALECTS[run.load.dialect].acks else None
+    return tally.published - tally.ackless - tally.acked if DIALECTS[run.load.dialect].acks else None
 
 
 FIGURES: dict[str, Callable[[Run], float | None]] = {
     "connect_success": lambda run: run.outcome.opened / run.load.connections,
     "connect_rate_per_s": lambda run: _per(run.outcome.opened, run.outcome.connect_s),
     "not_back": lambda run: run.outcome.opened - run.outcome.open,
-    "delivered_per_s": lambda run: _per(run.outcome.tally.delivered, run.outcome.load_s),
+    "delivered_per_s": _delivered_per_s,
     "p50_ms": _percentile(50),
     "p95_ms": _percentile(95),
     "p99_ms": _percentile(99),
     "resume_p95_ms": lambda run: run.outcome.away.percentiles_ms([95])[0] if run.outcome.away.count else None,
     "resume_max_ms": lambda run: run.outcome.away.max_ms if run.outcome.away.count else None,
+    "reconnects": lambda run: run.outcome.reconnects,
+    "closed_by_server": lambda run: run.outcome.closed_by_server,
     "publishers": lambda run: run.outcome.publishers,
     "lost": lambda run: run.outcome.tally.lost,
     "duplicated": lambda run: run.outcome.tally.duplicated,
     "reordered": lambda run: run.outcome.tally.reordered,
     "overtaken": lambda run: run.outcome.tally.overtaken,
+    "late": lambda run: run.outcome.tally.late,
     "gaps": lambda run: run.outcome.tally.gaps,
     "unannounced_gaps": lambda run: run.outcome.tally.jumps,
     "unacked": _unacked,
     "protocol_errors": lambda run: run.outcome.errors["protocol"],
-    "http_errors": lambda run: sum(run.outcome.probe.errors.values()) if run.outcome.probe else None,
+    "http_errors": _http_errors,
     "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,
     "during_exit": lambda run: run.outcome.during_exit,
-    "memory_gb": lambda run: max((r["rss_max_bytes"] / _GB for r in run.resources), default=None),
+    "leak_bytes_per_message": _worst("bytes_per_message"),
+    "ended": _ended,
+    "files_risen": _worst("files_risen"),
+    "redis_clients_risen": _redis_clients_risen,
+    "back_per_s": _fastest_return,
+    "memory_gb": _memory_gb,
+    "cpu_share": _cpu_share,
 }
 """Every figure that a target may be set for; one that gives None was not measured in that run."""
 
@@ -97,6 +187,7 @@ _ONLY_WHERE: dict[str, tuple[Callable[[Run], bool], str]] = {
     "unacked": (lambda run: DIALECTS[run.load.dialect].acks, "this dialect has no acks"),
     "http_errors": (lambda run: bool(run.load.probe_url), "without --http-probe nothing is asked over HTTP"),
     "during_exit": (lambda run: bool(run.load.events), "nothing happens meanwhile"),
+    "cpu_share": (lambda run: bool(_limited(run)), "no part of this fleet has a limit of its CPU"),
     "memory_gb": (lambda run: bool(run.load.project or run.fleet), "nothing is known of this server's processes"),
 }
 """Figures that not every run has: where it has them, and why it has not elsewhere."""
@@ -141,12 +232,13 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
     load, outcome = run.load, run.outcome
     judged = judge(targets, run)
     lag_p99 = outcome.lag.percentiles_ms([99])[0]
-    is_saturated = saturated(lag_p99, outcome.cpu_percent, load.lag_ms)
+    is_saturated = saturated(lag_p99, outcome.cpu_percent, load.lag_ms) or outcome.out_of_descriptors
     return {
         "scenario": scenario,
         "verdict": verdict(judged, outcome, is_saturated),
         "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
         "duration_s": round(outcome.duration_s, 3),
+        "load_s": round(outcome.load_s, 3),
         "host": host(),
         "fleet": run.fleet,
         "load": msgspec.to_builtins(load),
@@ -157,25 +249,38 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "messages": _messages(run),
         "latency_ms": _latency(outcome),
         "resume_ms": _resume(outcome),
+        "disruptions": disruptions(
+            outcome.events,
+            {number: second.away for number, second in outcome.timeline.items()},
+            {number: second.p99_ms for number, second in outcome.timeline.items()},
+        ),
         "http": _http(outcome),
         "errors": [
             {"kind": kind, "count": count, "example": outcome.examples.get(kind, "")}
             for kind, count in outcome.errors.most_common()
         ],
         "generator": {
-            "processes": load.processes,
+            "processes": outcome.processes,
             "max_lag_ms": outcome.lag.max_ms,
             "p99_lag_ms": lag_p99,
             "max_cpu_percent": round(outcome.cpu_percent, 1),
+            "max_descriptors": outcome.descriptors[0],
+            "descriptor_limit": outcome.descriptors[1],
             "saturated": is_saturated,
         },
+        "hosts": outcome.hosts,
+        "clients": {"amiss": outcome.amiss, "worst": msgspec.to_builtins(outcome.accounts)},
         "timeline": [
             {"t": t, "connections": s.open, "published": s.published, "delivered": s.delivered}
-            | {"p50_ms": s.p50_ms, "p99_ms": s.p99_ms}
+            | {"p50_ms": s.p50_ms, "p99_ms": s.p99_ms, "back": s.away.total()}
             for t, s in sorted(outcome.timeline.items())
             if t >= 0
         ],
         "events": outcome.events,
+        "ring": run.ring,
+        "spread": run.spread,
+        "wear": run.wear,
+        "redis_clients": list(run.redis_clients),
         "resources": run.resources,
     }
 
@@ -203,6 +308,7 @@ def _messages(run: Run) -> dict[str, Any]:
 
 def _latency(outcome: Outcome) -> dict[str, Any]:
     latency = outcome.latency
+    naive_p50, naive_p99 = outcome.naive.percentiles_ms([50, 99])
     values = dict(zip(_PERCENTILES, latency.percentiles_ms(_PERCENTILES), strict=True))
     return {
         "p50": values[50],
@@ -210,6 +316,9 @@ def _latency(outcome: Outcome) -> dict[str, Any]:
         "p99": values[99],
         "max": latency.max_ms,
         "corrected": True,
+        "naive_p50": naive_p50,
+        "naive_p99": naive_p99,
+        "naive_mean": round(outcome.naive.mean_ms, 3),
         "percentiles": [{"percentile": p, "ms": ms} for p, ms in values.items()],
     }
 
@@ -247,30 +356,5 @@ def write(report: dict[str, Any], path: Path) -> None:
     Raises:
         ShardsError: it could not be written; says why.
     """
-    try:
-        write_json(report, path)
-        _replace(path.with_suffix(".html"), render(report).encode())
-    except OSError as error:
-        raise ShardsError(f"cannot write the report {path}: {error.strerror or error}") from error
-
-
-def write_json(document: dict[str, Any], path: Path) -> None:
-    """Write a document to `path`, whole or not at all.
-
-    Raises:
-        ShardsError: it could not be written; says why.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, msgspec.json.format(msgspec.json.encode(document), indent=1))
-    except OSError as error:
-        raise ShardsError(f"cannot write the report {path}: {error.strerror or error}") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write_json(report, path)
+    files.write(path.with_suffix(".html"), render(report).encode())

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,9 +29,94 @@ _BANDS = (
 """Sizes of mixed groups: from, to, and the part of all clients that are in such groups."""
 
 
+_RATE = r"[0-9]+(?:\.[0-9]+)?"
+_SHAPES = "constant:5000, ramp:0-20000, step:1000,2000,5000 or spike:2000-20000"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a rate goes over time: straight pieces, one after the other. After the last one its end's rate stays.
+
+    Attributes:
+        pieces: of each its length in seconds, and the rate a second at its begin and at its end.
+    """
+
+    pieces: tuple[tuple[float, float, float], ...]
+
+    @classmethod
+    def constant(cls, rate: float) -> Shape:
+        """Give the same rate for ever."""
+        return cls(((1.0, rate, rate),))
+
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        """Read a shape; as it stands it lasts a second, see `over`.
+
+        Args:
+            text: ``constant:R`` · ``ramp:A-B``, from A to B · ``step:A,B,C``, each as long as the others ·
+                ``spike:A-B``, A, in the middle fifth of the time B.
+
+        Raises:
+            ValueError: it is none of these, or sends nothing.
+        """
+        rates = [float(rate) for rate in re.findall(_RATE, text)]
+        if re.fullmatch(f"constant:{_RATE}", text):
+            shape = cls.constant(rates[0])
+        elif re.fullmatch(f"ramp:{_RATE}-{_RATE}", text):
+            shape = cls(((1.0, rates[0], rates[1]),))
+        elif re.fullmatch(f"step:{_RATE}(,{_RATE})*", text):
+            shape = cls(tuple((1 / len(rates), rate, rate) for rate in rates))
+        elif re.fullmatch(f"spike:{_RATE}-{_RATE}", text):
+            low, high = rates
+            shape = cls(((0.4, low, low), (0.2, high, high), (0.4, low, low)))
+        else:
+            raise ValueError(f"{text!r} is no shape: write for instance {_SHAPES}")
+        if not shape.mean:
+            raise ValueError(f"{text!r} is 0 all the time")
+        return shape
+
+    @property
+    def length(self) -> float:
+        """Seconds that its pieces take."""
+        return sum(seconds for seconds, _, _ in self.pieces)
+
+    @property
+    def mean(self) -> float:
+        """The mean rate of its pieces."""
+        return sum(seconds * (begin + end) / 2 for seconds, begin, end in self.pieces) / self.length
+
+    def over(self, seconds: float) -> Shape:
+        """Give the same rates, stretched over `seconds`."""
+        factor = seconds / self.length
+        return Shape(tuple((length * factor, begin, end) for length, begin, end in self.pieces))
+
+    def times(self, factor: float) -> Shape:
+        """Give the same course at `factor` times the rates."""
+        return Shape(tuple((length, begin * factor, end * factor) for length, begin, end in self.pieces))
+
+    def when(self, count: float) -> float:
+        """Tell when `count` are due: the seconds after which the rate adds up to it; infinite where it never does."""
+        begun = 0.0
+        for seconds, begin, end in self.pieces:
+            area = seconds * (begin + end) / 2
+            if count < area:
+                slope = (end - begin) / seconds
+                # The root of begin * t + slope * t² / 2 = count that is good for a slope of 0, too.
+                divisor = begin + math.sqrt(max(0.0, begin * begin + 2 * slope * count))
+                return begun + (2 * count / divisor if divisor else 0.0)
+            begun, count = begun + seconds, count - area
+        rate = self.pieces[-1][2]
+        return begun + count / rate if rate else math.inf
+
+
+def shape_times(text: str, factor: float) -> str:
+    """Give a shape as text at `factor` times its rates: all numbers in such a text are rates."""
+    return re.sub(_RATE, lambda rate: f"{float(rate[0]) * factor:.6f}".rstrip("0").rstrip("."), text)
+
+
 @dataclass(frozen=True)
 class Group:
-    """A group of clients, and when it publishes.
+    """A group of clients, and when it publishes where the load is even; a `Shape` bends that time.
 
     Clients are numbered in the order they connect, and a group's members are neighbours in that order, so the edge
     spreads them over replicas.
@@ -135,6 +222,14 @@ def _turns(group: Group, position: int) -> Iterator[tuple[float, int, int]]:
     return ((group.due(turn), position, turn) for turn in itertools.count())
 
 
-def connect_due(client: int, rate: float) -> float:
-    """Tell when `client` shall connect, in seconds after the start, at `rate` connections a second."""
-    return client / rate
+def bent(seconds: float, rate: float, shape: Shape | None) -> float:
+    """Tell when that is due under `shape`, which is due after `seconds` at an even `rate`."""
+    return seconds if shape is None else shape.when(seconds * rate)
+
+
+def connects(connections: int, rate: float, shape: Shape | None) -> Shape:
+    """Give the course of connecting: an even `rate` a second, or `shape`, stretched until all have connected.
+
+    Client `n` (from 0) is due at ``.when(n)``.
+    """
+    return Shape.constant(rate) if shape is None else shape.over(connections / shape.mean)

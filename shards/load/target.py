@@ -20,11 +20,14 @@ from urllib.parse import urlsplit
 
 from shards.errors import ShardsError, UsageError
 from shards.load.scenarios import Scenario, repository
+from shards.ports import free_port
 
 _UP_SECONDS = 300
 _DOWN_SECONDS = 120
 _STATUS_SECONDS = 20
 _REACH_SECONDS = 5
+_CONNECTIONS = 10_000
+"""What a fleet holds by default; for more it is told, so that it has the edges it takes."""
 
 
 def invoke(*arguments: str) -> list[str]:
@@ -42,14 +45,19 @@ def own_fleet(scenario: Scenario, engine: str | None) -> Iterator[tuple[str, str
     Raises:
         ShardsError: it did not start.
     """
-    project, port = f"loadtest-{os.getpid()}", _free_port()
+    project, port = f"loadtest-{os.getpid()}", free_port(())
     options = ["--project", project, "--port", str(port), "--replicas", str(scenario.replicas)]
     options += ["--workers", str(scenario.workers), "--shards", str(scenario.shards)]
     options += ["--edges", str(scenario.edges)] if scenario.edges else []
     options += ["--engine", engine] if engine else []
+    environment = os.environ | dict(scenario.environment)
+    if scenario.connections > _CONNECTIONS:
+        environment |= {"INVOKE_FLEET_CONNECTIONS": str(scenario.connections)}
     try:
         command = invoke("up", *options)
-        up = subprocess.run(command, cwd=repository(), stdout=sys.stderr, timeout=_UP_SECONDS, check=False)
+        up = subprocess.run(
+            command, cwd=repository(), env=environment, stdout=sys.stderr, timeout=_UP_SECONDS, check=False
+        )
         if up.returncode:
             raise ShardsError(f"the fleet did not start (`inv up` gave {up.returncode}; its output is above)")
         yield f"ws://127.0.0.1:{port}/ws/", project
@@ -85,12 +93,6 @@ def _down(project: str) -> None:
         print(f"`inv down` gave {process.returncode}: run `inv {' '.join(command[3:])}`", file=sys.stderr)
     if interrupted:
         raise KeyboardInterrupt
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def status(url: str, project: str | None) -> dict[str, Any]:

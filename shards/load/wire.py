@@ -1,14 +1,15 @@
 """What the coordinator and its generator processes tell each other: one JSON object a line.
 
-Over pipes today; nothing in it minds a TCP connection to another host, apart from the shared monotonic clock.
+Over pipes on one host, over TCP to others; `children` sees to it that each side reads times of its own clock.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from shards.load.ledger import Tally
-from shards.load.schedule import Group
+from shards.load.ledger import Account, Tally
+from shards.load.schedule import Group, Shape
+from shards.load.tls import Tls
 
 
 class Plan(msgspec.Struct, tag=True):
@@ -18,21 +19,31 @@ class Plan(msgspec.Struct, tag=True):
         run: names this run's groups, so that they are new to the server.
         url: the WebSocket base.
         groups: those it carries.
-        connect_rate: connections a second, of all processes together.
+        connects: the course of connecting, of all processes together: client `n` is due at ``connects.when(n)``.
         sockets_per_address: connections from one loopback source address; 0: always the system's choice.
         start_ns: when the first connection is due, and second 0 of the timeline, by the monotonic clock.
         dialect: what the server speaks, one of `dialects.DIALECTS`.
         looping: publish in a closed loop, whatever the groups' rates say.
+        rate: messages delivered a second, by the groups' rates, to the clients of all processes together.
+        shape: what becomes of that rate over time; None: it stays.
+        late_ns: a delivery is late when its latency is above this.
+        tls: how to check the server.
+        connect_timeout_s: how long a connection may take to come about.
     """
 
     run: str
     url: str
     groups: list[Group]
-    connect_rate: float
+    connects: Shape
     sockets_per_address: int
     start_ns: int
     dialect: str = "shards"
     looping: bool = False
+    rate: float = 1.0
+    shape: Shape | None = None
+    late_ns: int = 1_000_000_000
+    tls: Tls | None = None
+    connect_timeout_s: float = 30.0
 
 
 class Go(msgspec.Struct, tag=True):
@@ -48,8 +59,29 @@ class Stop(msgspec.Struct, tag=True):
     settle_s: float
 
 
+class Ask(msgspec.Struct, tag=True):
+    """Say what time it is; before the plan. `asked_ns` is told back."""
+
+    asked_ns: int
+
+
 class Hello(msgspec.Struct, tag=True):
-    """The process is there and waits for its plan."""
+    """The process is there and waits for its plan.
+
+    Attributes:
+        descriptors: files it may open.
+        sockets_per_address: connections its host may hold from one address to one destination.
+    """
+
+    descriptors: int
+    sockets_per_address: int
+
+
+class Time(msgspec.Struct, tag=True):
+    """The answer to `Ask`: its `asked_ns`, and the process's own time."""
+
+    asked_ns: int
+    ns: int
 
 
 class Connected(msgspec.Struct, tag=True):
@@ -77,6 +109,7 @@ class Tick(msgspec.Struct, tag=True):
         published: messages sent in it.
         delivered: messages received in it.
         latency: their latencies, as `histogram.steps` counts them.
+        naive: what a closed loop would have measured, likewise; see `Shared.naive`.
         lag: how late the process itself was, likewise.
         away: how long those were without a socket who came back in it, likewise.
         cpu_percent: of one core.
@@ -87,16 +120,30 @@ class Tick(msgspec.Struct, tag=True):
     published: int
     delivered: int
     latency: dict[int, int]
+    naive: dict[int, int]
     lag: dict[int, int]
     away: dict[int, int]
     cpu_percent: float
 
 
 class Done(msgspec.Struct, tag=True):
-    """The process is through: its sums, who ever published, and how many sockets were subscribed at the end."""
+    """The process is through.
+
+    Attributes:
+        tally: its sums.
+        amiss: clients with whom something went wrong.
+        accounts: the books of the worst of them.
+        publishers: clients that ever published.
+        open: sockets that are subscribed.
+        descriptors: files it had open at most, as often as it looked.
+        reconnects, closed_by_server, errors, examples: as `Shared` has them.
+    """
 
     tally: Tally
+    amiss: int
+    accounts: list[Account]
     publishers: int
+    descriptors: int
     open: int
     reconnects: int
     closed_by_server: int
@@ -104,8 +151,8 @@ class Done(msgspec.Struct, tag=True):
     examples: dict[str, str]
 
 
-Order = Plan | Go | Stop
-Report = Hello | Connected | Tick | Done
+Order = Ask | Plan | Go | Stop
+Report = Hello | Time | Connected | Tick | Done
 
 encode = msgspec.json.encode
 decode_order = msgspec.json.Decoder(Order).decode

@@ -18,7 +18,7 @@ from shards.errors import ShardUnavailable
 from shards.log.copied import connection_to
 from shards.log.link import Answered, LinkLost, Reply
 from shards.log.shard import ANNOUNCEMENTS, FENCE, NO_GROUP, PUBLISH, READ, ShardConnection
-from shards.ring import slot_of
+from shards.ring import SLOTS, slot_of
 from shards.router.table import SlotTable
 from shards.settings import Settings
 
@@ -66,6 +66,7 @@ class Page(msgspec.Struct, frozen=True):
 class _Publish(msgspec.Struct, eq=False):
     number: int
     group: str
+    slot: int
     mark: str
     body: bytes
     deadline: float
@@ -144,10 +145,14 @@ class GroupLog:
         # A group in which a publish was sent back has a queue here; `_tried` is its first one where that is under way.
         self._held: dict[str, list[_Publish]] = {}
         self._tried: dict[str, _Publish] = {}
+        # Slots that have another owner than the one that publishes of theirs are still under way to.
+        self._changing: set[int] = set()
+        self._under_way = [0] * SLOTS
         self._numbers = itertools.count()
         self._retry: asyncio.TimerHandle | None = None
         self._channels: dict[str, Callable[[bytes], None]] = {}
         self.table: SlotTable | None = None
+        self.no_table = "nobody has looked for it yet"
         self._waiting_bytes = 0
 
     @property
@@ -177,7 +182,9 @@ class GroupLog:
             if name not in self._connections:
                 self._connections[name] = connection_to(shard, self._settings.credentials, self)
                 self._connections[name].start()
-        self._owners = [self._connections[name] for name in table.owner_names()]
+        before, self._owners = self._owners, [self._connections[name] for name in table.owner_names()]
+        owners = zip(before, self._owners, strict=False)
+        self._changing |= {slot for slot, (old, new) in enumerate(owners) if old is not new and self._under_way[slot]}
         self._listener.owners_changed()
         self._send_held()
 
@@ -209,8 +216,9 @@ class GroupLog:
         """Append a message to its group's log, trying until its shard has it.
 
         Messages of one group are sent in the order of these calls. Where one is sent back, by a closed fence or a
-        lost connection, later ones wait behind it; only those that were under way already may overtake it. Offsets say
-        in which order they came to lie.
+        lost connection, later ones wait behind it, and so they do until its slot's last owner has answered, where it
+        has a new one. Only a server that refuses one, being out of memory for one, and takes the next, which is under
+        way already, may turn them round. Offsets say in which order they came to lie.
 
         Args:
             group: a valid name.
@@ -224,10 +232,11 @@ class GroupLog:
             answered(ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
             return
         deadline = time.monotonic() + self._settings.publish_seconds
-        publish = _Publish(next(self._numbers), group, f"{session} {id}", body, deadline, answered)
+        slot = _slot(group)
+        publish = _Publish(next(self._numbers), group, slot, f"{session} {id}", body, deadline, answered)
         self._waiting_bytes += size
-        if group in self._held:
-            self._held[group].append(publish)
+        if group in self._held or slot in self._changing:
+            self._held.setdefault(group, []).append(publish)
         else:
             self._send(publish)
 
@@ -235,21 +244,30 @@ class GroupLog:
         if self.table is None:
             self._hold(publish)
             return
-        group = publish.group
-        slot = _slot(group)
-        self._owners[slot].run(
+        group, slot = publish.group, publish.slot
+        owner = self._owners[slot]
+        self._under_way[slot] += 1
+        owner.run(
             PUBLISH,
-            partial(self._published, publish),
+            partial(self._published, publish, owner),
             _publish_keys(group),
             (slot, self.table.since[slot], publish.mark, publish.body, _new_epoch(), group, *self._limits),
         )
 
-    def _published(self, publish: _Publish, reply: Reply) -> None:
+    def _published(self, publish: _Publish, owner: ShardConnection, reply: Reply) -> None:
+        slot = publish.slot
+        self._under_way[slot] -= 1
+        self._take_answer(publish, owner, reply)
+        if slot in self._changing and not self._under_way[slot]:
+            self._changing.discard(slot)
+            self._send_held()
+
+    def _take_answer(self, publish: _Publish, owner: ShardConnection, reply: Reply) -> None:
+        slot = publish.slot
         if isinstance(reply, Exception):
-            self._owners[_slot(publish.group)].refused(reply)
+            owner.refused(reply)
             self._hold(publish, reply)
         elif reply[0] < 0:
-            slot = _slot(publish.group)
             self._fenced(slot, reply[1])
             self._hold(publish, reply)
             if self._has_moved(slot, reply[1]):
@@ -280,11 +298,16 @@ class GroupLog:
             self._retry = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._send_held)
 
     def _send_held(self) -> None:
-        """Try the first publish that waits in each group; those behind it follow once that one is acked."""
+        """Try the first publish that waits in each group; those behind it follow once that one is acked.
+
+        Not where others are still under way to the slot's last owner: they come before.
+        """
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         for group in self._held.keys() - self._tried.keys():
+            if _slot(group) in self._changing:
+                continue
             held = self._held[group]
             self._drop_overdue(held)
             if held:
@@ -297,7 +320,8 @@ class GroupLog:
         overdue = bisect_left(held, time.monotonic(), key=attrgetter("deadline"))
         for publish in held[:overdue]:
             self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
-            publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(publish.reply)))
+            why = publish.reply or f"no slot table is known: {self.no_table}"
+            publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(why)))
         del held[:overdue]
 
     def _release(self, group: str) -> None:
@@ -320,10 +344,11 @@ class GroupLog:
 
         Args:
             group: a valid name.
-            after: the offset after which to read; below 0: so many messages before the head.
+            after: the offset after which to read; below 0: the last messages, so many.
             most: how many messages to give at most.
             answered: gets the page, or None where the shard can't be asked now: try again once it is up, or when
-                the owners have changed. It ends before the head where one more message would be too many, or too much.
+                the owners have changed. Where one more message would be too many, or too much, it ends before the
+                head; one of the last messages begins later.
             most_bytes: what their bodies may take; one message is always given.
         """
         if self.table is None:

@@ -1,9 +1,9 @@
 """Moves slots from one shard to another: copy, close, copy what changed meanwhile, open; then the table may change.
 
 The first copy is made while the slots are in use. They are closed only for what has come since, so that their
-publishes wait for a few round trips, however much history there is. Keys are copied with DUMP and RESTORE: epochs,
-offsets, dedupe marks and what is left of their lives come along as they are. Every step may be done again, so a move
-that was cut short is begun anew.
+publishes wait for a few round trips, however much history there is. Keys are copied with DUMP and RESTORE, to a server
+that is older field by field: epochs, offsets, dedupe marks and what is left of their lives come along as they are.
+Every step may be done again, so a move that was cut short is begun anew.
 
 Where a shard is a pair of servers, nothing is opened before its copy has all of it, and nothing is taken from a source
 before its copy has closed it too: a switch then neither loses what came along nor opens what was given away.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from shards.log.pair import until_copied
 from shards.log.shard import ANNOUNCEMENTS, FENCE, Script
@@ -44,6 +44,9 @@ class Head:
     offset: bytes
     bucket: bytes
 
+
+_OLDER = "DUMP payload version"
+"""Said by a server that is older than the one whose dump it was given."""
 
 Group = tuple[int, str]
 """A group and the slot it is in."""
@@ -96,6 +99,7 @@ async def hand_over(
     # Else a switch to its copy would open the slots there again.
     await until_copied(source)
     changed = {group: copied.get(group, _NOTHING) for group, head in heads.items() if copied.get(group) != head}
+    changed |= dict.fromkeys(copied.keys() - heads.keys(), _NOTHING)
     await _copy(source, target, changed, _CHANGED_AT_ONCE)
     await open(target, slots, version)
     return len(changed)
@@ -161,18 +165,33 @@ async def _copy(source: Redis, target: Redis, groups: Mapping[Group, Head], at_o
     """Bring the target's copies, which are as far as `groups` says, to what the source has; gives how far that is."""
     heads: dict[Group, Head] = {}
     for some in _batches(groups, at_once):
-        arguments = [
-            field for (slot, name), head in some.items() for field in (slot, name, head.epoch, head.offset, head.bucket)
-        ]
-        found = await cast(Awaitable[list[list[Any]]], source.eval(COPY.source, 0, *arguments))
-        async with target.pipeline(transaction=False) as write:
-            for group, answer in zip(some, found, strict=True):
-                if answer:
-                    *fields, commands = answer
-                    heads[group] = Head(*fields)
-                    for command in commands:
-                        write.execute_command(*command)
-            await write.execute()
+        try:
+            heads |= await _copy_some(source, target, some, "dump")
+        except ResponseError as error:
+            if _OLDER not in str(error):
+                raise
+            # Half of it may be there: all anew.
+            heads |= await _copy_some(source, target, dict.fromkeys(some, _NOTHING), "plain")
+    return heads
+
+
+async def _copy_some(source: Redis, target: Redis, groups: Mapping[Group, Head], how: str) -> dict[Group, Head]:
+    arguments = [
+        field for (slot, name), head in groups.items() for field in (slot, name, head.epoch, head.offset, head.bucket)
+    ]
+    heads: dict[Group, Head] = {}
+    found = await cast(Awaitable[list[list[Any]]], source.eval(COPY.source, 0, how, *arguments))
+    async with target.pipeline(transaction=False) as write:
+        for group, answer in zip(groups, found, strict=True):
+            if answer:
+                *fields, commands = answer
+                heads[group] = Head(*fields)
+                for command in commands:
+                    write.execute_command(*command)
+            else:
+                # It has expired since an earlier copy, which without this begins anew.
+                write.delete(f"meta:{group[0]}:{group[1]}")
+        await write.execute()
     return heads
 
 

@@ -122,13 +122,17 @@ class ShardConnection:
             self._link.send_unanswered("UNSUBSCRIBE", *channels)
 
     async def _keep_up(self) -> None:
-        backoff = _BACKOFF_SECONDS[0]
+        backoff, told = _BACKOFF_SECONDS[0], ""
         while True:
             try:
                 await self._connection()
-                backoff = _BACKOFF_SECONDS[0]
+                backoff, told = _BACKOFF_SECONDS[0], ""
             except Exception as error:
-                logger.warning("shard %s: %s", self.shard.name, error or type(error).__name__)
+                reason = str(error) or type(error).__name__
+                if reason != told:
+                    # Once, not with each attempt.
+                    logger.warning("shard %s: %s", self.shard.name, reason)
+                told = reason
             await asyncio.sleep(backoff * random.uniform(0.5, 1))
             backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, cast
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import WatchError
 
-from shards.errors import StaleVersion
+from shards.errors import Overtaken, StaleVersion
+from shards.router.lease import FENCE
 from shards.router.table import SlotTable
 
 WORKER_DEAD_AFTER_MS = 4000
 """A worker that has said nothing for so long is gone: four missed heartbeats."""
 
-_TABLE, _WORKERS, _SEEN, _METRICS, _ORDERS, _JOURNAL = (
-    f"shards:{name}" for name in ("table", "workers", "seen", "metrics", "orders", "journal:")
+EVENTS_KEPT = 200
+
+_TABLE, _WORKERS, _SEEN, _METRICS, _ORDERS, _EVENTS, _JOURNAL, _ROUTE = (
+    f"shards:{name}" for name in ("table", "workers", "seen", "metrics", "orders", "events", "journal:", "route")
 )
 
 WorkerState = Literal["starting", "ready", "active", "draining", "retired"]
@@ -40,6 +45,9 @@ class WorkerRecord:
         release: which release of the app it runs.
         ring_version: the version of the slot table it works by.
         started: when it started, seconds since 1970.
+        accept_ms: how long a handshake took lately, in milliseconds.
+        cpu_percent: what it takes of a core.
+        handoff: path of the UNIX socket, on its host, over which it takes sockets; empty: it takes none.
     """
 
     name: str
@@ -52,6 +60,9 @@ class WorkerRecord:
     release: str
     ring_version: int
     started: float
+    accept_ms: float = 0.0
+    cpu_percent: float = 0.0
+    handoff: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,29 @@ class Orders:
     Attributes:
         state: ``ready``: stand by; ``active``: serve; ``draining``: send the sockets elsewhere.
         drain_ms: within which a drain shall be through, in milliseconds.
+        to: replicas that shall get the sockets of those that drain.
+        through: ports of an edge that stops; sockets that come from these shall reconnect within `drain_ms`.
     """
 
     state: ColorState
     drain_ms: int = 0
+    to: tuple[str, ...] = ()
+    through: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the fleet.
+
+    Attributes:
+        at_ms: when, by the control Redis's clock, milliseconds since 1970.
+        kind: ``worker``, ``cutover`` or ``reshard``.
+        text: what.
+    """
+
+    at_ms: int
+    kind: str
+    text: str
 
 
 def _script(name: str) -> str:
@@ -76,12 +106,14 @@ class Control:
 
     Args:
         redis: a client of the shared Redis; it gives bytes, not text. The caller closes it.
+        fence: number of the lease (`shards.router.lease`) under which orders and journals are written; None: of none.
 
     Every method raises `redis.exceptions.RedisError` where the server does not answer.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, fence: int | None = None) -> None:
         self.redis = redis
+        self._fence = fence
         self._swap = redis.register_script(_script("swap_table"))
         self._heartbeat = redis.register_script(_script("heartbeat"))
         self._alive = redis.register_script(_script("workers"))
@@ -113,7 +145,7 @@ class Control:
             are any.
         """
         version, orders = await self._heartbeat(
-            keys=[_WORKERS, _SEEN, _METRICS, _TABLE, _ORDERS],
+            keys=[_WORKERS, _SEEN, _METRICS, _TABLE, _ORDERS, _EVENTS],
             args=[
                 record.name,
                 msgspec.json.encode(record),
@@ -121,6 +153,7 @@ class Control:
                 record.replica,
                 record.color,
                 WORKER_DEAD_AFTER_MS,
+                EVENTS_KEPT,
             ],
         )
         return int(version), (msgspec.json.decode(orders, type=Orders) if orders else None)
@@ -131,6 +164,7 @@ class Control:
             pipe.hdel(_WORKERS, worker)
             pipe.hdel(_METRICS, worker)
             pipe.zrem(_SEEN, worker)
+            _tell(pipe, "worker", f"{worker} left")
             await pipe.execute()
 
     async def workers(self) -> list[WorkerRecord]:
@@ -160,24 +194,79 @@ class Control:
         Args:
             orders: by a color's or a replica's name, where a replica's own go before its color's; None takes
                 back what was ordered.
+
+        Raises:
+            Overtaken: another controller has taken the lease.
         """
         given = {name: msgspec.json.encode(order) for name, order in orders.items() if order}
         taken = [name for name, order in orders.items() if not order]
-        async with self.redis.pipeline(transaction=True) as pipe:
+
+        def write(pipe: Pipeline) -> None:
             if given:
                 pipe.hset(_ORDERS, mapping=cast(dict[Any, Any], given))
             if taken:
                 pipe.hdel(_ORDERS, *taken)
-            await pipe.execute()
+
+        await self._write(write)
+
+    async def route(self) -> bytes | None:
+        """Read where edges that no file reaches shall send requests; None: that was never said."""
+        return cast(bytes | None, await self.redis.get(_ROUTE))
+
+    async def write_route(self, configuration: bytes) -> None:
+        """Say where edges that no file reaches shall send requests, in the proxy's own words."""
+        await self.redis.set(_ROUTE, configuration)
 
     async def journal(self, procedure: Procedure = "cutover") -> dict[str, Any] | None:
         """Read where a procedure that is under way, or was cut short, stands; None: there is none."""
         data = await self.redis.get(_JOURNAL + procedure)
         return msgspec.json.decode(data) if data else None
 
-    async def write_journal(self, entry: dict[str, Any] | None, procedure: Procedure = "cutover") -> None:
-        """Write where a procedure stands; None: it is through."""
-        if entry is None:
-            await self.redis.delete(_JOURNAL + procedure)
-        else:
-            await self.redis.set(_JOURNAL + procedure, msgspec.json.encode(entry))
+    async def events(self, most: int = EVENTS_KEPT) -> list[Event]:
+        """Read what happened lately, the newest first."""
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], await self.redis.xrevrange(_EVENTS, count=most))
+        return [
+            Event(int(id.partition(b"-")[0]), said[b"kind"].decode(), said[b"text"].decode()) for id, said in entries
+        ]
+
+    async def write_journal(
+        self, entry: dict[str, Any] | None, procedure: Procedure = "cutover", event: str = ""
+    ) -> None:
+        """Write where a procedure stands; None: it is through.
+
+        Args:
+            entry: where it stands.
+            procedure: which.
+            event: what is told of that among the `events`; empty: nothing.
+
+        Raises:
+            Overtaken: another controller has taken the lease.
+        """
+
+        def write(pipe: Pipeline) -> None:
+            if entry is None:
+                pipe.delete(_JOURNAL + procedure)
+            else:
+                pipe.set(_JOURNAL + procedure, msgspec.json.encode(entry))
+            if event:
+                _tell(pipe, procedure, event)
+
+        await self._write(write)
+
+    async def _write(self, write: Callable[[Pipeline], None]) -> None:
+        """Write at once, and only while nobody else has taken the lease."""
+        async with self.redis.pipeline(transaction=True) as pipe:
+            if self._fence is not None:
+                await pipe.watch(FENCE)
+                if int(await pipe.get(FENCE) or 0) != self._fence:
+                    raise Overtaken
+                pipe.multi()  # type: ignore[no-untyped-call]
+            write(pipe)
+            try:
+                await pipe.execute()
+            except WatchError:
+                raise Overtaken from None
+
+
+def _tell(pipe: Pipeline, kind: str, text: str) -> None:
+    pipe.xadd(_EVENTS, {"kind": kind, "text": text}, maxlen=EVENTS_KEPT, approximate=False)

@@ -13,9 +13,11 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 
 from shards.errors import UsageError
 from shards.server.asgi import Served
-from shards.settings import Settings
+from shards.server.backlog import BACKLOG
+from shards.server.handoff import hook
+from shards.server.serving import serve
+from shards.settings import Launch, Settings
 
-BACKLOG = 4096
 STOP_SECONDS = 5
 _GC_THRESHOLDS = (10_000, 20, 20)
 
@@ -26,13 +28,13 @@ def load() -> Served:
     Raises:
         UsageError: it doesn't import.
     """
-    settings = Settings.read()
-    sys.path.insert(0, os.environ.get("SHARDS_APP_DIR", str(Path.cwd())))
-    name = os.environ.get("SHARDS_APP", "app.asgi:application")
+    settings, launch = Settings.read(), Launch.read()
+    hook.install()
+    sys.path.insert(0, launch.app_dir or str(Path.cwd()))
     try:
-        served = Served(import_from_string(name), settings)
+        served = Served(import_from_string(launch.app), settings)
     except ImportFromStringError as error:
-        raise UsageError(f"cannot import the app {name}: {error}") from error
+        raise UsageError(f"cannot import the app {launch.app}: {error}") from error
     _collect_garbage_seldom()
     return served
 
@@ -53,17 +55,17 @@ def config(environ: Mapping[str, str] = os.environ) -> uvicorn.Config:
     Raises:
         UsageError: a setting makes no sense.
     """
-    settings = Settings.read(environ)
+    settings, launch = Settings.read(environ), Launch.read(environ)
     if settings.require_token and not settings.token_key_file:
         raise UsageError("SHARDS_REQUIRE_TOKEN needs the keys of tokens: set SHARDS_TOKEN_KEY_FILE")
     return uvicorn.Config(
         "shards.server.__main__:load",
         factory=True,
-        host=environ.get("SHARDS_HOST", "127.0.0.1"),
-        port=int(environ.get("SHARDS_PORT", "8000")),
-        workers=int(environ.get("UVICORN_WORKERS", "1")),
+        host=launch.host,
+        port=launch.port,
+        workers=launch.workers,
         loop="uvloop",
-        http="httptools",
+        http="shards.server.http:HttpProtocol",
         ws="shards.server.protocol:SocketProtocol",
         ws_max_size=4 * settings.message_bytes,
         ws_ping_interval=settings.ping_seconds,
@@ -80,16 +82,8 @@ def config(environ: Mapping[str, str] = os.environ) -> uvicorn.Config:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    configuration = config()
-    if configuration.workers > 1:
-        from uvicorn.supervisors import Multiprocess
-
-        sock = configuration.bind_socket()
-        Multiprocess(configuration, sockets=[sock]).run()
-    else:
-        server = uvicorn.Server(configuration)
-        server.run()
-        sys.exit(0 if server.started else 3)
+    if not serve(config()):
+        sys.exit(3)
 
 
 if __name__ == "__main__":

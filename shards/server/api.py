@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, unquote
 import msgspec
 
 from shards import history
-from shards.checks import Refused, checked_group, checked_id, checked_limit, place_of_query
+from shards.checks import Refused, checked_data, checked_group, checked_id, checked_limit, place_of_query
 from shards.consumers import Receive, Scope, Send
 from shards.errors import ShardUnavailable
 from shards.log.log import body_of
@@ -130,13 +130,12 @@ def _grant(worker: Worker, request: Asked) -> Grant:
 async def _publish(worker: Worker, grant: Grant, group: str, request: Asked, receive: Receive) -> bytes:
     most = worker.settings.message_bytes
     publish = _read(await _body(receive, request, most + _BESIDE_DATA_BYTES))
-    if memoryview(publish.data).nbytes > most:
-        raise Refused("too_large", f"data may have {most} bytes")
+    data = checked_data(bytes(publish.data), most)
     id = _id(publish.id, request.headers.get(b"idempotency-key"))
     started = time.monotonic()
     # No client's session has a slash in its name, so none can take the ids of a backend's messages before it does.
     session = f"api/{quote(grant.subject, safe='')}"
-    place = await worker.plane.log.publish(group, session, id, body_of(id, bytes(publish.data)))
+    place = await worker.plane.log.publish(group, session, id, body_of(id, data))
     METRICS.published.value += 1
     METRICS.publish_seconds.observe(time.monotonic() - started)
     return msgspec.json.encode({"group": group, "id": id, "epoch": place.epoch, "offset": place.offset})

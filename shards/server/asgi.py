@@ -9,28 +9,29 @@ from urllib.parse import parse_qs
 
 import msgspec
 from redis.exceptions import RedisError
+from uvicorn.protocols.utils import ClientDisconnected
 
 from shards import ring
+from shards.consumers import Receive, Scope, Send
 from shards.metrics import METRICS
 from shards.names import is_name
 from shards.server import api
+from shards.server.dashboard.pages import Dashboard
 from shards.server.exposition import Family, render
 from shards.server.worker import Worker
 from shards.settings import Settings
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = tuple[int, str, bytes]
 
 _JSON, _TEXT = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 _RETRY_AFTER_SECONDS = b"1"
+_SERVER_ERROR = 500
 
 
 class Served:
     """An ASGI application: `app`, and the paths every fleet answers: /livez, /readyz, /metrics, /api/route, and those
-    of `shards.server.api`.
+    of `shards.server.api` and `shards.server.dashboard`.
 
     Args:
         app: the application; WebSocket and HTTP scopes that are not the fleet's go to it.
@@ -40,6 +41,7 @@ class Served:
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self._dashboard = Dashboard(settings)
         self._paths: dict[str, Callable[[Worker, dict[str, list[str]]], Awaitable[Answer]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -55,10 +57,24 @@ class Served:
             await _respond(send, *await path(scope["state"]["shards.worker"], query))
         elif scope["type"] == "http" and (asked := api.asked(scope)):
             await api.serve(scope["state"]["shards.worker"], asked, receive, send)
+        elif self._dashboard.asked(scope):
+            await self._dashboard.serve(scope["state"]["shards.worker"].plane.control, scope, receive, send)
         elif scope["type"] == "websocket" and scope["state"]["shards.worker"].full:
             await _refuse_full(receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._serve_app(scope, receive, send)
+
+    async def _serve_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave a request to the app, and count where it fails: that is what a canary is judged by."""
+        kind = scope["type"]
+        try:
+            # Of a WebSocket's frames there are too many to look at each.
+            await self._app(scope, receive, _watched(send) if kind == "http" else send)
+        except ClientDisconnected:
+            raise
+        except Exception:
+            METRICS.failures.labels(kind).inc()
+            raise
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -90,7 +106,7 @@ class Served:
             workers = await worker.plane.control.metrics(records - {worker.plane.worker})
         except (RedisError, OSError):
             return 503, _TEXT, b"# the control Redis does not answer; ?scope=replica still does\n"
-        return 200, _TEXT, render([mine, *workers], [_slots(worker)])
+        return 200, _TEXT, render([mine, *workers], [_slots(worker), *await worker.servers.families()])
 
     async def _route(self, worker: Worker, query: dict[str, list[str]]) -> Answer:
         group = query.get("group", [""])[0]
@@ -111,6 +127,15 @@ def _slots(worker: Worker) -> Family:
     shards = [shard.name for shard in table.shards] if table else []
     samples = [("shards_slots", {"shard": name}, float(load[name])) for name in shards]
     return Family("shards_slots", "Slots a shard owns", "gauge", samples)
+
+
+def _watched(send: Send) -> Send:
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if message.get("status", 0) >= _SERVER_ERROR:
+            METRICS.failures.labels("http").inc()
+        await send(message)
+
+    return sent
 
 
 def _json(value: object) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -37,6 +37,18 @@ def encode(registry: CollectorRegistry, labels: dict[str, str]) -> bytes:
         for metric in registry.collect()
     ]
     return msgspec.json.encode(families)
+
+
+def samples_of(workers: Iterable[bytes]) -> Iterator[tuple[str, str, Mapping[str, str], float]]:
+    """Walk through what `encode` made in many workers.
+
+    Yields:
+        Of each sample: the worker's name in the registry, the sample's own, its labels and its value.
+    """
+    for data in workers:
+        for family in msgspec.json.decode(data, type=list[Family]):
+            for name, labels, value in family.samples:
+                yield f"{labels['replica']}/{labels['worker']}", name, labels, value
 
 
 def render(workers: Iterable[bytes], extra: Iterable[Family] = ()) -> bytes:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from asyncio import BaseTransport, Future
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn._types import ASGIReceiveEvent
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from shards.hub import Message, text_frame
-from shards.server.small import SmallEvent, SmallQueue
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # no wheel for this platform
-    from websockets.utils import apply_mask
+from shards.server.handoff.message import Offer
+from shards.server.handoff.movable import MovableSocket
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -26,16 +22,13 @@ if TYPE_CHECKING:
 EXTENSION = "shards.socket"
 
 
-class SocketProtocol(WebSocketsSansIOProtocol):
+class SocketProtocol(MovableSocket):
     """One WebSocket.
 
     A consumer finds it in ``scope["extensions"]["shards.socket"]`` and may take it over: then texts are given to it as
     they come, without queue, task and pause, and it writes whole frames past ASGI's `send`, the same bytes for every
     member of a group. See `shards.consumers.Socket`.
     """
-
-    on_text: Callable[[str], None] | None = None
-    """Takes each text, once a consumer has taken the socket over."""
 
     on_slow: Callable[[], None] | None = None
     """Called once more than the send budget waits for the client to read."""
@@ -49,24 +42,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     _held = b""
     """Messages that go out with an answer, or at the end of this turn of the event loop."""
 
-    _partial = b""
-    """Of a frame that is not whole yet, what came."""
-
-    _in_fragments = False
-    """Whether a text or binary message has begun whose last fragment has not come."""
-
-    heard_at = 0.0
-    """When the client last sent anything, by the loop's clock."""
+    _served = False
+    """Whether the app is through with it."""
 
     @property
     def worker(self) -> Worker:
         """The worker this socket is of."""
         return cast("Worker", self.app_state["shards.worker"])
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.queue = cast(Any, SmallQueue[ASGIReceiveEvent]())
-        self.writable = cast(Any, SmallEvent())
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -74,39 +56,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
 
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = self.loop.time()
-        if self.on_text is None:
-            super().data_received(data)
-        else:
-            self._take_frames(self._partial + data if self._partial else data)
-
-    def _take_frames(self, data: bytes) -> None:
-        """Take the whole frames in `data`, and keep what is left of it; one that is too long is refused at its head.
-
-        So the parser is given whole frames only, and is not needed for the plain texts that nearly all of them are.
-        """
-        start = 0
-        while (end := frame_end(data, start)) is not None and end <= len(data):
-            if not self._take_frame(data, start, end):
-                return
-            start = end
-        self._partial = data[start:]
-        if end is not None and end - start > self.config.ws_max_size:
-            super().data_received(self._partial)
-            self._partial = b""
-
-    def _take_frame(self, data: bytes, start: int, end: int) -> bool:
-        """Take a frame; give whether there may be more: after a close nothing counts."""
-        text = None if self._in_fragments or self.close_sent else text_at(data, start, end)
-        if text is not None:
-            cast(Callable[[str], None], self.on_text)(text)
-            return True
-        opcode, final = data[start] & 0x0F, data[start] & 0x80
-        if opcode in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
-            self._in_fragments = not final
-        super().data_received(data[start:end])
-        return not self.transport.is_closing()
+    def board(self, offer: Offer, giver: str) -> Future[str | None]:
+        boarded = super().board(offer, giver)
+        cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self
+        return boarded
 
     def send_receive_event_to_app(self) -> None:
         if self.on_text is None or self.close_sent:
@@ -136,14 +89,48 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
-        if message["type"] == "websocket.accept" and not self.disconnected:
-            # The scope has what an app needs of them.
-            del self.request, self.response
+        if message["type"] == "websocket.accept" and not self.disconnected and self.boarded is None:
+            self._forget_handshake()
             self.worker.opened(self)
+
+    def _forget_handshake(self) -> None:
+        """Give 5 KB back: the scope has what an app needs of the request."""
+        del self.request, self.response
+        if self.conn.state is State.OPEN:
+            # The one that has read the request keeps it. Between two frames, where this is, any other is as good.
+            self.conn.parser = self.conn.parse()
+            next(self.conn.parser)
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.boarded is not None:
+            self.worker.took(self)
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self._served = True
+        self._forget()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.worker.closed(self)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Once both the connection and its app have ended, cut what goes round in circles.
+
+        So what a socket took is given back at once. The garbage collector would find it, but comes by seldom, and stops
+        the worker for as long as it takes to look at every other socket's objects.
+        """
+        if self._served and self.disconnected:
+            self._served = False
+            self.on_text = self.on_slow = self.on_drain = None
+            self.rider, self.passenger.consumer = self.passenger, None
+            self.scope["extensions"].pop(EXTENSION, None)
+            del self.conn.parser
+
+    def flushed(self) -> bool:
+        return not self._held and super().flushed()
 
     # What consumers call, see shards.consumers.Socket
 
@@ -207,37 +194,3 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def _give_up(self) -> None:
         """Drop a peer that does not answer the close; it may not be reading at all, so nothing is flushed."""
         self.transport.abort()
-
-
-_TEXT, _MASKED = 0x81, 0x80
-_LENGTH_IN_2, _LENGTH_IN_8 = 126, 127
-
-
-def frame_end(data: bytes, start: int) -> int | None:
-    """Tell where a client's frame ends, which may be after `data`; None where its head is not whole.
-
-    Args:
-        data: what was received.
-        start: where the frame begins in it.
-    """
-    if len(data) < start + 2:
-        return None
-    length, head = data[start + 1] & 0x7F, 6 if data[start + 1] & _MASKED else 2
-    if length < _LENGTH_IN_2:
-        return start + head + length
-    size = 2 if length == _LENGTH_IN_2 else 8
-    if len(data) < start + 2 + size:
-        return None
-    return start + head + size + int.from_bytes(data[start + 2 : start + 2 + size], "big")
-
-
-def text_at(data: bytes, start: int, end: int) -> str | None:
-    """Read a client's frame; None where it is not one plain text of less than 64 KiB (RFC 6455, section 5.2)."""
-    length = data[start + 1]
-    if data[start] != _TEXT or length < _MASKED or length & 0x7F == _LENGTH_IN_8:
-        return None
-    mask = start + (2 if length & 0x7F < _LENGTH_IN_2 else 4)
-    try:
-        return apply_mask(data[mask + 4 : end], data[mask : mask + 4]).decode()
-    except UnicodeDecodeError:
-        return None

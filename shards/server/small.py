@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -35,6 +36,17 @@ class SmallQueue(Generic[T]):
     def empty(self) -> bool:
         """Tell whether there is nothing to get."""
         return not self._items
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether the reader waits, and there is nothing to get."""
+        return not self._items and self._reader is not None and not self._reader.done()
+
+    def take_all(self, which: Callable[[T], bool]) -> list[T]:
+        """Take the items that `which` says yes to."""
+        taken = [item for item in self._items if which(item)]
+        self._items = tuple(item for item in self._items if not which(item))
+        return taken
 
 
 class SmallEvent:

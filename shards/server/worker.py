@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -15,9 +17,15 @@ from shards.aio import end
 from shards.metrics import Metrics
 from shards.plane import Plane
 from shards.router.control import Orders, WorkerRecord, WorkerState
+from shards.server.drain import Drainer
 from shards.server.exposition import encode
-from shards.server.pacing import Drain
+from shards.server.handoff.giver import Giver
+from shards.server.handoff.taker import Arrivals
+from shards.server.load import Load
+from shards.server.paced import EdgeDrain
+from shards.server.pacing import Strain, strain_on
 from shards.server.protocol import SocketProtocol
+from shards.server.servers import Servers
 from shards.settings import Settings
 from shards.tokens import KeyFile
 
@@ -25,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
 _HURRY_SECONDS = 0.1
-_STEP_SECONDS = 0.1
-_HINTS_A_STEP = 500
+_LEAVE_SECONDS = 4.0
+"""Within which sockets go elsewhere when this process is asked to stop."""
 
 
 class Worker:
@@ -43,11 +51,16 @@ class Worker:
         self.label = str(os.getpid())
         self.plane = Plane(settings, f"{settings.replica}/{self.label}", self._observe_delivery, metrics.gaps.inc)
         self.tokens = KeyFile(settings.token_key_file)
+        self.servers = Servers(settings, self.plane)
         self.state: WorkerState = "starting"
         self._sockets: set[SocketProtocol] = set()
         self._started = time.time()
         self._tasks: list[asyncio.Task[None]] = []
-        self._drain: asyncio.Task[None] | None = None
+        self._giver = Giver(self.plane.worker, metrics)
+        self._load = Load()
+        self._edge_drain = EdgeDrain(self._sockets, metrics)
+        self._drainer = Drainer(self._sockets, metrics, self.hand_over, self._strain)
+        self._arrivals: Arrivals | None = None
         self._losses = 0
         self.control_up = False
         self._was_ready = False
@@ -60,7 +73,11 @@ class Worker:
 
     async def stop(self) -> None:
         """Leave the registry and disconnect."""
-        await end([*self._tasks, self._drain])
+        if self._arrivals is not None:
+            self._arrivals.stop()
+        await end(self._tasks)
+        await self._drainer.stop()
+        await self._edge_drain.stop()
         try:
             await self.plane.control.forget(self.plane.worker)
         except (RedisError, OSError) as error:
@@ -104,6 +121,12 @@ class Worker:
         """Hear that a WebSocket was accepted."""
         self._sockets.add(socket)
         self.metrics.connections_total.inc()
+        self._load.accepted(socket.loop.time() - socket.heard_at)
+        self.metrics.connections.set(len(self._sockets))
+
+    def took(self, socket: SocketProtocol) -> None:
+        """Hear that a WebSocket has come from another worker."""
+        self._sockets.add(socket)
         self.metrics.connections.set(len(self._sockets))
 
     def closed(self, socket: SocketProtocol) -> None:
@@ -111,10 +134,60 @@ class Worker:
         self._sockets.discard(socket)
         self.metrics.connections.set(len(self._sockets))
 
+    async def _strain(self) -> Strain:
+        return strain_on(await self.plane.workers(), self.settings.replica)
+
     def _observe_delivery(self, members: int, at_ms: int | None) -> None:
         self.metrics.delivered.value += members
         if at_ms is not None:
             self.metrics.delivery_seconds.observe(max(0.0, time.time() - at_ms / 1000))
+
+    # Handoff
+
+    def welcome(self, make: Callable[[], SocketProtocol]) -> None:
+        """Take sockets of other workers from now on.
+
+        Args:
+            make: makes a protocol of this worker's server.
+        """
+        directory = self.settings.handoff_dir
+        if not directory or not hasattr(socket, "SO_PEERCRED"):
+            return
+        path = Path(directory) / f"{self.settings.replica}-{self.label}"
+        arrivals = Arrivals(path, make, lambda: self.full, self.metrics)
+        try:
+            arrivals.listen()
+        except OSError as error:
+            logger.warning("no sockets can be handed to this worker, it can't listen on %s: %s", path, error)
+        else:
+            self._arrivals = arrivals
+
+    async def hand_over(self, sockets: Collection[SocketProtocol], to: Collection[str]) -> list[SocketProtocol]:
+        """Hand sockets to the workers of other replicas on this host.
+
+        Args:
+            sockets: which.
+            to: names of the replicas.
+
+        Returns:
+            Those that could not go now, but may later.
+        """
+        takers = [
+            r for r in await self.plane.workers() if r.replica in to and r.handoff and r.name != self.plane.worker
+        ]
+        return await self._giver.give(sockets, takers)
+
+    async def leave(self) -> None:
+        """Hand over what can be, before this process stops: to its color, or to the one that serves now."""
+        if self._arrivals is not None:
+            self._arrivals.stop()
+        await self._drainer.stop()
+        if not self._sockets or not self.settings.handoff_dir:
+            return
+        others = {r.replica for r in await self.plane.workers() if r.state == "active"}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self.hand_over(list(self._sockets), others)
 
     # Heartbeat
 
@@ -131,6 +204,9 @@ class Worker:
             release=self.settings.release,
             ring_version=self.plane.log.table.version if self.plane.log.table else 0,
             started=self._started,
+            handoff=str(self._arrivals.path) if self._arrivals else "",
+            accept_ms=self._load.accept_ms,
+            cpu_percent=self._load.cpu_percent,
         )
 
     def samples(self) -> bytes:
@@ -153,45 +229,15 @@ class Worker:
                 self.control_up = False
                 logger.warning("control redis: %s", error)
             in_a_hurry = self.state == "starting" or self.state != told
-            await asyncio.sleep(_HURRY_SECONDS if in_a_hurry else _HEARTBEAT_SECONDS)
+            pause, began = _HURRY_SECONDS if in_a_hurry else _HEARTBEAT_SECONDS, time.monotonic()
+            await asyncio.sleep(pause)
+            self._load.measure(time.monotonic() - began - pause)
 
     def _hear(self, version: int, orders: Orders | None) -> None:
         if self.plane.log.table is None or version > self.plane.log.table.version:
             self.plane.refresh()
         if orders is None or (self.state == "starting" and self.why_not_ready()):
             return
-        if orders.state == "draining":
-            if self._drain is None:
-                self._drain = asyncio.create_task(self._drain_sockets(Drain(orders.drain_ms)), name="drain")
-        else:
-            self._stop_draining()
+        self._drainer.obey(orders)
+        self._edge_drain.obey(orders)
         self.state = orders.state
-
-    # Draining
-
-    def _stop_draining(self) -> None:
-        if self._drain is not None:
-            self._drain.cancel()
-            self._drain = None
-
-    async def _drain_sockets(self, drain: Drain) -> None:
-        """Hint to all sockets, then close what is left, paced; go on until ordered otherwise."""
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        hints = self._hints(drain.within_ms)
-        while True:
-            for _ in islice(hints, _HINTS_A_STEP):
-                pass
-            elapsed_ms = (loop.time() - start) * 1000
-            left = [socket for socket in self._sockets if not socket.close_sent]
-            for socket in left[: drain.to_close(elapsed_ms, len(left), _STEP_SECONDS * 1000)]:
-                socket.close(1012, "please reconnect")
-                self.metrics.handoffs.labels("closed").inc()
-            await asyncio.sleep(_STEP_SECONDS)
-
-    def _hints(self, within_ms: int) -> Iterator[None]:
-        for socket in list(self._sockets):
-            if socket.on_drain is not None:
-                socket.on_drain(within_ms)
-                self.metrics.handoffs.labels("hinted").inc()
-                yield

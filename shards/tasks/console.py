@@ -8,19 +8,22 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
 from shards.errors import ShardsError
 
 _INTERRUPTED = 130
 _REPEAT_S = 2.0
-_COUNTDOWNS = {"waiting", "draining:", "moving"}
+_COUNTDOWNS = {"waiting", "draining:", "moving", "watching"}
 
 T = TypeVar("T")
 
@@ -67,28 +70,69 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+async def until_enter() -> bool:
+    """Wait for Enter on the terminal; False: that was closed."""
+    loop, entered = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin, entered.set)
+    try:
+        await entered.wait()
+        return bool(sys.stdin.readline())
+    finally:
+        loop.remove_reader(sys.stdin)
+
+
+class Progress(Protocol):
+    """Tells of progress on stderr."""
+
+    def say(self, text: str) -> None:
+        """Tell what is being done, or waited for."""
+
+    def keep(self, text: str) -> None:
+        """Tell what was done, or must not be missed, and so stays; its first word says what it is about."""
+
+
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that tells of progress on stderr: one line that moves on a terminal, plain lines otherwise."""
+def progress() -> Iterator[Progress]:
+    """Tell of progress: on a terminal in a line that moves, below what stays; in plain lines otherwise."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("…") as status:
-            yield lambda text: status.update(_escaped(text))
-        return
-    kind, last = "", 0.0
+            yield _MovingLine(console, status)
+    else:
+        yield Lines()
 
-    def say(text: str) -> None:
-        nonlocal kind, last
+
+@dataclass(frozen=True)
+class _MovingLine:
+    console: Console
+    status: Status
+
+    def say(self, text: str) -> None:
+        self.status.update(Text(text))
+
+    def keep(self, text: str) -> None:
+        line = Text(text)
+        line.stylize("bold", 0, len(text.split()[0]))
+        self.console.print(line, soft_wrap=True)
+
+
+@dataclass
+class Lines:
+    """Tells of progress in plain lines."""
+
+    kind: str = ""
+    last: float = 0.0
+
+    def say(self, text: str) -> None:
         # What differs only in what is left is said again only so often.
-        if text.split()[0] != kind or kind not in _COUNTDOWNS or time.monotonic() - last >= _REPEAT_S:
-            print(text, file=sys.stderr, flush=True)
-            kind, last = text.split()[0], time.monotonic()
+        kind = text.split()[0]
+        if kind != self.kind or kind not in _COUNTDOWNS or time.monotonic() - self.last >= _REPEAT_S:
+            self.keep(text)
+            self.last = time.monotonic()
 
-    yield say
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+    def keep(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+        self.kind = text.split()[0]
 
 
 def setting(context: Context, section: str, name: str, flag: object = None) -> Any:
@@ -105,4 +149,10 @@ def setting(context: Context, section: str, name: str, flag: object = None) -> A
 
 def given(section: str, name: str, flag: object) -> bool:
     """Tell whether a setting was asked for now, by flag or environment, rather than by default."""
-    return flag is not None or f"INVOKE_{section}_{name}".upper() in os.environ
+    return flag is not None or variable(section, name) is not None
+
+
+def variable(section: str, name: str) -> str | None:
+    """Name the variable of the environment that gives a setting; None: none does."""
+    named = f"INVOKE_{section}_{name}".upper()
+    return named if named in os.environ else None

@@ -1,13 +1,15 @@
-"""Commands of a fleet: up, status, promote, rollback, reshard, logs, down."""
+"""Commands of a fleet: up, status, reshard, logs, down."""
 
 from __future__ import annotations
 
 import asyncio
 import json as jsonlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -16,9 +18,9 @@ from rich.console import Console
 from rich.live import Live
 
 from shards.errors import UsageError
-from shards.fleet import reconcile, rollout, sharding
+from shards.fleet import reconcile, sharding
 from shards.fleet import status as looking
-from shards.fleet.cutover import Verb
+from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.local import LocalOptions
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
@@ -26,34 +28,36 @@ from shards.fleet.processes import descriptor_limit
 from shards.fleet.shard_list import credentials_in
 from shards.fleet.spec import FleetSpec, shards_text
 from shards.fleet.state import FleetDir, FleetState
+from shards.host.plan import shortfall
 from shards.settings import Credentials
 from shards.tasks import view
-from shards.tasks.console import given, progress, run, setting
+from shards.tasks.console import Lines, Progress, given, progress, run, setting, variable
 
 SECTION = "fleet"
 PROJECT = "name of the fleet; several run side by side"
 DEBUG = "show tracebacks of errors"
-_DRAIN = "window in which sockets move to the other replicas, in seconds"
+DRAIN = "window in which sockets move to the other replicas, in seconds"
 
 _WATCH_S = 1.0
 
 
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def fleet_of(context: Context, project: str | None, say: Callable[[str], None] = _to_stderr) -> Fleet:
-    """Give the fleet that a command is about; `say` is told of progress."""
+def fleet_of(context: Context, project: str | None, told: Progress | None = None) -> Fleet:
+    """Give the fleet that a command is about; `told` hears of progress, None: it is printed on stderr."""
     chosen = str(setting(context, SECTION, "project", project))
-    FleetSpec.read({"project": chosen}, descriptor_limit())
+    FleetSpec.read({"project": chosen}, descriptor_limit(), _variables({"project": project}))
     root = Path(setting(context, SECTION, "root"))
     options = LocalOptions(
         root.resolve(), str(setting(context, SECTION, "redis_server")), str(setting(context, SECTION, "traefik"))
     )
-    return Fleet(FleetDir(Path(setting(context, SECTION, "state_dir")), chosen), options, say)
+    directory = FleetDir(Path(setting(context, SECTION, "state_dir")), chosen)
+    docker = DockerOptions.read(root.resolve(), dict(context.config["docker"]))
+    told = told or Lines()
+    return Fleet(directory, options, told.say, _number(context, "ready_seconds", None, 1), docker, told.keep)
 
 
-def _spec(context: Context, flags: dict[str, str | None], state: FleetState | None) -> FleetSpec:
+def spec_of(
+    context: Context, flags: dict[str, str | None], state: FleetState | None, descriptors: int | None = None
+) -> FleetSpec:
     """Put a spec together: flags and environment, else what the fleet has, else the settings' defaults."""
     values: dict[str, object] = {}
     for name in (field.name for field in fields(FleetSpec)):
@@ -65,7 +69,14 @@ def _spec(context: Context, flags: dict[str, str | None], state: FleetState | No
     if given(SECTION, "connections", None) and not given(SECTION, "edges", flags.get("edges")):
         values["edges"] = "auto"
     values["app_dir"] = str(Path(str(values["app_dir"])).resolve())
-    return FleetSpec.read(values, descriptor_limit())
+    variables = _variables({name: flags.get(name) for name in values})
+    return FleetSpec.read(values, descriptor_limit() if descriptors is None else descriptors, variables)
+
+
+def _variables(flags: Mapping[str, str | None]) -> dict[str, str]:
+    """Name the variables of the environment that give settings, where no flag does."""
+    named = {name: variable(SECTION, name) for name, flag in flags.items() if flag is None}
+    return {name: found for name, found in named.items() if found}
 
 
 def _credentials(context: Context, flag: str | None) -> dict[str, Credentials]:
@@ -74,14 +85,24 @@ def _credentials(context: Context, flag: str | None) -> dict[str, Credentials]:
     return credentials_in(text) if "@" in text else {}
 
 
-def _seconds(context: Context, flag: str | None) -> float:
-    text = str(setting(context, SECTION, "drain_seconds", flag))
+def drain_window(context: Context, flag: str | None) -> float:
+    """Read the window in which sockets move, in seconds.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    return _number(context, "drain_seconds", flag, 0)
+
+
+def _number(context: Context, name: str, flag: str | None, least: float) -> float:
+    text = str(setting(context, SECTION, name, flag))
+    said = f"--{name.replace('_', '-')}" if flag else variable(SECTION, name) or f"fleet.{name}"
     try:
         seconds = float(text)
     except ValueError:
-        raise UsageError(f"--drain-seconds must be a number of seconds, not {text!r}") from None
-    if not 0 <= seconds <= 3600:
-        raise UsageError(f"--drain-seconds must be 0 to 3600, not {text}")
+        raise UsageError(f"{said} must be a number of seconds, not {text!r}") from None
+    if not least <= seconds <= 3600:
+        raise UsageError(f"{said} must be {least:g} to 3600, not {text}")
     return seconds
 
 
@@ -92,7 +113,7 @@ def _seconds(context: Context, flag: str | None) -> float:
         "shards": "Redis servers that share the groups (default 2), or URLs, with commas, of some that run elsewhere",
         "workers": "processes of a replica (default 1)",
         "edges": "proxies on the port; auto: as many as the descriptor limit asks for",
-        "engine": "where it runs: local (docker and swarm are not there yet)",
+        "engine": "where it runs: local (default), docker, swarm",
         "app": "the ASGI application, module:attribute",
         "app_dir": "the directory that the app is imported from",
         "port": "where the fleet answers (default 8000)",
@@ -130,12 +151,15 @@ def up(
     }
 
     async def work() -> None:
-        with progress() as say:
-            fleet = fleet_of(context, project, say)
-            wanted = _spec(context, flags, fleet.directory.read())
-            await reconcile.up(fleet, wanted, _seconds(context, None), _credentials(context, shards))
+        with progress() as told:
+            fleet = fleet_of(context, project, told)
+            wanted = spec_of(context, flags, fleet.directory.read())
+            await reconcile.up(fleet, wanted, drain_window(context, None), _credentials(context, shards))
             found = await looking.status(fleet)
         view.show(found)
+        short = shortfall(wanted, fleet.docker or DockerOptions(fleet.options.root), fleet.directory.path)
+        if short:
+            print(f"warning: {short}", file=sys.stderr)
 
     run(work(), debug=debug)
 
@@ -164,7 +188,7 @@ def status(
         if json:
             print(jsonlib.dumps(found), flush=True)
         else:
-            view.show(found)
+            view.show(await _named(fleet, found))
         return found
 
     found = run(work(), debug=debug)
@@ -176,53 +200,19 @@ async def _watch(fleet: Fleet) -> None:
     console = Console()
     if not console.is_terminal:
         while True:
-            view.show(await looking.status(fleet))
+            view.show(await _named(fleet, await looking.status(fleet)))
             await asyncio.sleep(_WATCH_S)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            live.update(view.table(await looking.status(fleet)), refresh=True)
+            live.update(view.table(await _named(fleet, await looking.status(fleet))), refresh=True)
             await asyncio.sleep(_WATCH_S)
 
 
-@task(
-    auto_shortflags=False,
-    help={
-        "canary": "percentage of new connections that goes to the new color first (not there yet)",
-        "drain_seconds": _DRAIN,
-        "project": PROJECT,
-        "debug": DEBUG,
-    },
-)
-def promote(
-    context: Context,
-    canary: str | None = None,
-    drain_seconds: str | None = None,
-    project: str | None = None,
-    debug: bool = False,
-) -> None:
-    """Deploy the app's code to the idle color, check it, switch to it, move the sockets, retire the old one."""
-
-    async def work() -> None:
-        if canary is not None:
-            raise UsageError("--canary is not there yet: promote without it switches all new connections at once")
-        await _roll(context, "promote", drain_seconds, project)
-
-    run(work(), debug=debug)
-
-
-@task(auto_shortflags=False, help={"drain_seconds": _DRAIN, "project": PROJECT, "debug": DEBUG})
-def rollback(
-    context: Context, drain_seconds: str | None = None, project: str | None = None, debug: bool = False
-) -> None:
-    """Go back: to the release before the last promote, or out of a promote that is half-way."""
-    run(_roll(context, "rollback", drain_seconds, project), debug=debug)
-
-
-async def _roll(context: Context, verb: Verb, drain_seconds: str | None, project: str | None) -> None:
-    seconds = _seconds(context, drain_seconds)
-    with progress() as say:
-        state = await rollout.roll(fleet_of(context, project, say), verb, seconds)
-    print(f"{state.active} is active: release {state.deployed[state.active].release} at {state.spec.url}")
+async def _named(fleet: Fleet, found: looking.Status) -> looking.Status:
+    """Give a status for people: of a fleet that does not run, whose it is, and which others do."""
+    if found["state"] != "down":
+        return found
+    return {**found, "project": fleet.directory.project, "others": await fleet.others()}
 
 
 @task(
@@ -248,25 +238,42 @@ def reshard(
     async def work() -> None:
         if (shards is None) == (without is None):
             raise UsageError("say which shards there shall be: --shards N, --shards URL,URL or --without NAME")
-        with progress() as say:
-            fleet = fleet_of(context, project, say)
+        with progress() as told:
+            fleet = fleet_of(context, project, told)
             if without is not None:
-                await _give_up(fleet, without, dry_run)
+                _print(await sharding.plan_without(fleet, without))
+                if not dry_run:
+                    with _resharding(fleet, f"--without {without}"):
+                        await _tell_moved(fleet, sharding.give_up(fleet, without))
                 return
             state = await fleet.require()
-            wanted = _spec(context, {"shards": shards}, state)
+            wanted, credentials = spec_of(context, {"shards": shards}, state), _credentials(context, shards)
+            if dry_run:
+                await sharding.check_externals(fleet, state, wanted, credentials)
             _print(await sharding.plan(fleet, wanted))
             if not dry_run:
                 spec = replace(state.spec, shards=wanted.shards)
-                await reconcile.up(fleet, spec, _seconds(context, None), _credentials(context, shards))
+                with _resharding(fleet, f"--shards {'URL,URL' if credentials else shards}"):
+                    await _tell_moved(fleet, reconcile.up(fleet, spec, drain_window(context, None), credentials))
 
     run(work(), debug=debug)
 
 
-async def _give_up(fleet: Fleet, shard: str, dry_run: bool) -> None:
-    _print(await sharding.plan_without(fleet, shard))
-    if not dry_run:
-        await sharding.give_up(fleet, shard)
+@contextmanager
+def _resharding(fleet: Fleet, flags: str) -> Iterator[None]:
+    """Say how a reshard goes on where it is interrupted; `flags` tell no password."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        fleet.note(f"stopped amid the reshard: `inv reshard {flags}` again goes on from there")
+        raise
+
+
+async def _tell_moved(fleet: Fleet, work: Coroutine[Any, Any, FleetState]) -> None:
+    """Do a reshard, and say what has moved."""
+    before = await sharding.owners(fleet)
+    await work
+    print(sharding.closing(before, await sharding.owners(fleet)), flush=True)
 
 
 def _print(lines: Sequence[str]) -> None:
@@ -274,18 +281,18 @@ def _print(lines: Sequence[str]) -> None:
         print(line, flush=True)
 
 
-_VALUED_LOG_FLAGS = {"--project"}
+_VALUED_FLAGS = {"--project", "--drain-seconds"}
 
 
-def names_a_part(argv: Sequence[str]) -> bool:
-    """Tell whether ``logs`` is given the name of a part on this command line.
+def names_a_part(argv: Sequence[str], command: str = "logs") -> bool:
+    """Tell whether a command is given the name of a part on this command line.
 
     Invoke knows no positional argument that may be left out, so the task asks for one only where there is one.
     """
-    after = list(argv[argv.index("logs") + 1 :]) if "logs" in argv else []
+    after = list(argv[argv.index(command) + 1 :]) if command in argv else []
     while after:
         word = after.pop(0)
-        if word in _VALUED_LOG_FLAGS:
+        if word in _VALUED_FLAGS:
             del after[:1]
         elif not word.startswith("-"):
             return True
@@ -327,10 +334,12 @@ def down(context: Context, purge: bool = False, project: str | None = None, debu
     """Stop the fleet: after it no process and no port of it is left. Its data is kept for the next `up`."""
 
     async def work() -> None:
-        with progress() as say:
-            fleet = fleet_of(context, project, say)
-            stopped = await reconcile.down(fleet, purge)
-        name = fleet.directory.project
-        print(f"fleet {name} is down" if stopped else f"fleet {name} was not up")
+        with progress() as told:
+            fleet = fleet_of(context, project, told)
+            ended = await reconcile.down(fleet, purge)
+            others = [] if ended.stopped else await fleet.others()
+        deleted = ", and its data, logs and secrets are deleted" if ended.deleted else ""
+        was = "is down" if ended.stopped else "was not up"
+        print(f"fleet {fleet.directory.project} {was}{deleted}{view.beside(others)}")
 
     run(work(), debug=debug)

@@ -24,21 +24,30 @@ _COLUMNS = {
         "cpu_percent",
         "release",
     ),
-    "shards": ("name", "state", "healthy", "slots", "clients", "pid", "rss_bytes"),
-    "servers": ("name", "role", "healthy", "pid", "rss_bytes"),
-    "sentinels": ("name", "healthy", "pid", "rss_bytes"),
-    "redis": ("name", "healthy", "clients", "pid", "rss_bytes"),
+    "shards": ("name", "state", "healthy", "slots", "clients", "pid", "rss_bytes", "cpu_percent"),
+    "servers": ("name", "role", "healthy", "pid", "rss_bytes", "cpu_percent"),
+    "sentinels": ("name", "healthy", "pid", "rss_bytes", "cpu_percent"),
+    "redis": ("name", "healthy", "clients", "pid", "rss_bytes", "cpu_percent"),
 }
+_LIMITS = {"rss_bytes": "memory_limit_bytes", "cpu_percent": "cpu_limit_percent"}
 _HEADS = {"rss_bytes": "memory", "cpu_percent": "cpu %"}
+
+
+def beside(others: Sequence[str]) -> str:
+    """Say which other fleets run; empty: none does."""
+    return f"; those that run: {', '.join(others)} (say --project)" if others else ""
 
 
 def headline(status: Status) -> str:
     """Sum a fleet up in one line."""
     if status["state"] == "down":
-        return "no fleet runs: start one with `inv up`"
+        project = status["project"]
+        return f"fleet {project} does not run: `inv up --project {project}` starts it{beside(status['others'])}"
     ring = status["ring"]
+    cutover = status.get("cutover")
+    at = f" ({cutover['verb']} to {cutover['new']} at {cutover['step']})" if cutover else ""
     return (
-        f"fleet {status['project']} is {status['state']} at {status['url']}: {status['active_color']} active, "
+        f"fleet {status['project']} is {status['state']}{at} at {status['url']}: {status['active_color']} active, "
         f"{_cell('', status['connections'])} connections, ring version {_cell('', ring['version'])}"
     )
 
@@ -53,6 +62,8 @@ def show(status: Status) -> None:
     for rows in _rows(status):
         for row in rows:
             print("\t".join(row), flush=True)
+    for warning in status.get("warnings", ()):
+        print(f"warning: {warning}", flush=True)
 
 
 def table(status: Status) -> Group:
@@ -63,17 +74,26 @@ def table(status: Status) -> Group:
         for row in rows:
             grid.add_row(*(Text(cell, style="red" if cell == "NO" else "") for cell in row))
         tables.append(grid)
-    return Group(Text(headline(status), style="bold"), *tables)
+    warnings = [Text(f"warning: {warning}", style="red") for warning in status.get("warnings", ())]
+    return Group(Text(headline(status), style="bold"), *tables, *warnings)
 
 
 def _rows(status: Status) -> list[list[Sequence[str]]]:
     tables: list[list[Sequence[str]]] = []
     servers = [server for shard in status.get("shards", ()) for server in shard.get("servers", ())]
-    for kind, columns in _COLUMNS.items():
+    for kind, always in _COLUMNS.items():
         if parts := {**status, "servers": servers}.get(kind):
+            columns = (*always, "node") if any("node" in part for part in parts) else always
             heads = [kind if name == "name" else _HEADS.get(name, name) for name in columns]
-            tables.append([heads, *([_cell(name, part[name]) for name in columns] for part in parts)])
+            tables.append([heads, *([_shown(name, part) for name in columns] for part in parts)])
     return tables
+
+
+def _shown(name: str, part: Status) -> str:
+    """Show a figure, and beside it its limit where there is one."""
+    limit = part.get(_LIMITS.get(name, ""))
+    shown = _cell(name, part.get(name))
+    return f"{shown} of {_cell(name, limit)}" if limit else shown
 
 
 def _cell(name: str, value: object) -> str:

@@ -131,6 +131,8 @@ class Member:
         """Count it."""
         self.gaps += 1
 
+    def on_unavailable(self, *_: object) -> None: ...
+
 
 class Load:
     """Publishers at a steady pace, to groups at random; none waits for another."""
@@ -187,7 +189,7 @@ async def reshard_from_here(control: str, urls: Sequence[str]) -> None:
     move.close = close
     shards = [Shard(f"shared-{i}", url) for i, url in enumerate(urls)]
     async with Redis.from_url(control) as redis:
-        await reshard.reshard(Control(redis), shards, lambda _: Credentials(), lambda *_: None)
+        await reshard.reshard(Control(redis), shards, reshard.Access(lambda _: Credentials()), lambda *_: None)
 
 
 async def pauses(plane: Plane, control: RedisServer, shards: Sequence[RedisServer]) -> list[float]:

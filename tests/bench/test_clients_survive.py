@@ -45,6 +45,11 @@ def test_what_went_wrong_is_counted(changes: dict[str, Any], wrong: str) -> None
     assert not well
 
 
+def test_a_message_acked_at_an_offset_that_another_one_has_is_lost_too() -> None:
+    found, well = verdict(crowd() | {"acks": [["g", 1, "a"], ["g", 2, "c"], ["g", 2, "b"]]})
+    assert (found["lost"], well) == (1, False)
+
+
 def test_a_client_that_took_too_long_fails_the_run() -> None:
     assert not verdict(crowd(back=[90.0, 103.5]))[1]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.chromium import ARGUMENTS, EXECUTABLE, MISSING
 from tests.server.conftest import service
 
 __all__ = ["service"]
+
+expect.set_options(timeout=60_000)
 
 
 @pytest.fixture

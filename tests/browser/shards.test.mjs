@@ -109,6 +109,75 @@ test("a history that has all run out is a gap; one that is empty since nothing c
   client.close();
 });
 
+test("what is asked while there is no connection is asked once there is one, and again after a lost one", async () => {
+  const heard = [];
+  const client = connect("ws://here/ws/", { history: (frame) => heard.push(frame.gap?.offset ?? "whole"), presence: (frame) => heard.push(frame.count) });
+  client.history("g", { since: { epoch: "old", offset: 1 } });
+  client.presence("g");
+  await settled();
+  const since = { epoch: "old", offset: 1 };
+  assert.deepEqual(last().welcome().take(), [{ type: "history", group: "g", limit: 100, since }], "one at a time");
+  last().end();
+  await pass(250);
+  assert.deepEqual(last().welcome().take(), [{ type: "history", group: "g", limit: 100, since }]);
+  last().hear({ type: "history", group: "g", epoch: "e", offset: 5, messages: [] });
+  last().hear({ type: "gap", group: "g", epoch: "e", offset: 5 });
+  assert.deepEqual(last().take(), [{ type: "presence", group: "g" }]);
+  last().hear({ type: "presence", group: "g", count: 30, members: [] });
+  last().hear({ type: "presence", group: "g", count: 1, members: ["me"] });
+  client.history("g");
+  last().hear({ type: "history", group: "g", epoch: "e", offset: 5, messages: [message(5)] });
+  assert.deepEqual(heard, [5, 30, 1, "whole"]);
+  client.close();
+});
+
+test("a question that is refused is told, and holds up nothing; one that meets no time is asked again", async () => {
+  const pasts = [];
+  const { client, seen } = await following(5, { history: (frame) => pasts.push(frame.gap) });
+  client.history("g", { since: { epoch: "old", offset: 1 } });
+  last().take();
+  last().hear({ type: "error", code: "unavailable", message: "", group: "g" });
+  assert.deepEqual(last().take(), []);
+  await pass(1000);
+  assert.equal(last().take().length, 1);
+  last().hear({ type: "error", code: "forbidden", message: "", group: "g" });
+  client.history("g");
+  last().hear({ type: "history", group: "g", epoch: "e", offset: 5, messages: [message(4), message(5)] });
+  last().hear(message(6));
+  assert.deepEqual(pasts, [null], "the place of the one that was refused is not that of the next");
+  assert.deepEqual(seen, { messages: [6], gaps: [], errors: ["unavailable", "forbidden"] });
+  client.close();
+});
+
+test("a question waits for the answer to a subscription, and an unsubscription for that to a question", async () => {
+  const { client } = await following();
+  for (const answer of [{ type: "subscribed", epoch: "e", offset: 0 }, { type: "error", code: "forbidden", message: "" }]) {
+    client.subscribe("h");
+    client.presence("h");
+    assert.deepEqual(last().take(), [{ type: "subscribe", group: "h" }]);
+    last().hear({ group: "h", ...answer });
+    assert.deepEqual(last().take(), [{ type: "presence", group: "h" }]);
+    client.unsubscribe("h");
+    assert.deepEqual(last().take(), []);
+    last().hear({ type: "presence", group: "h", count: 0, members: [] });
+    assert.deepEqual(last().take().map((frame) => frame.type), answer.code ? [] : ["unsubscribe"]);
+  }
+  client.close();
+});
+
+test("a name that is none is refused here, and costs no other group its answer", async () => {
+  const { client, seen } = await following();
+  client.subscribe("h");
+  for (const name of ["", "a b", "a/b", "x".repeat(101), "\u{1F600}"]) {
+    assert.throws(() => client.subscribe(name), { code: "bad_name" });
+    assert.throws(() => client.history(name), { code: "bad_name" });
+    await assert.rejects(client.publish(name, 1), { code: "bad_name" });
+  }
+  assert.deepEqual(last().take(), [{ type: "subscribe", group: "h" }]);
+  assert.deepEqual(seen.errors, []);
+  client.close();
+});
+
 test("messages in flight after an unsubscribe are nobody's, and a new subscription starts anew", async () => {
   const { client, seen } = await following();
   client.unsubscribe("g");

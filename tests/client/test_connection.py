@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 from websockets.asyncio.client import connect as raw_connect
 
 from shards import client as shards_client
-from shards.client import Event, Gap, Message, Place, Refused, Welcomed, connect
+from shards.client import Event, Gap, Joined, Left, Message, Place, Presence, Refused, Subscribed, Welcomed, connect
 from shards.errors import ClientClosed, ConnectionFailed, OutboxFull, UsageError
-from shards.fleet.processes import free_port
-from tests.client.proxy import Proxy
+from shards.ports import free_port
+from tests.proxy import Proxy
 from tests.replica import Replica
 
 
 @pytest.fixture
 async def proxy(service: list[Replica]) -> Iterator[Proxy]:
     """A TCP proxy before the first replica: it can cut, freeze, and go to the other one."""
-    async with Proxy([replica.port for replica in service]) as proxy:
+    async with Proxy(*(replica.port for replica in service)) as proxy:
         yield proxy
 
 
 async def take(messages: shards_client.Subscription, count: int) -> list[Message]:
     taken: list[Message] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for item in messages:
             assert isinstance(item, Message), item
             taken.append(item)
@@ -72,7 +73,7 @@ async def test_an_outbox_filled_while_offline_is_sent_in_order(service: list[Rep
         publishes = [asyncio.create_task(client.publish("outbox", n)) for n in range(400)]
         await asyncio.sleep(0)
         proxy.refuse(False)
-        await asyncio.wait_for(asyncio.gather(*publishes), 30)
+        await asyncio.wait_for(asyncio.gather(*publishes), 60)
         taken = await take(messages, 400)
     assert sorted(m.data for m in taken) == list(range(400))
     assert [m.offset for m in taken] == list(range(taken[0].offset, taken[0].offset + 400))
@@ -80,20 +81,20 @@ async def test_an_outbox_filled_while_offline_is_sent_in_order(service: list[Rep
 
 async def test_a_full_outbox_says_so(service: list[Replica], proxy: Proxy) -> None:
     async with connect(proxy.ws, outbox=3) as client:
-        proxy.freeze(True)
+        proxy.freeze()
         publishes = [asyncio.create_task(client.publish("full", n)) for n in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(OutboxFull, match="3 publishes wait"):
             await client.publish("full", 3)
-        proxy.freeze(False)
-        await asyncio.wait_for(asyncio.gather(*publishes), 20)
+        proxy.thaw()
+        await asyncio.wait_for(asyncio.gather(*publishes), 60)
         await client.publish("full", 3)
 
 
 async def test_a_half_open_connection_is_noticed(service: list[Replica], proxy: Proxy) -> None:
     """Nothing comes and nothing is refused, as where a NAT has forgotten us."""
     async with connect(proxy.ws, ping_seconds=0.5) as client, client.subscribe("half") as messages:
-        proxy.freeze(True)
+        proxy.freeze()
         async with connect(service[1].ws) as other:
             await other.publish("half", "while it was frozen")
         assert [m.data for m in await take(messages, 1)] == ["while it was frozen"]
@@ -127,15 +128,15 @@ async def test_a_hint_is_obeyed(service: list[Replica], proxy: Proxy) -> None:
 
     async with connect(proxy.ws, observe=observe) as client, client.subscribe("hint") as messages:
         proxy.first = 1
-        service[0].order("draining", 5000)
+        service[0].order("draining", 5000, alone=True)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while replicas != ["blue-0", "blue-1"]:
                     await asyncio.sleep(0.05)
             await client.publish("hint", "there")
             assert [m.data for m in await take(messages, 1)] == ["there"]
         finally:
-            service[0].order("active")
+            service[0].order("active", alone=True)
 
 
 async def test_refusals_are_raised(service: list[Replica]) -> None:
@@ -213,7 +214,7 @@ async def test_a_slow_reader_takes_no_memory_and_misses_nothing(service: list[Re
         connect(service[0].ws, buffer=8) as slow,
         connect(service[0].ws) as fast,
         slow.subscribe("slow") as messages,
-        asyncio.timeout(30),
+        asyncio.timeout(60),
     ):
         for n in range(150):
             await fast.publish("slow", n)
@@ -241,9 +242,62 @@ async def test_history_and_presence(service: list[Replica]) -> None:
         assert after.gap is None
         other = await client.history("past", since=Place("another", 3))
         assert other.gap == last.place
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await client.presence("past")).count != 1:
                 await asyncio.sleep(0.1)
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not done():
+            await asyncio.sleep(0.02)
+
+
+async def test_who_comes_and_goes_is_told(service: list[Replica], proxy: Proxy) -> None:
+    """On another replica too, and by one connection after the other; nobody is told of itself."""
+    told: list[Joined | Left | Presence] = []
+    seen: list[Event] = []
+    async with (
+        connect(proxy.ws, observe=seen.append) as client,
+        client.subscribe("told", attendance=told.append),
+    ):
+        for _ in range(2):
+            async with connect(service[1].ws) as other, other.subscribe("told"):
+                await until(lambda: len(told) % 2 == 1)
+                async with asyncio.timeout(60):
+                    while len(members := (await client.presence("told")).members) != 2:
+                        await asyncio.sleep(0.05)
+            await until(lambda: len(told) % 2 == 0)
+            joined, left = told[-2:]
+            assert isinstance(joined, Joined) and joined.member in members
+            assert left == Left("told", joined.member)
+            seen.clear()
+            proxy.cut()
+            await until(lambda: any(isinstance(event, Subscribed) for event in seen))
+
+
+async def test_a_crowd_is_counted_and_not_named(service: list[Replica]) -> None:
+    told: list[Joined | Left | Presence] = []
+    async with (
+        connect(service[0].ws) as client,
+        client.subscribe("crowded", attendance=told.append),
+        AsyncExitStack() as crowd,
+    ):
+        others = [await crowd.enter_async_context(connect(service[1].ws)) for _ in range(40)]
+        await asyncio.gather(*(crowd.enter_async_context(other.subscribe("crowded")) for other in others))
+        await until(lambda: told[-1:] == [Presence("crowded", 41, [])])
+        assert len((await client.presence("crowded")).members) == 41
+
+
+async def test_an_observer_that_fails_stops_nobody(service: list[Replica], caplog: pytest.LogCaptureFixture) -> None:
+    def attend(_event: object) -> None:
+        raise RuntimeError("broken")
+
+    async with connect(service[0].ws) as client, client.subscribe("broken", attendance=attend) as messages:
+        async with connect(service[1].ws) as other, other.subscribe("broken"):
+            await until(lambda: "broken" in caplog.text)
+            await other.publish("broken", 1)
+        assert [m.data for m in await take(messages, 1)] == [1]
 
 
 async def test_a_gap_of_a_history_moves_no_subscription(service: list[Replica]) -> None:
@@ -285,7 +339,7 @@ async def test_subscribing_anew_starts_anew(service: list[Replica]) -> None:
 
 async def test_closing_ends_all_waits(service: list[Replica], proxy: Proxy) -> None:
     async with connect(proxy.ws) as client:
-        proxy.freeze(True)
+        proxy.freeze()
         publish = asyncio.create_task(client.publish("closing", 1))
         await asyncio.sleep(0)
     with pytest.raises(ClientClosed):
@@ -303,7 +357,7 @@ async def test_leaving_a_loop_by_cancel_leaves_the_group(service: list[Replica])
                     pass
 
         listening = asyncio.create_task(listen())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await client.presence("cancelled")).count != 1:
                 await asyncio.sleep(0.05)
             listening.cancel()

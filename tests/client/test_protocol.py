@@ -19,8 +19,11 @@ from shards.client.protocol import (
     Answered,
     Complained,
     Gap,
+    Joined,
+    Left,
     Message,
     Place,
+    Presence,
     Protocol,
     PublishFailed,
     Request,
@@ -560,3 +563,50 @@ def test_who_subscribes_from_elsewhere_meanwhile_gets_that() -> None:
     assert said(client) == [unsubscribe, {"type": "subscribe", "group": "g", "since": since}]
     subscribed = hear(client, type="subscribed", group="g", epoch="e", offset=2, recovered=True)
     assert subscribed == [Subscribed("g", Place("e", 2), True)]
+
+
+def following_events(group: str) -> Protocol:
+    client = welcomed()
+    client.subscribe(group, events=True)
+    (said,) = client.data_to_send(0.0)
+    assert json.loads(said)["events"] is True
+    hear(client, type="subscribed", group=group, epoch="e", offset=0, recovered=False)
+    return client
+
+
+def test_who_comes_and_goes_is_told_where_it_was_asked_for() -> None:
+    client = following_events("a")
+    assert hear(client, type="join", group="a", member="m") == [Joined("a", "m")]
+    assert hear(client, type="leave", group="a", member="m") == [Left("a", "m")]
+    assert hear(client, type="presence", group="a", count=40, members=[]) == [Presence("a", 40, [])]
+    client.unsubscribe("a")
+    assert hear(client, type="join", group="a", member="m") == []
+
+
+def test_a_count_that_is_told_is_not_taken_for_an_answer() -> None:
+    """The answer, which has the names, comes after it."""
+    client = following_events("a")
+    client.ask(request := Request("presence", "a"))
+    client.data_to_send(0.0)
+    assert hear(client, type="presence", group="a", count=40, members=[]) == [Presence("a", 40, [])]
+    answer = Presence("a", 41, ["m"])
+    assert hear(client, type="presence", group="a", count=41, members=["m"]) == [Answered(request, answer)]
+
+
+def test_events_are_asked_for_again_after_a_reconnect() -> None:
+    client = following_events("a")
+    client.lost("cut")
+    hear(client, type="welcome", session="s", replica="r")
+    assert [json.loads(said)["events"] for said in client.data_to_send(0.0)] == [True]
+
+
+def test_who_wants_events_after_all_subscribes_anew() -> None:
+    """Also where the first subscription, without them, has no answer yet."""
+    client = welcomed()
+    client.subscribe("a")
+    client.data_to_send(0.0)
+    client.unsubscribe("a")
+    client.subscribe("a", events=True)
+    hear(client, type="subscribed", group="a", epoch="e", offset=0, recovered=False)
+    said = [json.loads(said) for said in client.data_to_send(0.0)]
+    assert [(frame["type"], frame.get("events")) for frame in said] == [("unsubscribe", None), ("subscribe", True)]

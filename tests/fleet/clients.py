@@ -24,13 +24,18 @@ class Ledger:
         acked: group → ids whose publish was acknowledged.
         connects: handshakes that succeeded.
         failures: handshakes that did not.
-        faults: offsets that were doubled or skipped, gaps, and error frames.
+        faults: messages that came twice, offsets that were doubled or skipped, places that were not taken up again,
+            gaps, and error frames.
+        owed: what never came: messages that were acked, but not heard by a member of their group, and acks.
+        cut: connections that ended without a close.
     """
 
     acked: dict[str, set[str]] = field(default_factory=dict)
     connects: int = 0
+    cut: int = 0
     failures: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    owed: list[str] = field(default_factory=list)
 
 
 class Client:
@@ -43,7 +48,7 @@ class Client:
         self.session = ""
         self.pending: dict[str, dict[str, Any]] = {}
         self.count = 0
-        self.publishing = True
+        self.publishing = False
         self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
@@ -53,8 +58,8 @@ class Client:
                 async with connect(f"{self.url}/ws/{query}", compression=None) as socket:
                     self.ledger.connects += 1
                     await self._talk(socket)
-            except ConnectionClosed:
-                pass
+            except ConnectionClosed as closed:
+                self.ledger.cut += closed.rcvd is None and closed.sent is None
             except (WebSocketException, OSError, TimeoutError) as error:
                 self.ledger.failures.append(repr(error))
                 await asyncio.sleep(0.1)
@@ -94,8 +99,7 @@ class Client:
             case "welcome":
                 self.session = frame["session"]
             case "subscribed":
-                self.place = {"epoch": frame["epoch"], "offset": frame["offset"]}
-                self.subscribed.set()
+                self._subscribed({"epoch": frame["epoch"], "offset": frame["offset"]}, frame["recovered"])
             case "message":
                 self._message(frame)
             case "ack":
@@ -106,8 +110,16 @@ class Client:
             case "gap" | "error":
                 self.ledger.faults.append(f"{self.name}: {frame}")
 
+    def _subscribed(self, place: dict[str, Any], recovered: bool) -> None:
+        if self.place is not None and (not recovered or place != self.place):
+            self.ledger.faults.append(f"{self.name}: back at {place} from {self.place}, recovered: {recovered}")
+        self.place = place
+        self.subscribed.set()
+
     def _message(self, frame: dict[str, Any]) -> None:
         assert self.place is not None
+        if frame["id"] in self.seen:
+            self.ledger.faults.append(f"{self.name}: {frame['id']} once more, at {frame['offset']}")
         if frame["offset"] != self.place["offset"] + 1:
             self.ledger.faults.append(f"{self.name}: {frame['offset']} after {self.place['offset']}")
         self.place["offset"] = frame["offset"]
@@ -119,15 +131,33 @@ class Client:
 
 
 @asynccontextmanager
-async def crowd(url: str, count: int, groups: int = 10) -> AsyncIterator[Ledger]:
-    """Let clients talk; on leaving, check that every acknowledged message has reached its whole group."""
+async def crowd(url: str, count: int, groups: int = 10, talkers: int | None = None) -> AsyncIterator[Ledger]:
+    """Let clients talk; on leaving, check that every acknowledged message has reached its whole group.
+
+    Args:
+        url: of the fleet.
+        count: how many clients there are.
+        groups: how many groups they are in.
+        talkers: how many of them publish; None: all.
+    """
+    async with uncounted(url, count, groups, talkers) as ledger:
+        yield ledger
+    assert not ledger.owed, "never heard, or never acked"
+
+
+@asynccontextmanager
+async def uncounted(url: str, count: int, groups: int, talkers: int | None) -> AsyncIterator[Ledger]:
+    """Do the same, and leave it to the caller to look at what is owed."""
     ledger = Ledger()
     clients = [Client(url, f"c{i}", f"room:{i % groups}", ledger) for i in range(count)]
     tasks = [asyncio.create_task(client.run()) for client in clients]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for client in clients:
                 await client.subscribed.wait()
+        # Only now: what is acked before somebody has subscribed is not for them to hear.
+        for client in clients[:talkers]:
+            client.publishing = True
         yield ledger
         await _quiet(clients, ledger)
     finally:
@@ -140,10 +170,12 @@ async def _quiet(clients: list[Client], ledger: Ledger) -> None:
     for client in clients:
         client.publishing = False
 
-    def settled() -> bool:
-        delivered = all(ledger.acked.get(client.group, set()) <= client.seen for client in clients)
-        return delivered and not any(client.pending for client in clients)
+    def owed() -> list[str]:
+        """Give what each client has not heard, and what of it was not acked."""
+        missing = ((c, [*(ledger.acked.get(c.group, set()) - c.seen), *c.pending]) for c in clients)
+        return [f"{client.name}: {ident}" for client, ids in missing for ident in ids]
 
-    async with asyncio.timeout(20):
-        while not settled():
-            await asyncio.sleep(0.05)
+    end = asyncio.get_running_loop().time() + 60
+    while owed() and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.05)
+    ledger.owed = owed()

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from shards.fleet.processes import free_port
+from shards.ports import free_port
 from tests.fleet.runner import Commands
 
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[Commands]:
     """Commands for a fleet that was never started; nothing of it is left after the test."""
-    yield from _fleet(tmp_path, "t")
+    yield from fleet_in(tmp_path, "t")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def more_commands(tmp_path: Path) -> Iterator[Callable[[str], Commands]]:
     made: list[Iterator[Commands]] = []
 
     def make(project: str) -> Commands:
-        made.append(_fleet(tmp_path, project))
+        made.append(fleet_in(tmp_path, project))
         return next(made[-1])
 
     yield make
@@ -34,12 +34,13 @@ def more_commands(tmp_path: Path) -> Iterator[Callable[[str], Commands]]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """A fleet of two replicas, two shards and two edges that runs; a test leaves it as well as it found it."""
-    for commands in _fleet(tmp_path_factory.mktemp("fleet"), "t"):
+    for commands in fleet_in(tmp_path_factory.mktemp("fleet"), "t"):
         commands.ok("up", "--replicas", "2", "--shards", "2", "--edges", "2")
         yield commands
 
 
-def _fleet(directory: Path, project: str) -> Iterator[Commands]:
+def fleet_in(directory: Path, project: str) -> Iterator[Commands]:
+    """Give commands for a fleet whose files are in `directory`; nothing of it runs afterwards."""
     commands = Commands(directory / "fleets", free_port(()), project)
     yield commands
     commands("down")

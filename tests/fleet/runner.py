@@ -16,9 +16,12 @@ from typing import Any
 import psutil
 
 from shards.fleet import processes
+from shards.fleet.engines.local import socket_path_of
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND_S = 100
+COMMAND_S = 300
+STATUS_S = 60.0
+"""Deadlines cost nothing where all goes well, and a machine may be many times slower than usual."""
 
 
 @dataclass
@@ -43,12 +46,19 @@ class Commands:
         state_dir: of all fleets of the test.
         port: of this one.
         project: its name.
+        before: lines of a shell that becomes the command, process and all.
+        environment: what the commands are told beside that.
+        host: where the fleet answers.
+        within_s: how long a command may take.
     """
 
     state_dir: Path
     port: int
     project: str = "t"
     environment: dict[str, str] = field(default_factory=dict)
+    before: str = ""
+    host: str = "127.0.0.1"
+    within_s: float = COMMAND_S
 
     @property
     def directory(self) -> Path:
@@ -56,27 +66,28 @@ class Commands:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"ws://{self.host}:{self.port}"
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL, **environment: str) -> subprocess.Popen[str]:
         settings = {
             "INVOKE_FLEET_STATE_DIR": str(self.state_dir),
             "INVOKE_FLEET_PROJECT": self.project,
             "INVOKE_FLEET_PORT": str(self.port),
-            "INVOKE_FLEET_DRAIN_SECONDS": "3",
+            # Sockets are handed over in a moment; a short window would send some away where the machine is slow.
+            "INVOKE_FLEET_DRAIN_SECONDS": "30",
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "invoke", *arguments],
+            ["sh", "-c", f'{self.before}\nexec "$0" "$@"', sys.executable, "-m", "invoke", *arguments],
             cwd=ROOT,
             env={**os.environ, **settings, **self.environment, **environment},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def __call__(self, *arguments: str, **environment: str) -> Result:
-        return finish(self.start(*arguments, **environment))
+        return finish(self.start(*arguments, **environment), self.within_s)
 
     def ok(self, *arguments: str, **environment: str) -> Result:
         result = self(*arguments, **environment)
@@ -89,7 +100,7 @@ class Commands:
         found: dict[str, Any] = json.loads(result.stdout)
         return found
 
-    def until(self, question: Callable[[dict[str, Any]], bool], deadline_s: float = 10) -> dict[str, Any]:
+    def until(self, question: Callable[[dict[str, Any]], bool], deadline_s: float = STATUS_S) -> dict[str, Any]:
         """Look again and again until the status is as wanted."""
         end = time.monotonic() + deadline_s
         while True:
@@ -115,20 +126,33 @@ class Commands:
         """Check that nothing of the fleet is left on this host."""
         assert self.processes() == []
         assert not list(self.directory.glob("*.sock*"))
+        beside = socket_path_of(self.directory).parent
+        assert beside == self.directory or not beside.exists(), "the short directory of a fleet whose own is deep"
+        assert not (self.directory / "handoff").exists()
         for port in self.ports():
             assert processes.port_taken("127.0.0.1", port) is None, f"port {port} is still in use"
 
 
-def finish(process: subprocess.Popen[str]) -> Result:
+def finish(process: subprocess.Popen[str], within_s: float = COMMAND_S) -> Result:
     """Wait for a command's end."""
     with process:
         try:
-            stdout, stderr = process.communicate(timeout=COMMAND_S)
+            stdout, stderr = process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=30)
-            raise AssertionError(f"{process.args} took more than {COMMAND_S} s: {stderr}") from None
+            stdout, stderr = process.communicate(timeout=60)
+            raise AssertionError(f"{process.args} took more than {within_s} s: {stderr}") from None
     return Result(process.returncode, stdout, stderr)
+
+
+def serving(count: int) -> Callable[[dict[str, Any]], bool]:
+    """Ask whether a fleet is steady and has so many sockets; what workers say of them may be two seconds old."""
+    return lambda status: steady(status) and status["connections"] == count
+
+
+def steady(status: dict[str, Any]) -> bool:
+    """Tell whether a fleet is well, and all its replicas serve."""
+    return status["state"] == "steady" and all(replica["state"] == "active" for replica in status["replicas"])
 
 
 def part(status: dict[str, Any], name: str) -> dict[str, Any]:

@@ -27,19 +27,23 @@ def one_line(result: Result, code: int, *words: str) -> None:
     "arguments,words",
     [
         (("up", "--engine", "moon"), ("moon", "local")),
-        (("up", "--engine", "docker"), ("docker", "not there yet")),
+        (("up", "--engine", "moon"), ("moon", "choose local, docker or swarm")),
         (("up", "--replicas", "0"), ("--replicas", "1 or more")),
         (("up", "--replicas", "-1"), ("--replicas", "1 or more")),
         (("up", "--replicas", "10000"), ("--replicas", "64 or less")),
         (("up", "--replicas", "abc"), ("whole number",)),
-        (("up", "--edges", "many"), ("--edges", "whole number")),
+        (("up", "--edges", "many"), ("--edges", "whole number or auto")),
         (("up", "--port", "99999"), ("--port",)),
         (("up", "--project", "../x"), ("--project",)),
         (("up", "--app", "nope"), ("module:attribute",)),
         (("up", "--app-dir", "/nonexistent"), ("/nonexistent",)),
         (("up", "--app", "no_such_site.asgi:application"), ("does not import", "no_such_site")),
-        (("promote", "--canary", "10"), ("not there yet",)),
+        (("promote", "--canary", "some"), ("--canary", "percentage")),
+        (("promote", "--canary", "0"), ("--canary", "between")),
+        (("promote", "--canary", "100"), ("--canary", "between")),
+        (("promote", "--canary", "nan"), ("--canary", "between")),
         (("promote", "--drain-seconds", "soon"), ("--drain-seconds",)),
+        (("restart",), ("inv restart blue-0",)),
         (("status", "--json", "--watch"), ("--watch",)),
         (("token",), ("groups",)),
         (("token", "--group", "a b"), ("groups",)),
@@ -60,12 +64,20 @@ def test_wrong_usage(commands: Commands, arguments: tuple[str, ...], words: tupl
 
 
 def test_a_wrong_number_in_the_environment_is_wrong_usage_too(commands: Commands) -> None:
-    one_line(commands("up", INVOKE_FLEET_REPLICAS="abc"), 2, "--replicas")
+    one_line(commands("up", INVOKE_FLEET_REPLICAS="abc"), 2, "--replicas", "INVOKE_FLEET_REPLICAS")
+    one_line(commands("up", INVOKE_FLEET_PORT="0"), 2, "--port (INVOKE_FLEET_PORT) must be 1 or more")
+    one_line(commands("up", INVOKE_FLEET_ENGINE="moon"), 2, "moon", "INVOKE_FLEET_ENGINE")
+    one_line(commands("promote", INVOKE_FLEET_DRAIN_SECONDS="soon"), 2, "INVOKE_FLEET_DRAIN_SECONDS must be")
+    # A flag is what was said then.
+    refused = commands("up", "--port", "0", INVOKE_FLEET_PORT="1")
+    one_line(refused, 2, "--port must be")
+    assert "INVOKE" not in refused.last
 
 
-@pytest.mark.parametrize("verb", ["promote", "rollback"])
-def test_nothing_to_promote(commands: Commands, verb: str) -> None:
-    one_line(commands(verb), 1, "not up", "inv up")
+@pytest.mark.parametrize("words", ["promote", "rollback", "promote --hold", "restart blue-0", "reshard --shards 3"])
+def test_nothing_to_promote(commands: Commands, words: str) -> None:
+    one_line(commands(*words.split()), 1, "not up", "inv up")
+    assert not commands.directory.exists(), "nothing is left of what never was"
 
 
 def test_nothing_to_publish_to(commands: Commands) -> None:
@@ -78,17 +90,24 @@ def test_no_tokens_of_a_fleet_that_never_was(commands: Commands) -> None:
 
 
 def test_nothing_to_take_down(commands: Commands) -> None:
-    assert commands.ok("down").stdout.strip() == "fleet t was not up"
+    for purge in ((), ("--purge",)):
+        done = commands.ok("down", *purge)
+        assert (done.stdout.strip(), done.stderr) == ("fleet t was not up", "")
+    assert not commands.directory.exists()
 
 
 def test_no_status_without_a_fleet(commands: Commands) -> None:
     found = commands("status", "--json")
     assert (found.code, found.stdout.strip(), found.stderr) == (1, '{"state": "down"}', "")
+    told = commands("status")
+    assert (told.code, told.stdout.strip()) == (1, "fleet t does not run: `inv up --project t` starts it")
+    assert not commands.directory.exists()
 
 
 def test_the_port_is_taken(commands: Commands) -> None:
     with socket.create_server(("127.0.0.1", commands.port)):
         one_line(commands("up"), 1, f"port {commands.port} is in use by", "python", "--port")
+    assert not commands.directory.exists(), "nothing was started"
 
 
 def test_the_port_is_shared_by_a_stranger(commands: Commands) -> None:
@@ -105,7 +124,9 @@ def test_state_that_is_damaged(commands: Commands) -> None:
     commands.directory.mkdir(parents=True)
     (commands.directory / "fleet.json").write_text("{")
     one_line(commands("up"), 1, "damaged", "--purge")
-    commands.ok("down", "--purge")
+    done = commands.ok("down", "--purge")
+    assert done.stdout.strip() == "fleet t was not up, and its data, logs and secrets are deleted"
+    assert "stopping" not in done.stderr
     assert not commands.directory.exists()
 
 
@@ -142,7 +163,7 @@ def script(directory: Path, says: str) -> str:
 
 
 @pytest.mark.fleet
-@pytest.mark.parametrize("moment", ["checking", "starting Redis", "starting 1 replicas", "starting 1 edges"])
+@pytest.mark.parametrize("moment", ["checking", "starting Redis", "starting 1 replicas", "having 1 edges listen"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_up_that_is_interrupted_takes_everything_back(commands: Commands, moment: str, signum: signal.Signals) -> None:
     up = commands.start("up", *SMALL)
@@ -159,21 +180,24 @@ def test_up_that_is_interrupted_takes_everything_back(commands: Commands, moment
 
 @pytest.mark.fleet
 def test_one_command_at_a_time(commands: Commands, tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(3)\nasync def app(*a): ...\n")
+    gate = tmp_path / "gate"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)\n"
+    (tmp_path / "slow.py").write_text(waits + "async def app(*a): ...\n")
     first = commands.start("up", *SMALL, "--app", "slow:app", "--app-dir", str(tmp_path))
-    lock, end = commands.directory / "lock", time.monotonic() + 10
+    lock, end = commands.directory / "lock", time.monotonic() + 60
     while not (lock.exists() and lock.read_text()):
         assert time.monotonic() < end
         time.sleep(0.02)
     for second in [commands.start(verb) for verb in ("up", "down", "promote")]:
         one_line(finish(second), 1, f"`inv up` (pid {first.pid}", "wait")
+    gate.touch()
     assert finish(first).code == 0
     for arguments, words in {
         ("reshard", "--shards", "0"): ("--shards",),
         ("reshard", "--shards", "x"): ("--shards",),
         ("up", "--port", "1234"): ("--port", "inv down"),
         ("up", "--app", "a:b"): ("--app", "inv down"),
-        ("rollback",): ("nothing to roll back to",),
     }.items():
         one_line(commands(*arguments), 2, *words)
+    one_line(commands("rollback"), 1, "nothing to roll back to")
     commands.ok("down")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
+import pyte
 import pytest
+from rich.console import Console
 
 from shards.fleet.engines.local import LocalOptions
+from shards.fleet.engines.log_files import _Tail
 from shards.fleet.fleet import Fleet
-from shards.fleet.logs import _Tail, lines
+from shards.fleet.logs import lines
 from shards.fleet.state import FleetDir
 from shards.tasks import console, view
 from shards.tasks.fleet import names_a_part
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ["down", "logs", "promote", "publish", "rollback", "status", "token", "up"]
+COMMANDS = [
+    *("build", "doctor", "down", "logs", "promote", "publish", "render"),
+    *("reshard", "restart", "rollback", "status", "token", "tune", "up"),
+]
 
 
 def inv(*arguments: str) -> str:
     command = [sys.executable, "-m", "invoke", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_every_command_is_listed() -> None:
@@ -56,7 +63,7 @@ def test_logs_takes_a_name_where_one_is_given(line: str, named: bool) -> None:
 
 
 def test_progress_says_each_thing_once_and_counts_down_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.progress() as say:
+    with console.progress() as told:
         for text in (
             "starting Redis",
             "starting edges",
@@ -65,12 +72,28 @@ def test_progress_says_each_thing_once_and_counts_down_now_and_then(capsys: pyte
             "draining: 2",
             "draining: 1",
         ):
-            say(text)
+            told.say(text)
+        told.keep("draining: 0")
     assert capsys.readouterr().err.splitlines() == [
         "starting Redis",
         "starting edges",
         "waiting for a, b",
         "draining: 2",
+        "draining: 0",
+    ]
+
+
+def test_on_a_terminal_what_was_done_stays_above_what_is_being_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=40)
+    monkeypatch.setattr(console, "Console", lambda **_: terminal)
+    with console.progress() as told:
+        told.say("draining: [2] sockets left")
+        told.keep("move: [2] sockets handed over alive, all of them, none closed")
+    screen = pyte.Screen(80, 10)
+    pyte.Stream(screen).feed(written.getvalue().replace("\n", "\r\n"))
+    assert [line.rstrip() for line in screen.display if line.strip()] == [
+        "move: [2] sockets handed over alive, all of them, none closed"
     ]
 
 
@@ -86,7 +109,24 @@ def test_a_view_shows_what_is_unknown_and_what_is_ill() -> None:
     }  # fmt: skip
     assert "- connections" in view.headline(status)
     assert view._rows(status)[0][1] == ["edge-0", "NO", "-", "2 MB", "1.0"]
-    assert "inv up" in view.headline({"state": "down"})
+    assert view.headline({"state": "down", "project": "p", "others": []}) == (
+        "fleet p does not run: `inv up --project p` starts it"
+    )
+    assert view.headline({"state": "down", "project": "p", "others": ["a", "b"]}).endswith(
+        "; those that run: a, b (say --project)"
+    )
+
+
+def test_a_view_shows_limits_beside_what_is_used_and_the_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    used = {"rss_bytes": 52 * 2**20, "cpu_percent": 12.5, "memory_limit_bytes": 64 * 2**20, "cpu_limit_percent": 200.0}
+    shard = {"name": "shared-0", "state": "active", "healthy": True, "slots": 1024, "clients": 9, "pid": None, **used}
+    status = {
+        "state": "steady", "project": "p", "url": "u", "active_color": "blue", "connections": 1,
+        "ring": {"version": 1}, "shards": [shard], "warnings": ["shared-0 uses 81% of the memory it may (64 MB)"],
+    }  # fmt: skip
+    assert view._rows(status)[0][1][-2:] == ["52 MB of 64 MB", "12.5 of 200.0"]
+    view.show(status)
+    assert capsys.readouterr().out.splitlines()[-1] == "warning: shared-0 uses 81% of the memory it may (64 MB)"
 
 
 def test_a_log_is_followed_through_its_rotation(tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ import psutil
 import pytest
 from redis import Redis
 
-from shards.fleet.processes import free_port
+from shards.ports import free_port
 from tests.fleet.clients import Ledger, crowd
-from tests.fleet.runner import Commands
-from tests.fleet.test_lifecycle import history, steady
+from tests.fleet.runner import Commands, steady
+from tests.fleet.test_lifecycle import history
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
 SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
-SERVED_AGAIN_S = 15
-WELL_AGAIN_S = 40
+SERVED_AGAIN_S = 60
+WELL_AGAIN_S = 90
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,8 @@ async def test_after_a_switch_the_next_start_is_from_the_newest_data(
     data, older = replicated.directory / "data" / killed["name"], tmp_path / "older"
     async with crowd(replicated.url, 10) as ledger:
         await acked_more(ledger)
-        shutil.copytree(data, older)
+        # What Redis writes before it takes its place may be gone the next moment.
+        shutil.copytree(data, older, ignore=shutil.ignore_patterns("temp-*"))
         psutil.Process(killed["pid"]).kill()
         await acked_more(ledger)
     await asyncio.to_thread(stop, replicated, end)
@@ -137,9 +138,9 @@ def stop(fleet: Commands, way: str) -> None:
         fleet.gone()
         return
     left = fleet.processes()
-    for process in sorted(left, key=lambda process: "supervisor.supervisord" not in process.cmdline()):
+    for process in sorted(left, key=lambda process: "shards.fleet.engines.keeper" not in process.cmdline()):
         process.kill()
-    psutil.wait_procs(left, 5)
+    psutil.wait_procs(left, 60)
 
 
 def test_shards_of_two_servers_come_and_go(replicated: Commands) -> None:

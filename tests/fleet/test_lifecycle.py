@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import time
 import urllib.request
 from typing import Any
@@ -15,27 +16,23 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.fleet.clients import crowd
-from tests.fleet.runner import Commands, part
+from tests.fleet.runner import Commands, Result, finish, part, serving, steady
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
-HEALTHY_AGAIN_S = 10
-
-
-def steady(status: dict[str, Any]) -> bool:
-    return status["state"] == "steady" and all(replica["state"] == "active" for replica in status["replicas"])
+HEALTHY_AGAIN_S = 60
 
 
 def replicas(status: dict[str, Any]) -> list[str]:
     return [replica["name"] for replica in status["replicas"]]
 
 
-async def command(fleet: Commands, *arguments: str) -> None:
-    await asyncio.to_thread(fleet.ok, *arguments)
+async def command(fleet: Commands, *arguments: str) -> Result:
+    return await asyncio.to_thread(fleet.ok, *arguments)
 
 
 def test_the_status_is_what_scripts_rely_on(fleet: Commands) -> None:
-    status = fleet.until(steady)
+    status = fleet.until(serving(0))
     common = {"name": str, "healthy": bool, "pid": int, "rss_bytes": int}
     kinds = {
         "edges": common | {"cpu_percent": float},
@@ -60,7 +57,6 @@ def test_the_status_is_what_scripts_rely_on(fleet: Commands) -> None:
             assert found["rss_bytes"] > 1_000_000
     assert (status["project"], status["engine"]) == ("t", "local")
     assert status["url"] == f"http://127.0.0.1:{fleet.port}"
-    assert status["connections"] == 0
     assert status["ring"]["slots"] == sum(shard["slots"] for shard in status["shards"]) == 1024
     assert {redis["name"] for redis in status["redis"]} == {"redis_blue", "redis_green", "redis_shared"}
     assert (len(status["replicas"]), len(status["shards"]), len(status["edges"])) == (2, 2, 2)
@@ -68,9 +64,7 @@ def test_the_status_is_what_scripts_rely_on(fleet: Commands) -> None:
 
 def test_up_again_changes_nothing(fleet: Commands) -> None:
     before = fleet.until(steady)
-    started = time.monotonic()
-    fleet.ok("up")
-    assert time.monotonic() - started < 5
+    assert "starting" not in fleet.ok("up").stderr
     after = fleet.status()
     for kind in ("edges", "replicas", "shards", "redis"):
         assert [p["pid"] for p in after[kind]] == [p["pid"] for p in before[kind]]
@@ -102,14 +96,14 @@ def test_a_part_that_is_killed_comes_back(fleet: Commands, kind: str, index: int
     while True:
         status = fleet.status()
         now = part(status, killed["name"])
-        assert now["pid"] != killed["pid"]
+        assert not now["healthy"] or now["pid"] != killed["pid"]
         assert status["state"] in {"steady", "degraded"}
         if not now["healthy"]:
             assert status["state"] == "degraded"
         if steady(status):
             break
         assert time.monotonic() - died < HEALTHY_AGAIN_S, status
-    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/livez", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/livez", timeout=30) as answer:
         assert answer.status == 200
 
 
@@ -131,13 +125,13 @@ async def test_promote_and_rollback_lose_nothing(fleet: Commands) -> None:
     first, second = ("blue", "green") if before["active_color"] == "blue" else ("green", "blue")
     async with crowd(fleet.url, 60) as ledger:
         for verb, active in (("promote", second), ("rollback", first)):
-            await command(fleet, verb)
-            status = await asyncio.to_thread(fleet.until, steady)
+            moved = await command(fleet, verb)
+            assert "move: 60 sockets handed over alive, 0 asked to reconnect, 0 closed" in moved.stderr
+            status = await asyncio.to_thread(fleet.until, serving(60))
             assert status["active_color"] == active
             assert replicas(status) == [f"{active}-0", f"{active}-1"]
-            assert status["connections"] == 60
     assert (ledger.failures, ledger.faults) == ([], [])
-    assert ledger.connects == 180, "each client moved twice"
+    assert ledger.connects == 60, "nobody had to reconnect"
     after = fleet.status()
     assert [edge["pid"] for edge in after["edges"]] == [edge["pid"] for edge in before["edges"]]
 
@@ -148,12 +142,13 @@ async def test_replicas_come_and_go_under_their_clients(fleet: Commands) -> None
         await command(fleet, "up", "--replicas", "3")
         assert replicas(fleet.status()) == [f"{color}-{i}" for i in range(3)]
         await command(fleet, "up", "--replicas", "1")
-        status = await asyncio.to_thread(fleet.until, steady)
-        assert (replicas(status), status["connections"]) == ([f"{color}-0"], 40)
+        status = await asyncio.to_thread(fleet.until, serving(40))
+        assert replicas(status) == [f"{color}-0"]
         await command(fleet, "up", "--replicas", "2", "--workers", "2")
         status = await asyncio.to_thread(fleet.until, steady)
         assert [replica["workers"] for replica in status["replicas"]] == [2, 2]
     assert (ledger.failures, ledger.faults) == ([], [])
+    assert ledger.connects == 40, "nobody had to reconnect"
     # A replica of several workers that is killed leaves none of them behind.
     killed = fleet.status()["replicas"][0]
     os.kill(killed["pid"], signal.SIGKILL)
@@ -193,15 +188,46 @@ async def test_a_promote_that_is_killed_is_finished_or_taken_back(fleet: Command
 async def test_shards_come_and_go_under_their_clients(fleet: Commands) -> None:
     dry = fleet.ok("reshard", "--shards", "4", "--dry-run")
     assert dry.stdout.splitlines()[-1] == "512 of 1024 slots move (50.0 %); the least possible: 512 (50.0 %)"
+    same = fleet.ok("reshard", "--shards", "2")
+    assert same.stdout.splitlines()[-1] == "nothing to do: shared-0 has 512, shared-1 has 512"
     async with crowd(fleet.url, 60) as ledger:
         for verb, shards in (("reshard", 4), ("up", 3), ("reshard", 2)):
-            await command(fleet, verb, "--shards", str(shards))
+            done = await command(fleet, verb, "--shards", str(shards))
+            if (verb, shards) == ("reshard", 4):
+                each = ", ".join(f"shared-{i} has 256" for i in range(4))
+                assert done.stdout.splitlines()[-1] == f"512 of 1024 slots moved: {each}"
             status = await asyncio.to_thread(fleet.until, steady)
             assert [shard["name"] for shard in status["shards"]] == [f"shared-{i}" for i in range(shards)]
             assert sum(shard["slots"] for shard in status["shards"]) == 1024
             assert max(shard["slots"] for shard in status["shards"]) <= 1024 // shards + 1
     assert (ledger.failures, ledger.faults) == ([], [])
     assert ledger.connects == 60, "nobody had to reconnect"
+
+
+def test_what_can_not_be_a_shard_is_told_by_a_dry_run_too(fleet: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+    for flags in ((), ("--dry-run",)):
+        refused = fleet("reshard", "--shards", url, *flags)
+        assert refused.code == 1
+        assert refused.last.startswith(f"error: {url} can't be reached")
+    assert len(fleet.until(steady)["shards"]) == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_reshard_that_is_interrupted_says_what_goes_on(fleet: Commands, signum: signal.Signals) -> None:
+    fleet.until(steady)
+    reshard = fleet.start("reshard", "--shards", "4")
+    assert reshard.stderr is not None
+    for line in reshard.stderr:
+        if line.startswith("moving"):
+            break
+    reshard.send_signal(signum)
+    stopped = finish(reshard)
+    assert (stopped.code, stopped.last) == (130, "interrupted")
+    assert "`inv reshard --shards 4` again goes on from there" in stopped.stderr
+    fleet.ok("reshard", "--shards", "2")
+    assert [shard["slots"] for shard in fleet.until(steady)["shards"]] == [512, 512]
 
 
 async def test_a_reshard_that_is_killed_is_finished_by_the_next(fleet: Commands) -> None:
@@ -234,15 +260,15 @@ async def test_logs_are_followed(fleet: Commands) -> None:
     assert following.stdout is not None
     assert following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=10)
+    following.communicate(timeout=60)
     assert following.returncode == 130
 
 
 async def test_a_keeper_that_is_killed_is_told_of_and_replaced(commands: Commands) -> None:
     commands.ok("up", "--replicas", "1", "--shards", "1", "--edges", "1")
-    keeper = next(process for process in commands.processes() if "supervisor.supervisord" in process.cmdline())
+    keeper = next(process for process in commands.processes() if "shards.fleet.engines.keeper" in process.cmdline())
     keeper.kill()
-    keeper.wait(5)
+    keeper.wait(60)
     found = commands("status")
     assert "degraded" in found.stdout
     assert "nothing keeps this fleet alive" in found.stderr
@@ -266,9 +292,9 @@ async def test_after_a_reboot_up_starts_it_again_with_its_data(commands: Command
         while not ledger.acked:
             await asyncio.sleep(0.05)
     left = commands.processes()
-    for process in sorted(left, key=lambda process: "supervisor.supervisord" not in process.cmdline()):
+    for process in sorted(left, key=lambda process: "shards.fleet.engines.keeper" not in process.cmdline()):
         process.kill()
-    psutil.wait_procs(left, 5)
+    psutil.wait_procs(left, 60)
     assert commands.status() == {"state": "down"}
     commands.ok("up", "--replicas", "1", "--edges", "1")
     status = commands.until(steady)

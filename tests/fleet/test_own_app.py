@@ -11,7 +11,7 @@ import pytest
 
 from tests.fleet.runner import Commands
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
 APP = """
 VERSION = {version!r}
@@ -45,7 +45,7 @@ class Site:
         (self.directory / "mysite.py").write_text(code)
 
     def version(self, commands: Commands) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{commands.port}/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{commands.port}/", timeout=30) as answer:
             return str(answer.read().decode())
 
 

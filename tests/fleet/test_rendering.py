@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ from shards.errors import ShardsError
 from shards.fleet import layout
 from shards.fleet.engines import edge, redis_server
 from shards.fleet.engines.base import EdgePart
-from shards.fleet.engines.local import last_line, last_line_of, socket_path_of
+from shards.fleet.engines.local import LocalEngine, LocalOptions, last_line, last_line_of, socket_path_of
 from shards.fleet.engines.supervisord import Program, render_keeper, render_program
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import FleetSpec
-from shards.fleet.state import Deployment, FleetState
+from shards.fleet.state import Deployment, FleetDir, FleetState
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = layout.with_ports(
@@ -62,15 +63,40 @@ def test_an_edge_shares_its_port_and_shows_itself_on_loopback_only() -> None:
     assert yaml.safe_load(edge.dump(static)) == static
 
 
+def test_a_canary_gets_its_share_of_all_new_requests() -> None:
+    http = edge.dynamic(replace(layout.route(STATE), percent=2.5))["http"]
+    assert {router["service"] for router in http["routers"].values()} == {edge.CANARY}
+    weights = {one["name"]: one["weight"] for one in http["services"][edge.CANARY]["weighted"]["services"]}
+    assert weights == {"blue": 9750, "green": 250}
+    assert edge.CANARY not in edge.dynamic(layout.route(STATE))["http"]["services"]
+
+
 def test_an_edge_confirms_a_route_only_where_color_and_replicas_are_those_wanted() -> None:
     route = layout.route(STATE)
     router = {"service": "blue", "status": "enabled"}
-    urls = [{"url": edge.url_of(replica)} for replica in route.replicas["blue"]]
-    assert edge.confirms(router, {"loadBalancer": {"servers": urls}}, route)
-    assert not edge.confirms(router, {"loadBalancer": {"servers": urls[:1]}}, route)
-    assert not edge.confirms(router | {"service": "green"}, {"loadBalancer": {"servers": urls}}, route)
-    assert not edge.confirms(router | {"status": "disabled"}, {"loadBalancer": {"servers": urls}}, route)
-    assert not edge.confirms("404 page not found", None, route)
+    blue = {"loadBalancer": {"servers": [{"url": edge.url_of(replica)} for replica in route.replicas["blue"]]}}
+    fewer = {"loadBalancer": {"servers": blue["loadBalancer"]["servers"][:1]}}
+    assert edge.confirms(router, {"blue": blue}, route)
+    assert not edge.confirms(router, {"blue": fewer}, route)
+    assert not edge.confirms(router | {"service": "green"}, {"blue": blue}, route)
+    assert not edge.confirms(router | {"status": "disabled"}, {"blue": blue}, route)
+    assert not edge.confirms("404 page not found", {}, route)
+
+
+def test_an_edge_confirms_a_canary_only_with_its_share() -> None:
+    route = replace(layout.route(STATE), percent=10.0)
+    router = {"service": edge.CANARY, "status": "enabled"}
+    said = {
+        color: {"loadBalancer": {"servers": [{"url": edge.url_of(part)} for part in parts]}}
+        for color, parts in route.replicas.items()
+    }
+    shares = {"weighted": {"services": [{"name": "blue@file", "weight": 9000}, {"name": "green", "weight": 1000}]}}
+    other = {"weighted": {"services": [{"name": "blue", "weight": 9900}, {"name": "green", "weight": 100}]}}
+    assert edge.confirms(router, {**said, edge.CANARY: shares}, route)
+    assert not edge.confirms(router, {**said, edge.CANARY: other}, route)
+    assert not edge.confirms(router, said, route)
+    assert not edge.confirms(router, {"blue": said["blue"], edge.CANARY: shares}, route)
+    assert not edge.confirms({"service": "blue", "status": "enabled"}, said, route)
 
 
 def test_supervisor_reads_its_files_as_they_were_meant(tmp_path: Path) -> None:
@@ -153,6 +179,21 @@ def test_a_deep_directory_gets_a_socket_in_a_short_one(tmp_path: Path) -> None:
     assert len(str(found)) <= 90
     assert found == socket_path_of(deep)
     assert found != socket_path_of(tmp_path / ("y" * 100))
+
+
+@pytest.mark.parametrize("name", ["short", "x" * 100])
+async def test_no_socket_and_no_short_directory_is_left_of_a_fleet_that_is_down(tmp_path: Path, name: str) -> None:
+    directory = FleetDir(tmp_path / name, "t")
+    directory.create()
+    folder = socket_path_of(directory.path).parent
+    (folder / "handoff").mkdir(parents=True)
+    for left in (socket_path_of(directory.path), folder / "handoff" / "blue-0-1"):
+        left.touch()
+    await LocalEngine(FleetSpec(), directory, LocalOptions(ROOT)).stop()
+    assert directory.path.exists()
+    assert not (folder / "handoff").exists()
+    assert not socket_path_of(directory.path).exists()
+    assert folder.exists() is (folder == directory.path)
 
 
 def test_last_lines(tmp_path: Path) -> None:

@@ -15,11 +15,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.state import FleetDir
 from tests.fleet.clients import crowd
-from tests.fleet.runner import Commands, Result, part
-from tests.fleet.test_lifecycle import steady
+from tests.fleet.runner import Commands, Result, part, steady
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
 PASSWORD = "a-password-of-another-server"
 
@@ -45,7 +44,7 @@ async def command(fleet: Commands, *arguments: str) -> Result:
 
 async def frames(socket: ClientConnection, type: str) -> dict[str, Any]:
     """Give the next frame of a type."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             frame: dict[str, Any] = json.loads(await socket.recv())
             if frame["type"] == type:
@@ -88,9 +87,11 @@ async def test_a_shard_that_is_gone_for_good(commands: Commands) -> None:
             await say(socket, type="publish", group=group, id="after", data=2)
         await command(commands, "reshard", "--without", "shared-1")
         epochs, told, heard = dict(places), set(), set()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while len(heard) < len(places):
                 frame = json.loads(await socket.recv())
+                if frame.get("code") == "unavailable":  # on a slow machine it takes longer than publishes wait
+                    await say(socket, type="publish", group=frame["group"], id="after", data=2)
                 if frame["type"] == "gap":
                     told.add(frame["group"])
                     epochs[frame["group"]] = frame["epoch"]
@@ -139,7 +140,7 @@ async def test_out_to_servers_elsewhere_and_back_with_nothing_lost(
         status = await asyncio.to_thread(commands.until, steady)
         assert [(s["name"], s["slots"]) for s in status["shards"]] == [("shared-0", 512), ("shared-1", 512)]
     assert (ledger.failures, ledger.faults) == ([], [])
-    assert ledger.connects == 80, "only the promote moved clients"
+    assert ledger.connects == 40, "nobody had to reconnect"
     seen = [path.read_text() for path in commands.directory.rglob("*.log")] + [moved.stderr, moved.stdout]
     seen += [(commands.directory / "fleet.json").read_text(), json.dumps(status)]
     assert not [text for text in seen if PASSWORD in text]

@@ -53,7 +53,6 @@ def test_edges_that_are_counted_hold_the_sockets_and_none_is_too_many(connection
         ({"connections": 0}, "connections must be 1 or more"),
         ({"connections": 900_000, "edges": "auto"}, "do not fit"),
         ({"engine": "moon"}, "there is no engine 'moon': choose local, docker or swarm"),
-        ({"engine": "swarm"}, "not there yet"),
         ({"project": "Up Per"}, "--project"),
         ({"project": ""}, "--project"),
         ({"project": "x" * 33}, "--project"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +60,36 @@ def test_a_color_is_deployed_and_taken_away() -> None:
     assert set(STATE.deployed) == {"green"}
 
 
+def test_a_file_for_which_there_is_no_room_stays_as_it_was_and_nothing_else_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "after")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "before")]
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(directory: FleetDir) -> None:
+    """Or it would keep `down --purge` from making room. A limit that allows no byte stands in for such a disk."""
+    locks = (
+        "import pathlib, resource, sys\n"
+        "from shards.fleet.state import FleetDir\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "directory = FleetDir(pathlib.Path(sys.argv[1]), sys.argv[2])\n"
+        "with directory.lock('down'):\n"
+        "    assert directory.holder() is None\n"
+    )
+    command = [sys.executable, "-c", locks, str(directory.path.parent), directory.project]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_second_command_is_told_who_is_at_it(directory: FleetDir) -> None:
     assert directory.holder() is None
     with directory.lock("up"):
@@ -102,8 +135,10 @@ def test_a_file_is_replaced_in_one_piece(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, "one")
     before = path.stat().st_ino
-    write_atomically(path, "two", tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_atomically(path, "two", elsewhere)
     assert path.read_text() == "two"
     assert path.stat().st_ino != before
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["file"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

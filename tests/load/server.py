@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from urllib.parse import parse_qsl, urlsplit
 
 from websockets.asyncio.server import Request, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
+
+from shards.rate import TokenBucket
 
 Deliver = Callable[[int, int, str], list[str]]
 """(number of the socket, offset, frame) → the frames to send instead."""
@@ -35,6 +39,8 @@ class Server:
         mute: how many publishes to swallow, unlogged and unacked.
         refuse: answer upgrades with this HTTP status.
         stall: (offset, seconds) of one message to hold everything up at.
+        pause: (every, seconds): hold everything up for so long, every so many seconds.
+        limit: (a second, at once) that a socket may send; the others are refused.
         sessions: the session each socket brought with it, None for a new one.
     """
 
@@ -46,6 +52,9 @@ class Server:
     mute: int = 0
     refuse: int | None = None
     stall: tuple[int, float] | None = None
+    pause: tuple[float, float] | None = None
+    paused: float = 0.0
+    limit: tuple[float, float] | None = None
     log: list[str] = field(default_factory=list)
     marks: dict[tuple[str, str], int] = field(default_factory=dict)
     sockets: list[ServerConnection] = field(default_factory=list)
@@ -76,9 +85,21 @@ class Server:
             await socket.send(self.log[offset])
             offset += 1
         self.sockets.append(socket)
+        bucket = TokenBucket(*self.limit) if self.limit else None
         async for text in socket:
             async with self.turn:
+                if bucket is not None and not bucket.take(monotonic()):
+                    ident = json.loads(text)["id"]
+                    await self.say(socket, type="error", id=ident, code="rate_limited", message="too many")
+                    continue
+                await self.rest()
                 await self.publish(socket, session, group, json.loads(text))
+
+    async def rest(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.pause and now >= self.paused + self.pause[0]:
+            await asyncio.sleep(self.pause[1] if self.paused else 0)
+            self.paused = now
 
     async def publish(self, socket: ServerConnection, session: str, group: str, frame: dict[str, object]) -> None:
         if self.mute:
@@ -108,15 +129,17 @@ class Server:
 
 
 @asynccontextmanager
-async def running(**options: object) -> AsyncIterator[Server]:
+async def running(tls: ssl.SSLContext | None = None, **options: object) -> AsyncIterator[Server]:
     """Run a server on a free port."""
     server = Server(**options)  # type: ignore[arg-type]
-    async with serve(server.handle, "127.0.0.1", 0, process_request=server.admit, compression=None) as listening:
-        server.url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/ws/"
+    async with serve(
+        server.handle, "127.0.0.1", 0, process_request=server.admit, compression=None, ssl=tls
+    ) as listening:
+        server.url = f"{'wss' if tls else 'ws'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}/ws/"
         yield server
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(seconds):
         while not condition():

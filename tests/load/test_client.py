@@ -86,6 +86,60 @@ async def test_swapped_messages_are_reordered() -> None:
         await until(lambda: two.room.ledger.tally() == expected)
 
 
+async def test_a_loss_a_duplicate_and_a_swap_are_each_found_with_the_client_they_hit() -> None:
+    """Three clients of one group, and a server that drops 2 for the first, doubles 3 for the next, swaps 4 and 5."""
+    held: list[str] = []
+
+    def lie(socket: int, offset: int, frame: str) -> list[str]:
+        if (socket, offset) == (0, 2):
+            return []
+        if (socket, offset) == (1, 3):
+            return [frame, frame]
+        if (socket, offset) == (2, 4):
+            held.append(frame)
+            return []
+        return [frame, held.pop()] if socket == 2 and held else [frame]
+
+    async with pair(deliver=lie) as two:
+        third = Client(two.shared, two.room)
+        await third.connect()
+        two.clients.append(third)
+        await until(lambda: len(two.server.sockets) == 3)
+        for _ in range(6):
+            two.clients[0].publish(monotonic_ns())
+        await until(lambda: two.shared.delivered == 17)
+        books = two.room.ledger.accounts()
+        assert [account.examples for account in books] == [
+            ["lost: offset 2, id 1"],
+            ["duplicated: offset 3, id 2"],
+            ["reordered: offset 4, id 3, after offset 5"],
+        ]
+        assert [account.tally.faults for account in books] == [1 + 1, 1, 1 + 1], "a jump each with the loss and swap"
+
+
+async def test_a_message_that_comes_too_late_is_counted_with_who_got_it() -> None:
+    async with pair() as two:
+        two.clients[0].publish(monotonic_ns() - 2_000_000_000)
+        two.clients[1].publish(monotonic_ns())
+        tally = await two.settled()
+        assert (tally.late, tally.delivered, tally.faults) == (2, 4, 0)
+        assert [account.tally.late for account in two.room.ledger.accounts()] == [1, 1]
+
+
+async def test_a_closed_loop_would_have_left_out_all_but_one_message_of_a_stall() -> None:
+    """Coordinated omission, in counts: 20 messages are due in a stall, 10 of each client; it would have sent 2."""
+    async with pair(stall=(3, 0.2)) as two:
+        await two.publish(2)
+        await two.settled()
+        assert len(two.shared.naive) == 2
+        await two.publish(20)
+        await two.settled()
+        assert len(two.shared.latencies) == 2 * 22
+        assert len(two.shared.naive) == 4
+        assert sum(latency > 100_000_000 for latency in two.shared.latencies[4:]) == 2 * 20
+        assert sum(latency > 100_000_000 for latency in two.shared.naive[2:]) == 2
+
+
 @pytest.mark.parametrize(
     "frame",
     ["{", '{"type":"surprise"}', '{"type":"message","group":"room","offset":1,"id":"x","data":{"t":1}}', "[]"],
@@ -146,6 +200,22 @@ async def test_what_was_not_acked_is_sent_again_with_the_same_id() -> None:
             await socket.close(1012)
         await until(lambda: two.shared.reconnects == 2)
         assert await two.settled() == Tally(published=2, acked=2, expected=4, delivered=4)
+
+
+async def test_what_has_piled_up_is_sent_no_faster_than_the_service_takes_it() -> None:
+    """Else some are refused, and those behind them lie before them in the log."""
+    async with pair(mute=300, limit=(1000, 1000)) as two:
+        for _ in range(300):
+            two.clients[0].publish(monotonic_ns())
+        await until(lambda: two.server.mute == 0)
+        two.server.limit = (100, 200)
+        await two.server.sockets[0].close(1012)
+        await until(lambda: two.shared.reconnects == 1)
+        two.clients[0].publish(monotonic_ns())
+        await until(lambda: len(two.server.log) == 301)
+        tally = await two.settled()
+        assert (tally.delivered, tally.faults) == (602, 0)
+        assert not two.shared.errors
 
 
 async def cut_off(two: Pair, number: int) -> None:

@@ -79,7 +79,7 @@ class Notes(list[tuple[str, dict[str, Any]]]):
 
 
 async def perform(*events: Event, note: Notes) -> int:
-    return await Faults(events, "ws://127.0.0.1:1/ws/", None, 1, note).perform(monotonic_ns())
+    return await Faults(events, "ws://127.0.0.1:1/ws/", None, 10, 1, note).perform(monotonic_ns())
 
 
 async def test_a_kill_is_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,16 +109,34 @@ async def test_commands_wait_for_one_another_and_the_first_failure_counts() -> N
     assert [more["output"] for _, more in notes if more] == [["a"], ["b"]]
 
 
+async def test_what_comes_after_waits_for_what_was_before_however_long_that_takes() -> None:
+    notes = Notes()
+    events = [Event(after=0, command="sleep 0.3; exit 2"), Event(after=0.1, command="true")]
+    begin = monotonic_ns()
+    assert await perform(*events, note=notes) == 2
+    assert notes.names == [f"{event.command}: {end}" for event in events for end in ("start", "end")]
+    assert monotonic_ns() - begin > 0.4e9
+
+
 async def test_a_task_that_does_not_exist_is_a_failure() -> None:
     notes = Notes()
     assert await perform(Event(0, run="nonsense"), note=notes) != 0
 
 
+def command_lines() -> list[str]:
+    """Give those of this process's descendants that live."""
+    lines = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            lines.append(" ".join(child.cmdline()))
+    return lines
+
+
 async def test_cancelled_it_leaves_no_command_behind() -> None:
     notes = Notes()
     task = asyncio.create_task(perform(Event(0, command="sleep 61.25"), note=notes))
-    await until(lambda: any("61.25" in child.cmdline()[-1] for child in psutil.Process().children()))
+    await until(lambda: any("61.25" in line for line in command_lines()))
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    await until(lambda: not any("61.25" in " ".join(c.cmdline()) for c in psutil.Process().children(recursive=True)))
+    await until(lambda: not any("61.25" in line for line in command_lines()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.load.ledger import GroupLedger, Impossible, Member, Tally
+from shards.load.ledger import Account, GroupLedger, Impossible, Member, Tally, worst
 
 
 def group(members: int = 2, start: int = 0) -> tuple[GroupLedger, list[Member]]:
@@ -227,6 +228,112 @@ def test_a_message_behind_a_later_one_of_its_publisher_was_overtaken() -> None:
     tally = ledger.tally()
     assert (tally.overtaken, tally.duplicated, tally.reordered) == (1, 2, 0)
     assert ledger.publishers() == 2
+
+
+def test_what_went_wrong_is_in_the_books_of_the_client_it_happened_to() -> None:
+    """Three losses, a duplicate and a swap, each with another client; a fifth is well."""
+    ledger, members = group(5)
+    publish(ledger, members[4], 6)
+    for member, offsets in zip(
+        members,
+        [(1, 2, 4, 5, 6), (1, 2, 3, 4), (1, 2, 3, 3, 4, 5, 6), (1, 3, 2, 4, 5, 6), (1, 2, 3, 4, 5, 6)],
+        strict=True,
+    ):
+        give(member, *offsets)
+    books = ledger.accounts()
+    assert [account.examples for account in books[1:]] == [
+        ["lost: offset 5, id 4", "lost: offset 6, id 5"],
+        ["duplicated: offset 3, id 2"],
+        ["reordered: offset 2, id 1, after offset 3"],
+        [],
+    ]
+    assert books[0].examples == ["lost: offset 3, id 2"]
+    assert [(a.tally.lost, a.tally.duplicated, a.tally.reordered) for a in books] == [
+        (1, 0, 0),
+        (2, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (0, 0, 0),
+    ]
+    assert [account.amiss for account in books] == [True, True, True, True, False]
+
+
+def test_publishes_are_in_the_books_of_their_publisher() -> None:
+    ledger, (a, b) = group()
+    for publisher in (0, 1, 0):
+        ledger.publish(publisher)
+    ledger.acked(0, 1, a.log)
+    ledger.acked(1, 2, b.log)
+    give(a, 1, 2)
+    give(b, 1, 2)
+    first, second = ledger.accounts()
+    assert (first.tally.published, first.tally.acked, first.examples) == (2, 1, ["not acked: id 2"])
+    assert (second.tally.published, second.tally.acked, second.examples) == (1, 1, [])
+
+
+def test_a_message_that_vanished_is_in_the_books_of_all_who_should_have_had_it() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 1)
+    give(a, 1)
+    give(b, 1)
+    ledger.publish()
+    ledger.acked(1, 1, a.log)
+    lost = "lost: id 1, which was acked and nobody was given"
+    assert [account.examples for account in ledger.accounts()] == [
+        [lost, "acked where another message is: id 1"],
+        [lost],
+    ]
+
+
+@given(
+    messages=st.integers(1, 40),
+    given_to=st.lists(st.lists(st.integers(1, 40), max_size=60), min_size=1, max_size=5),
+    acked=st.sets(st.integers(0, 39)),
+    publishers=st.lists(st.integers(0, 4), min_size=40, max_size=40),
+)
+def test_the_clients_books_make_the_total(
+    messages: int, given_to: list[list[int]], acked: set[int], publishers: list[int]
+) -> None:
+    """Whatever was delivered in whatever order: counted here a second way, from the lists alone."""
+    ledger, members = group(len(given_to))
+    for number in range(messages):
+        ledger.publish(publishers[number] % len(members))
+        if number in acked:
+            ledger.acked(number, number + 1, members[0].log)
+    lists = [[offset for offset in offsets if offset <= messages] for offsets in given_to]
+    for member, offsets in zip(members, lists, strict=True):
+        give(member, *offsets)
+    end = max([offset for offsets in lists for offset in offsets] + [n + 1 for n in acked if n < messages], default=0)
+    for account, offsets in zip(ledger.accounts(), lists, strict=True):
+        assert account.tally.delivered == len(set(offsets))
+        assert account.tally.duplicated == len(offsets) - len(set(offsets))
+        assert account.tally.lost == end - len(set(offsets))
+    total = ledger.tally()
+    assert (total.published, total.acked) == (messages, len([n for n in acked if n < messages]))
+    assert total == sum((account.tally for account in ledger.accounts()), start=Tally())
+
+
+def test_the_worst_accounts_come_first() -> None:
+    accounts = [Account(n, Tally(lost=lost, late=late), []) for n, (lost, late) in enumerate([(0, 9), (2, 0), (0, 1)])]
+    assert [account.client for account in worst(accounts, 2)] == [1, 0]
+
+
+def test_ten_minutes_of_a_thousand_messages_a_second_fit_in_the_memory_that_is_promised() -> None:
+    """By the member and by the message, as docs/load.md says; a group of ten of them stands for all."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    groups = [group(10) for _ in range(100)]
+    members = tracemalloc.get_traced_memory()[0]
+    assert (members - before) / 1000 < 1000
+    for ledger, them in groups:
+        for number in range(600):
+            ledger.publish(number % 10)
+            for member in them:
+                member.message(number + 1, number)
+            ledger.acked(number, number + 1, them[0].log)
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (after - members) / 60_000 < 20
 
 
 @pytest.mark.parametrize("number", [1, -1])

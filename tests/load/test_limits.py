@@ -6,9 +6,12 @@ import socket
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shards.errors import UsageError
 from shards.load.limits import Limits, bound_socket, is_loopback, source_address
+from shards.load.schedule import even_groups, mixed_groups, shares
 
 LIMITS = Limits(ports=28_232, descriptors=20_000)
 
@@ -27,15 +30,38 @@ def test_a_source_address_is_one_even_past_255() -> None:
 @pytest.mark.parametrize(
     ("connections", "processes", "loopback", "says"),
     [
-        (39_601, 2, True, "at most 39600, or --processes 3"),
+        (39_610, 2, True, "at most 39600, or --processes 3"),
         (22_586, 2, False, "at most 22585"),
+        (9_000_000, 500, True, "ports .* at most 5646250"),
     ],
-    ids=["descriptors", "ports"],
+    ids=["descriptors", "ports", "ports of all addresses"],
 )
 def test_too_many_says_which_limit_and_the_most(connections: int, processes: int, loopback: bool, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        LIMITS.check(connections, processes, loopback)
-    LIMITS.check(connections - 1, processes, loopback)
+        LIMITS.check(even_groups(connections, 10, 1), processes, loopback)
+
+
+def test_as_many_as_possible_is_not_too_many() -> None:
+    LIMITS.check(even_groups(39_600, 10, 1), 2, True)
+    LIMITS.check(even_groups(22_585, 10, 1), 2, False)
+
+
+@pytest.mark.parametrize(("connections", "processes"), [(1, 2), (39_600, 2), (39_601, 3), (50_000, 3)])
+def test_processes_are_counted_from_what_each_may_open(connections: int, processes: int) -> None:
+    assert LIMITS.processes_for(even_groups(connections, 10, 1000)) == processes
+
+
+@settings(max_examples=20)
+@given(connections=st.integers(1, 60_000), seed=st.integers(0, 50))
+def test_groups_of_all_sizes_fit_into_the_processes_counted_for_them(connections: int, seed: int) -> None:
+    groups = mixed_groups(connections, 5000, seed)
+    parts = shares(groups, LIMITS.processes_for(groups))
+    assert max(sum(group.size for group in part) for part in parts) <= LIMITS.sockets_per_process
+
+
+def test_a_group_that_no_process_can_hold_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"25000 connections in one process.*at most 19800"):
+        LIMITS.processes_for(even_groups(25_000, 25_000, 100))
 
 
 @pytest.mark.parametrize(

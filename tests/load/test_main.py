@@ -22,7 +22,7 @@ SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--durat
 def tmp_path(tmp_path: Path) -> Path:
     """A folder whose scenarios put up with a generator that shares its cores with other tests."""
     text = (scenarios.repository() / "invoke.yaml").read_text()
-    (tmp_path / "invoke.yaml").write_text(text.replace("  run:  ", "  run:\n    lag_ms: 2000\n  #"))
+    (tmp_path / "invoke.yaml").write_text(text.replace("  run:  ", "  run:\n    lag_ms: 20000\n  #"))
     return tmp_path
 
 
@@ -39,7 +39,7 @@ async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.su
 async def load(folder: Path, *arguments: str, **environment: str) -> tuple[int | None, str]:
     """Run the command; give its exit status and the last line it said."""
     process = await start(folder, *arguments, **environment)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         out, err = await process.communicate()
     return process.returncode, (out or err).decode().strip().splitlines()[-1]
 
@@ -60,8 +60,14 @@ async def test_a_run_that_passes(tmp_path: Path) -> None:
     assert messages["expected"] == messages["delivered"] == 20 * messages["published"] > 0
     assert sum(second["delivered"] for second in document["timeline"]) == messages["delivered"]
     names = [event["name"] for event in document["events"]]
-    assert names == ["connected", "echo done: start", "echo done: end"]
+    assert names == ["connected", "load", "echo done: start", "echo done: end"]
     assert document["events"][-1]["output"] == ["done"]
+
+
+async def test_a_load_of_a_second_knows_how_late_its_generator_was(tmp_path: Path) -> None:
+    async with running() as server:
+        await load(tmp_path, "run", "--url", server.url, *SMALL, "--duration", "1")
+    assert report(tmp_path)["generator"]["max_lag_ms"] > 0
 
 
 async def test_a_loss_fails_the_run(tmp_path: Path) -> None:
@@ -94,6 +100,17 @@ async def test_many_runs_are_summed_up_and_one_failure_fails_them(tmp_path: Path
         assert json.loads((tmp_path / "reports" / one["report"]).read_text())["load"]["seed"] == one["seed"]
 
 
+async def test_steps_become_one_report_and_runs_are_kept(tmp_path: Path) -> None:
+    async with running() as server:
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--steps", "10,20")
+    document = report(tmp_path)
+    assert (status, document["verdict"]) == (0, "pass"), document
+    assert [(step["connections"], step["opened"]) for step in document["steps"]] == [(10, 10), (20, 20)]
+    assert document["steps"][1]["delivered_per_s"] > document["steps"][0]["delivered_per_s"]
+    assert "passed 1 of 1" in (tmp_path / "reports" / "index.html").read_text()
+    assert len(list((tmp_path / "reports" / "history" / "run").glob("*.html"))) == 1
+
+
 async def test_a_stall_is_seen_by_all_who_were_due_in_it(tmp_path: Path) -> None:
     """Coordinated omission: one publish in 150 stalls for half a second; a third of them were due meanwhile."""
     async with running(stall=(50, 0.5)) as server:
@@ -102,12 +119,51 @@ async def test_a_stall_is_seen_by_all_who_were_due_in_it(tmp_path: Path) -> None
     assert latency["p95"] > 300, latency
 
 
+async def test_a_stall_of_a_second_each_5_s_is_in_the_corrected_p99_and_not_in_the_naive_one(tmp_path: Path) -> None:
+    """Both from one run: 1 in 5 messages is due in a stall, and of 400 of them a closed loop would have sent one.
+
+    So long a stall, that those of a busy machine are nothing beside it.
+    """
+    two = ("--connections", "2", "--group-size", "2", "--rate", "800", "--duration", "10.5", "--processes", "1")
+    async with running(pause=(5, 1)) as server:
+        await load(tmp_path, "run", "--url", server.url, *two)
+    latency = report(tmp_path)["latency_ms"]
+    assert latency["p99"] > 500, latency
+    assert latency["naive_p99"] < latency["p99"] / 2, latency
+
+
+async def test_a_stall_of_200_ms_each_5_s_is_in_the_corrected_p99_only(tmp_path: Path) -> None:
+    """1 in 25 messages is due in a stall; what else keeps a busy machine is in both figures."""
+    two = ("--connections", "2", "--group-size", "2", "--rate", "800", "--duration", "10.5", "--processes", "1")
+    async with running(pause=(5, 0.2)) as server:
+        await load(tmp_path, "run", "--url", server.url, *two)
+    latency = report(tmp_path)["latency_ms"]
+    assert latency["p99"] > 100, latency
+    assert latency["naive_p99"] < latency["p99"] - 50, latency
+
+
+async def test_a_rate_follows_its_shape_and_so_do_connects(tmp_path: Path) -> None:
+    """A ramp sends a quarter of its messages in the first half of the time; half of the connects come in the spike."""
+    shapes = ("--shape", "ramp:0-4000", "--connect-shape", "spike:25-100")
+    async with running() as server:
+        arguments = (*SMALL[:2], *SMALL[2:4], "--duration", "4", "--processes", "1", *shapes)
+        status, _ = await load(tmp_path, "run", "--url", server.url, *arguments)
+        published = [json.loads(frame)["data"]["t"] for frame in server.log]
+    document = report(tmp_path)
+    assert status == 0, document
+    assert len(published) == document["messages"]["published"] == 400
+    half = (min(published) + max(published)) / 2
+    assert sum(1 for due in published if due < half) == pytest.approx(100, abs=12)
+    assert document["load"]["rate"] == 2000
+    assert document["connections"]["rate_per_s"] > 25
+
+
 async def test_stopped_it_still_reports(tmp_path: Path) -> None:
     async with running() as server:
         process = await start(tmp_path, "run", "--url", server.url, *SMALL, "--duration", "60")
-        await until(lambda: len(server.log) > 20, seconds=30)
+        await until(lambda: len(server.log) > 20, seconds=120)
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await process.communicate()
     assert (process.returncode, report(tmp_path)["verdict"]) == (1, "aborted")
     assert report(tmp_path)["messages"]["delivered"] > 0
@@ -118,7 +174,19 @@ async def test_stopped_it_still_reports(tmp_path: Path) -> None:
     [
         (("loadtest-10k", "--connections", "0"), 2, "'0' is no whole number from 1 up"),
         (("loadtest-10k", "--connections", "9000000"), 2, "at most "),
+        (("loadtest-10k", "--connections", "9" * 12), 2, "need more ports than this host gives"),
         (("loadtest-10k", "--rate", "-1"), 2, "is no number above 0"),
+        (("gradual", "--steps", "1000,many"), 2, "'many' is no whole number from 1 up"),
+        (("gradual", "--steps", "1000,9000000"), 2, "at most "),
+        (("run", "--shape", "hill:1-2"), 2, "'hill:1-2' is no shape: write for instance constant:5000, ramp:0-20000"),
+        (("run", "--shape", "ramp:0-9", "--rate", "5"), 2, "give one of them"),
+        (("run", "--group-size", "25000", "--connections", "25000"), 2, "25000 connections in one process"),
+        (
+            ("run", "--url", "wss://127.0.0.1:1/ws/", "--ca", "/dev/null"),
+            2,
+            "--ca /dev/null is no file of certificates",
+        ),
+        (("run", "--url", "wss://127.0.0.1:1/ws/", "--ca", "nowhere"), 2, "No such file"),
         (("nonsense",), 2, "invalid choice: 'nonsense'"),
         (("run", "--url", "http://127.0.0.1:1/"), 2, "is no WebSocket address"),
         (("run", "--url", "ws://127.0.0.1:1/ws/"), 1, "nobody answers at ws://127.0.0.1:1/ws/"),

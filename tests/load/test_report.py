@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,11 @@ from typing import Any
 import pytest
 
 from shards.errors import ShardsError, UsageError
-from shards.load import report
+from shards.load import page, report
 from shards.load.coordinator import Load, Outcome, Second
 from shards.load.histogram import steps
 from shards.load.ledger import Tally
+from shards.load.probe import HttpProbe
 from shards.load.report import Run
 from shards.load.scenarios import Event, Target
 
@@ -30,7 +34,7 @@ def outcome(**changes: object) -> Outcome:
         tally=Tally(published=1000, acked=1000, expected=10_000, delivered=10_000),
     )
     made.latency.record(steps([5_000_000] * 1000))
-    made.timeline = {-1: Second(), 0: Second(100, 100, 1000, 5, 6), 1: Second(100, 100, 1000, 5, 60)}
+    made.timeline = {-1: Second(), 0: Second(100, 100, 5000, 5, 6), 1: Second(100, 100, 5000, 5, 60)}
     made.events = [{"t": 0.5, "name": "<b>promote"}]
     for name, value in changes.items():
         setattr(made, name, value)
@@ -39,7 +43,14 @@ def outcome(**changes: object) -> Outcome:
 
 def document(seen: Outcome) -> dict[str, object]:
     resources = [
-        {"name": "edge-0", "rss_max_bytes": 5, "cpu_max_percent": 1.0, "cpu_mean_percent": 1.0, "samples": []},
+        {
+            "name": "edge-0",
+            "rss_max_bytes": 5,
+            "cpu_max_percent": 1.0,
+            "cpu_mean_percent": 1.0,
+            "files_max": 3,
+            "samples": [],
+        },
     ]
     return report.build("loadtest-10k", TARGETS, Run(LOAD, seen, {}, resources))
 
@@ -52,9 +63,10 @@ def document(seen: Outcome) -> dict[str, object]:
         ({"tally": Tally(lost=1)}, "fail"),
         ({"cpu_percent": 96.0}, "fail"),
         ({"problems": ["generator process 1 ended before it was through"]}, "fail"),
+        ({"failures": Counter({os.strerror(errno.EMFILE): 1})}, "fail"),
         ({"aborted": True}, "aborted"),
     ],
-    ids=["well", "connections", "lost", "saturated", "problem", "aborted"],
+    ids=["well", "connections", "lost", "saturated", "problem", "no file left", "aborted"],
 )
 def test_the_verdict(changes: dict[str, object], verdict: str) -> None:
     assert document(outcome(**changes))["verdict"] == verdict
@@ -94,6 +106,51 @@ def test_what_a_run_does_not_have_is_left_out_and_said(figure: str, changes: dic
     assert report.left_out(targets, asked) == {}
 
 
+@pytest.mark.parametrize(
+    ("figure", "run"),
+    [
+        ("redis_clients_risen", {"redis_clients": (7,)}),
+        ("memory_gb", {"resources": [{"name": "generator-0", "rss_max_bytes": 1, "samples": []}]}),
+        ("ended", {"resources": [{"name": "generator-0", "samples": [{"t": 0.0}]}]}),
+        ("http_errors", {"outcome": outcome(probe=HttpProbe("http://127.0.0.1:1/"))}),
+    ],
+)
+def test_what_nobody_saw_of_the_fleet_was_not_measured(figure: str, run: dict[str, Any]) -> None:
+    load = replace(LOAD, project="mine", probe_url="http://127.0.0.1:1/")
+    made = Run(**{"load": load, "outcome": outcome(), "fleet": {}, "resources": [], **run})
+    assert report.judge({figure: Target("< 4")}, made)[0]["measured"] is None
+
+
+def test_a_process_that_is_in_a_container_takes_what_the_fleet_says_that_it_takes() -> None:
+    fleet = {"edges": [{"name": "edge-0", "pid": None, "rss_bytes": 5_000_000_000}]}
+    judged = report.judge({"memory_gb": Target("< 4")}, Run(LOAD, outcome(), fleet, []))
+    assert [(target["measured"], target["ok"]) for target in judged] == [(5.0, False)]
+
+
+def limited(*samples: tuple[str, float, float]) -> Run:
+    """A run whose load is from second 1 to 3, with a replica that may use two cores, and what was seen of processes."""
+    fleet = {"replicas": [{"name": "blue-0", "cpu_limit_percent": 200.0}], "edges": [{"name": "edge-0"}]}
+    names = dict.fromkeys(name for name, _, _ in samples)
+    seen = [
+        {"name": name, "samples": [{"t": t, "cpu_percent": cpu} for one, t, cpu in samples if one == name]}
+        for name in names
+    ]
+    load = [{"t": 1.0, "name": "load"}]
+    return Run(LOAD, outcome(events=load, load_s=2), fleet, seen)
+
+
+def test_a_part_with_a_limit_is_held_against_it_with_its_workers_while_the_load_lasts() -> None:
+    run = limited(
+        ("blue-0", 0.5, 200), ("blue-0", 2, 90), ("blue-0/0", 2, 70), ("blue-0/0", 2.5, 80), ("edge-0", 2, 190)
+    )
+    (judged,) = report.judge({"cpu_share": Target("< 0.8")}, run)
+    assert (judged["measured"], judged["ok"]) == (0.825, False)
+
+
+def test_a_part_with_a_limit_that_nobody_looked_at_was_not_measured() -> None:
+    assert [one["measured"] for one in report.judge({"cpu_share": Target("< 0.8")}, limited())] == [None]
+
+
 def test_no_target_judged_is_no_pass() -> None:
     assert report.verdict([], outcome(), False) == "fail"
 
@@ -101,6 +158,12 @@ def test_no_target_judged_is_no_pass() -> None:
 def test_a_target_for_no_figure_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no figure is called losses; there are: connect_success, "):
         report.check({"losses": Target("== 0")})
+
+
+def test_what_is_delivered_when_the_load_is_over_is_no_rate() -> None:
+    behind = outcome()
+    behind.timeline = {0: Second(100, 100, 0), 12: Second(100, 0, 10_000, 9000, 9000)}
+    assert document(behind)["messages"]["per_s"] == 0
 
 
 def test_the_files(tmp_path: Path) -> None:
@@ -127,7 +190,7 @@ def test_a_run_that_saw_nothing_still_gives_a_page(tmp_path: Path) -> None:
     report.write(report.build("run", TARGETS, Run(LOAD, Outcome(), {}, [])), tmp_path / "r.json")
     page = (tmp_path / "r.html").read_text()
     assert "nothing was measured" in page
-    assert "<td>not measured<td>✗ missed" in page
+    assert "<span class=measured>not measured</span>" in page
 
 
 def test_who_came_back_is_told_with_how_long_it_took() -> None:
@@ -146,3 +209,13 @@ def test_a_fleet_that_did_not_heal_is_seen(state: str, ok: bool) -> None:
     run = Run(LOAD, outcome(), {"state": state}, [])
     assert [target["ok"] for target in report.judge({"not_steady": Target("== 0")}, run)] == [ok]
     assert not report.judge({"not_steady": Target("== 0")}, Run(LOAD, outcome(), {}, []))[0]["ok"]
+
+
+def test_durations_are_told_as_people_read_them() -> None:
+    assert [page.duration(ms) for ms in (1.234, 99.96, 354.3, 4_931.6, 61_000)] == [
+        "1.2 ms",
+        "100.0 ms",
+        "354 ms",
+        "4.9 s",
+        "61.0 s",
+    ]

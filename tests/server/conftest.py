@@ -33,7 +33,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     first_table(servers[0], servers[1:])
     keys = directory / "tokens"
     keys.write_text("k" * 48)
-    environ = {"SHARDS_TOKEN_KEY_FILE": str(keys), **getattr(request.module, "ENVIRON", {})}
+    environ = {
+        "SHARDS_TOKEN_KEY_FILE": str(keys),
+        "SHARDS_HANDOFF_DIR": str(directory / "handoff"),
+        **getattr(request.module, "ENVIRON", {}),
+    }
     replicas = [Replica(servers[0], f"blue-{i}", **environ) for i in range(2)]
     try:
         for replica in replicas:

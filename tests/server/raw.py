@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-_SECONDS = 10
+_SECONDS = 60
 
 
 class RawSocket:

@@ -80,6 +80,8 @@ async def test_no_client_can_take_a_backends_ids_before_it_does(service: list[Re
         (b"[]", 400, "bad_message"),
         (b"{}", 400, "bad_message"),
         (b'{"data":1,"id":7}', 400, "bad_message"),
+        (b'{"data":' + b"9" * 5000 + b"}", 400, "bad_message"),
+        (b'{"data":' + b"[" * 900 + b"]" * 900 + b"}", 400, "bad_message"),
         (b'{"data":1,"id":""}', 400, "bad_id"),
         (b'{"data":1,"id":"' + b"i" * 65 + b'"}', 400, "bad_id"),
         (b'{"data":"' + b"x" * 65_535 + b'"}', 413, "too_large"),
@@ -115,7 +117,7 @@ def endless() -> Iterator[bytes]:
 def test_a_body_without_end_is_not_read_to_its_end(service: list[Replica]) -> None:
     token = service[0].token("clean")
     head = f"POST /api/groups/clean/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
-    with socket.create_connection(("127.0.0.1", service[0].port), 10) as sock:
+    with socket.create_connection(("127.0.0.1", service[0].port), 60) as sock:
         sock.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
         for chunk in list(endless())[:9]:
             sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
@@ -224,7 +226,7 @@ async def test_presence_is_told_over_http(service: list[Replica]) -> None:
     await client.say(type="presence", group="who")
     heard = await client.hear()
     path = f"/api/groups/who/presence?token={service[0].token('who')}"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (answer := read(service[0], path))["count"] != 1:
         assert time.monotonic() < deadline, answer
     assert answer == {"status": 200, "group": "who", "count": 1, "members": heard["members"]}
@@ -247,7 +249,7 @@ async def test_a_group_whose_shard_is_down_is_unavailable_for_now(redises: Redis
             assert (status, answer["code"], headers["Retry-After"]) == (503, "unavailable", "1")
         for shard in redises.shards:
             shard.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (answer := publish(replica, "down", {"data": 1, "id": "one"}))["status"] == 503:
             assert time.monotonic() < deadline
         assert answer["offset"] == 1

@@ -1,42 +1,70 @@
-"""A drain is spread over its time, and over by its end."""
+"""A drain is as fast as those who take the sockets can stand."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.server.pacing import Drain
+from shards.router.control import WorkerRecord, WorkerState
+from shards.server.pacing import GRACE_MS, Pace, Strain, hint_ms, strain_on
 
-STEP_MS = 100.0
+AT_EASE, STRAINED = Strain(5.0, 30.0), Strain(500.0, 30.0)
+BUSY = Strain(5.0, 99.0)
 
-
-def steps(drain: Drain, sockets: int) -> list[int]:
-    """Give how many sockets are closed in each step, where none leaves of its own accord."""
-    closed, elapsed = [], 0.0
-    while sockets and elapsed < drain.drain_ms + 10 * STEP_MS:
-        closed.append(min(sockets, drain.to_close(elapsed, sockets, STEP_MS)))
-        sockets -= closed[-1]
-        elapsed += STEP_MS
-    assert sockets == 0
-    return closed
+sockets = st.integers(0, 20_000)
+windows_ms = st.integers(1000, 600_000)
 
 
-@given(st.integers(1000, 60_000), st.integers(1, 20_000))
-def test_nobody_is_closed_while_clients_may_still_come_of_their_own_accord(drain_ms: int, sockets: int) -> None:
-    drain = Drain(drain_ms)
-    closed = steps(drain, sockets)
-    assert sum(closed[: int(drain.within_ms / STEP_MS)]) == 0
+def sent(pace: Pace, strains: list[Strain]) -> float:
+    """Give how many sockets are sent away in as many seconds."""
+    total = 0.0
+    for strain in strains:
+        total += pace.rate
+        pace = pace.after(strain)
+    return total
 
 
-@given(st.integers(5000, 60_000), st.integers(100, 20_000))
-def test_the_rest_is_closed_evenly(drain_ms: int, sockets: int) -> None:
-    drain = Drain(drain_ms)
-    closing = [count for count in steps(drain, sockets) if count]
-    available = (drain_ms - drain.within_ms) / STEP_MS - 2  # a step is not cut where a phase ends
-    assert max(closing) <= sockets / available + 1
-    assert closing == sorted(closing, reverse=True), "no rush at the end"
+@given(sockets, windows_ms)
+def test_all_are_sent_away_in_half_of_the_time_where_the_others_are_at_ease(count: int, drain_ms: int) -> None:
+    seconds = max(1, -(-drain_ms // 2000))
+    assert sent(Pace.begin(count, drain_ms), [AT_EASE] * seconds) > count - 0.001
 
 
-@given(st.integers(0, 100))
-def test_a_drain_without_time_closes_all_at_once(sockets: int) -> None:
-    assert Drain(0).to_close(0.0, sockets, STEP_MS) == sockets
+@given(sockets, windows_ms, st.sampled_from([STRAINED, BUSY]))
+def test_it_halves_its_pace_at_once_where_they_are_not(count: int, drain_ms: int, strain: Strain) -> None:
+    pace = Pace.begin(count, drain_ms)
+    assert pace.after(strain).rate == pace.rate / 2
+    assert sent(pace, [strain] * 10) < sent(pace, [AT_EASE] * 10) / 4
+
+
+@given(sockets, windows_ms, st.lists(st.sampled_from([AT_EASE, STRAINED, BUSY]), max_size=50))
+def test_it_never_stands_still_and_recovers(count: int, drain_ms: int, strains: list[Strain]) -> None:
+    pace = Pace.begin(count, drain_ms)
+    for strain in strains:
+        pace = pace.after(strain)
+        assert pace.rate > 0
+    for _ in range(10):
+        pace = pace.after(AT_EASE)
+    assert pace.rate >= pace.first
+
+
+@given(st.floats(0, 60_000))
+def test_a_client_that_was_told_to_go_is_closed_before_the_time_is_over(left_ms: float) -> None:
+    within = hint_ms(left_ms)
+    assert within >= 0
+    assert within == 0 or within + GRACE_MS <= left_ms
+
+
+def worker(replica: str, state: WorkerState, accept_ms: float, cpu: float) -> WorkerRecord:
+    return WorkerRecord(f"{replica}/1", "blue", replica, "1", 1, state, 0, "r", 1, 0.0, accept_ms, cpu)
+
+
+def test_the_strain_is_that_of_the_worst_of_those_who_serve() -> None:
+    workers = [
+        worker("blue-0", "draining", 900.0, 99.0),
+        worker("blue-1", "active", 800.0, 98.0),
+        worker("green-0", "active", 20.0, 50.0),
+        worker("green-1", "active", 10.0, 70.0),
+    ]
+    assert strain_on(workers, "blue-1") == Strain(20.0, 70.0)
+    assert strain_on([], "blue-1") == Strain()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import CloseCode, Frame, Opcode
 
-from shards.server.protocol import frame_end, text_at
+from shards.server.frames import frame_end, text_at
 from tests.replica import Replica
 from tests.server.raw import RawSocket
 

@@ -49,9 +49,9 @@ async def another_password(shard: RedisServer, _proxy: Proxy) -> AsyncIterator[N
 
 @asynccontextmanager
 async def silent(_shard: RedisServer, proxy: Proxy) -> AsyncIterator[None]:
-    proxy.frozen = True
+    proxy.freeze(newcomers=True)
     yield
-    proxy.frozen = False
+    proxy.thaw()
 
 
 async def publish(client: Client, numbers: range) -> None:
@@ -59,19 +59,24 @@ async def publish(client: Client, numbers: range) -> None:
         await client.say(type="publish", id=str(number), data="x" * 1000)
 
 
-async def until_ready(replica: Replica) -> None:
-    async with asyncio.timeout(20):
-        while (await asyncio.to_thread(replica.get, "/readyz"))[0] != 200:
-            await asyncio.sleep(0.1)
+async def until_well(replica: Replica) -> None:
+    """Wait until a replica's shard takes what is published; its `/readyz` goes on saying 200 without it."""
+    client = await enter(replica.ws)
+    async with asyncio.timeout(60):
+        while True:
+            await client.say(type="publish", group="another", id="well", data=1)
+            if (await client.hear())["type"] == "ack":
+                break
+    await client.close()
 
 
 @pytest.mark.parametrize("fault", [full, read_only, another_password, silent], ids=lambda fault: fault.__name__)
 async def test_a_client_is_told_in_time_and_goes_on_afterwards(start_redis: StartRedis, fault: Fault) -> None:
     control, shard = start_redis(), start_redis()
     replica = Replica(control, SHARDS_PUBLISH_SECONDS="1", SHARDS_RATE_LIMIT="0")
-    async with Proxy(shard.port).running() as proxy:
+    async with Proxy(shard.port) as proxy:
         async with Redis.from_url(control.url) as redis:
-            await Control(redis).swap_table(SlotTable.first([Shard("shared-0", proxy.url)]), 0)
+            await Control(redis).swap_table(SlotTable.first([Shard("shared-0", proxy.redis)]), 0)
         await asyncio.to_thread(replica.start)
         try:
             await through(replica, fault(shard, proxy))
@@ -88,10 +93,10 @@ async def through(replica: Replica, fault: AbstractAsyncContextManager[None]) ->
     before = psutil.Process(replica.process.pid).memory_info().rss
     async with fault:
         await publish(client, range(5, 505))
-        refusals = [await client.hear(15) for _ in range(500)]
+        refusals = [await client.hear() for _ in range(500)]
         assert {(frame["type"], frame["code"]) for frame in refusals} == {("error", "unavailable")}
         assert {frame["id"] for frame in refusals} == {str(number) for number in range(5, 505)}
-    await until_ready(replica)
+    await until_well(replica)
     await publish(client, range(5, 505))
     frames = await client.hear_all(1000)
     assert sorted(int(ack["id"]) for ack in frames["ack"]) == list(range(5, 505))
@@ -99,3 +104,29 @@ async def through(replica: Replica, fault: AbstractAsyncContextManager[None]) ->
     assert sorted(int(message["id"]) for message in frames["message"]) == list(range(5, 505)), "each once"
     assert psutil.Process(replica.process.pid).memory_info().rss - before < 64 << 20
     await client.close()
+
+
+async def test_a_subscription_to_a_group_whose_shard_is_down_is_refused_in_time_and_may_be_asked_for_again(
+    start_redis: StartRedis,
+) -> None:
+    control, shard = start_redis(), start_redis()
+    async with Redis.from_url(control.url) as redis:
+        await Control(redis).swap_table(SlotTable.first([Shard("shared-0", shard.url)]), 0)
+    replica = Replica(control)
+    await asyncio.to_thread(replica.start)
+    try:
+        client = await enter(replica.ws)
+        shard.kill()
+        await client.say(type="subscribe", group="room")
+        error = await client.hear()
+        assert (error["type"], error["code"], error["group"]) == ("error", "unavailable", "room")
+        shard.start()
+        await until_well(replica)
+        await client.say(type="subscribe", group="room")
+        assert (await client.hear())["type"] == "subscribed", "not `already_subscribed`"
+        await client.close()
+        of_url = await enter(replica.ws + "room/")
+        assert (await of_url.hear())["type"] == "subscribed"
+        await of_url.close()
+    finally:
+        await asyncio.to_thread(replica.stop)

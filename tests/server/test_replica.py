@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from tests.replica import Replica
+from tests.server.raw import RawSocket
 from tests.server.test_wire import closed_with, enter
 
 ENVIRON = {
     "SHARDS_MAX_CONNECTIONS": "60",
     "SHARDS_RATE_LIMIT": "20",
-    "SHARDS_SEND_BUDGET_BYTES": "65536",
-    "SHARDS_PING_SECONDS": "2",
+    "SHARDS_SEND_BUDGET_BYTES": "66560",
+    "SHARDS_PING_SECONDS": "3",
 }
 
 
 async def until_steady(replica: Replica) -> None:
     """Wait until a replica has no sockets left."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while replica.metric("app_active_connections") > 0:
             await asyncio.sleep(0.1)
 
 
 async def until_active(replica: Replica) -> None:
     """Wait until a replica has heard its orders."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while json.loads(replica.get("/livez")[1])["state"] != "active":
             await asyncio.sleep(0.1)
 
@@ -46,7 +49,7 @@ def routes_of(service: list[Replica]) -> list[dict[str, object]]:
 
 
 async def test_every_replica_gives_the_same_route(service: list[Replica]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (routes := routes_of(service))[0] != routes[1] or not routes[0]["home"]:
             await asyncio.sleep(0.1)
     assert routes[0]["slot"] == 444
@@ -61,7 +64,7 @@ def test_a_route_to_no_group_is_a_bad_request(service: list[Replica], query: str
 
 async def test_metrics_of_any_replica_tell_the_whole_fleet(service: list[Replica]) -> None:
     clients = [await enter(replica.ws) for replica in service]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for asked in service:
             while True:
                 lines = (await asyncio.to_thread(asked.get, "/metrics"))[1].splitlines()
@@ -89,14 +92,21 @@ async def test_over_capacity_is_503_with_retry_after(service: list[Replica]) -> 
 
 
 async def test_who_sends_too_fast_is_told(service: list[Replica]) -> None:
+    publishes = [b'{"type":"publish","group":"fast","id":"%d","data":1}' % number for number in range(45)]
+    async with RawSocket(service[0].port) as client:
+        # In one piece: the longer they took, the more of them it would let through.
+        await client.send(b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for text in publishes))
+        errors, acks = await client.texts(5, "error"), await client.texts(40, "ack")
+    assert [(error["code"], error["id"]) for error in errors] == [("rate_limited", str(n)) for n in range(40, 45)]
+    assert [ack["id"] for ack in acks] == [str(number) for number in range(40)]
+
+
+async def test_who_is_too_fast_without_end_is_closed(service: list[Replica]) -> None:
     client = await enter(service[0].ws)
-    for number in range(45):
-        await client.say(type="publish", group="fast", id=str(number), data=1)
-    frames = await client.hear_all(45)
-    assert frames["error"][0]["code"] == "rate_limited"
-    assert frames["error"][0]["id"] == "40"
-    assert len(frames["ack"]) == 40
-    await client.close()
+    with contextlib.suppress(ConnectionClosed):
+        for _ in range(1000):
+            await client.say(type="ping")
+    assert await closed_with(client) == 1008
 
 
 async def test_a_reader_too_slow_for_its_budget_is_closed_and_can_come_back(service: list[Replica]) -> None:
@@ -106,7 +116,7 @@ async def test_a_reader_too_slow_for_its_budget_is_closed_and_can_come_back(serv
     slow.ws.transport.pause_reading()
     talkers = [await enter(service[1].ws) for _ in range(20)]
     published = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while service[0].metric("app_slow_consumers_closed_total") == before:
             for talker in talkers:
                 await talker.say(type="publish", group="flood", id=str(published), data="x" * 60_000)
@@ -142,7 +152,7 @@ async def test_a_client_that_answers_no_ping_is_closed_and_one_that_talks_is_not
     await until_steady(service[0])
     talker, dead = await enter(service[0].ws), await enter(service[0].ws)
     dead.ws.transport.pause_reading()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while service[0].metric("app_active_connections") != 1:
             await talker.say(type="ping")
             await talker.hear()
@@ -158,11 +168,9 @@ async def test_a_drain_hints_first_and_closes_with_1012(service: list[Replica]) 
     try:
         hints = await asyncio.gather(*(client.hear() for client in clients))
         assert {hint["type"] for hint in hints} == {"reconnect"}
-        assert {hint["within_ms"] for hint in hints} == {1800}
-        start = asyncio.get_running_loop().time()
+        assert all(0 < hint["within_ms"] <= 1500 for hint in hints), "each client has time, within the drain's"
         codes = await asyncio.gather(*(closed_with(client) for client in clients))
         assert set(codes) == {1012}
-        assert asyncio.get_running_loop().time() - start < 10
         await until_steady(service[1])
     finally:
         service[1].order("active")
@@ -191,3 +199,18 @@ async def test_a_killed_replicas_clients_go_on_elsewhere(service: list[Replica])
     service[1].start()
     await back.close()
     await watcher.close()
+
+
+async def test_what_is_left_when_a_drain_must_be_over_is_closed_at_once_and_counted(service: list[Replica]) -> None:
+    await until_steady(service[1])
+    before = service[1].metric_of("app_handoff_total", result="late")
+    clients = [await enter(service[1].ws) for _ in range(20)]
+    service[1].order("draining", drain_ms=0)
+    try:
+        codes = await asyncio.gather(*(closed_with(client) for client in clients))
+        assert set(codes) == {1012}
+        assert service[1].metric_of("app_handoff_total", result="late") - before == 20
+    finally:
+        service[1].order("active")
+        for replica in service:
+            await until_active(replica)

@@ -56,7 +56,7 @@ async def test_both_the_token_and_the_app_must_allow_it(
 async def test_a_token_that_expires_meanwhile_costs_no_connection(service: list[Replica]) -> None:
     token = service[0].token("open-*", seconds=1)
     client = await enter(service[0].ws + f"?token={token}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while service[0].ask("GET", "/api/groups/open-a/presence", Authorization=f"Bearer {token}")[0] != 401:
             await asyncio.sleep(0.1)
     await client.say(type="subscribe", group="open-a")

@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.proxy import Proxy
 from tests.replica import Replica
 
 ENVIRON = {"SHARDS_RATE_LIMIT": "2000", "SHARDS_ALLOWED_ORIGINS": "https://friend.example"}
@@ -26,7 +27,7 @@ class Client:
     async def say(self, **frame: object) -> None:
         await self.ws.send(json.dumps(frame))
 
-    async def hear(self, seconds: float = 5) -> dict[str, Any]:
+    async def hear(self, seconds: float = 60) -> dict[str, Any]:
         frame: dict[str, Any] = json.loads(await asyncio.wait_for(self.ws.recv(), seconds))
         return frame
 
@@ -138,6 +139,23 @@ async def test_history_and_presence_and_ping(service: list[Replica]) -> None:
     await client.close()
 
 
+async def test_who_reads_all_the_time_may_ask_for_more_history_than_fits_at_once(service: list[Replica]) -> None:
+    """Over a line that takes longer than the service: it waits for the reader, rather than to call it too slow."""
+    writer = await enter(service[0].ws)
+    for number in range(20):
+        await writer.say(type="publish", group="thick", id=str(number), data="x" * 60_000)
+    await writer.hear_all(20)
+    async with Proxy(service[1].port) as line:
+        line.delay = 0.01
+        reader = await enter(line.ws)
+        for _ in range(20):
+            await reader.say(type="history", group="thick", limit=20)
+        histories = [await reader.hear(20) for _ in range(20)]
+        assert {history["messages"][-1]["offset"] for history in histories} == {20}
+        await reader.close()
+    await writer.close()
+
+
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -173,6 +191,8 @@ async def test_history_and_presence_and_ping(service: list[Replica]) -> None:
         ('{"type":"history","group":"g","limit":0}', "bad_limit"),
         ('{"type":"history","group":"g","limit":1001}', "bad_limit"),
         ('{"type":"publish","group":"g","id":"1","data":"' + "x" * 65_535 + '"}', "too_large"),
+        ('{"type":"publish","group":"g","id":"1","data":' + "9" * 5000 + "}", "bad_message"),
+        ('{"type":"publish","group":"g","id":"1","data":' + "[" * 900 + "]" * 900 + "}", "bad_message"),
     ],
     ids=lambda value: value[:60] if len(value) < 100 else value[:20] + "…",
 )
@@ -213,6 +233,14 @@ async def test_who_has_not_subscribed_may_publish(service: list[Replica]) -> Non
     client = await enter(service[0].ws)
     await client.say(type="publish", group="unseen", id="i" * 64, data="x" * 65_534)
     assert await client.hear() == {"type": "ack", "id": "i" * 64, "group": "unseen", "offset": 1}
+    await client.close()
+
+
+async def test_an_empty_group_is_not_that_of_the_url(service: list[Replica]) -> None:
+    client = await enter(service[0].ws + "here/")
+    await client.hear()
+    await client.say(type="publish", group="", id="1", data=1)
+    assert (await client.hear())["code"] == "bad_name"
     await client.close()
 
 

@@ -7,13 +7,15 @@ slot table: `shards.fleet.reconcile` and `shards.fleet.rollout` do.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.fleet import probe
 from shards.fleet.processes import Usage
 from shards.fleet.spec import Color
-from shards.fleet.state import FleetState
+from shards.fleet.state import LOOPBACK, FleetState, Place
+from shards.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class RedisPart:
         port: where it listens.
         sync_first: it syncs its file before it answers.
         twin: the other server of the pair; None: it is alone.
+        host: where commands, and parts on other hosts, reach it.
     """
 
     name: str
     port: int
     sync_first: bool = False
     twin: Twin | None = None
+    host: str = LOOPBACK
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ class SentinelPart:
 
 @dataclass(frozen=True)
 class ReplicaPart:
-    """An app server of a color; `redis_port` is where the color's own Redis listens, `control_port` the shared one."""
+    """An app server of a color; `redis_port` is where the color's own Redis listens, `control_port` the shared one.
+
+    Commands find it at its port on `host`. Edges do too, or at `address`, ``host:port``, where that is not empty.
+    """
 
     name: str
     port: int
@@ -70,14 +77,17 @@ class ReplicaPart:
     release: str
     redis_port: int
     control_port: int
+    address: str = ""
+    host: str = LOOPBACK
 
 
 @dataclass(frozen=True)
 class EdgePart:
-    """A proxy on the fleet's port; `port` is where it answers questions about itself, on loopback only."""
+    """A proxy on the fleet's port, on `host`; `port` is where it answers questions about itself, on loopback only."""
 
     name: str
     port: int
+    host: str = LOOPBACK
 
 
 Part = RedisPart | SentinelPart | ReplicaPart | EdgePart
@@ -90,10 +100,12 @@ class Route:
     Attributes:
         active: the color that gets them.
         replicas: the replicas of each color the edges know of.
+        percent: of new requests that the other color gets, as a canary; 0: none.
     """
 
     active: Color
     replicas: Mapping[Color, Sequence[ReplicaPart]]
+    percent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,7 @@ class Running:
         container: its container, where it is in one.
         kept: the engine starts it again when it dies.
         retried: it died as soon as it was started, and the engine waits before it tries again.
+        note: what befell it, in a few words; empty: nothing that the engine knows of.
     """
 
     up: bool
@@ -113,6 +126,7 @@ class Running:
     container: str | None = None
     kept: bool = True
     retried: bool = False
+    note: str = ""
 
 
 class Engine(ABC):
@@ -133,13 +147,31 @@ class Engine(ABC):
             ShardsError: something is missing, or the port is taken.
         """
 
+    def free_port(self, taken: Iterable[int]) -> int:
+        """Choose a port for a part, none of those that are `taken`."""
+        return free_port(taken)
+
+    def place(self, state: FleetState) -> dict[str, Place]:
+        """Say which host each part is on; nothing: all are on this one."""
+        return {}
+
     @abstractmethod
-    async def check_app(self) -> None:
+    async def check_app(self, release: str) -> str | None:
         """Import the app the way a replica will.
 
+        Args:
+            release: what it is called from now on.
+
+        Returns:
+            Its default channel layer, where it has one that is not of this project; None: nothing to be told of.
+
         Raises:
-            UsageError: that fails; the message ends with the exception.
+            UsageError: that fails; the message ends with the exception, and where it was raised.
         """
+
+    def holds(self, release: str) -> str:
+        """Say which release runs in a replica of `release` that is started now: that one, where the engine keeps it."""
+        return release
 
     @abstractmethod
     async def alive(self) -> bool:
@@ -173,13 +205,28 @@ class Engine(ABC):
     async def usage(self, running: Mapping[str, Running]) -> dict[str, Usage]:
         """Measure what each part uses."""
 
+    async def lost_hosts(self) -> Collection[str]:
+        """Give the addresses of the hosts that the engine has given up: nobody waits for an edge there."""
+        return ()
+
+    async def ask_edge(self, edge: EdgePart, path: str) -> probe.Answer | None:
+        """Ask an edge about itself; None: it does not answer."""
+        return await probe.get(edge.port, path)
+
     @abstractmethod
-    def route(self, route: Route) -> None:
+    async def route(self, route: Route) -> None:
         """Tell the edges where to send requests; they take it up within moments, see `routed`."""
 
     @abstractmethod
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         """Tell whether an edge says that it works by `route`."""
+
+    async def ports_through(self, edge: EdgePart, replicas: Sequence[ReplicaPart]) -> dict[str, set[int]]:
+        """Tell from which ports of its own an edge is connected to each replica, by the replica's name.
+
+        Where that can't be told there is nothing: then the clients of an edge that goes are cut off.
+        """
+        return {}
 
     @abstractmethod
     def newest(self, state: FleetState) -> dict[str, str]:
@@ -191,4 +238,27 @@ class Engine(ABC):
 
     @abstractmethod
     def log(self, name: str) -> Path:
-        """Give the file that a part's output goes to."""
+        """Give the file that a part's output goes to; where it is kept elsewhere, the last of it is put there now."""
+
+    @abstractmethod
+    def lines(self, name: str | None, follow: bool) -> AsyncIterator[tuple[str, str]]:
+        """Give the last lines that the parts have said, and what they add while one follows.
+
+        Args:
+            name: of one part; None: of all.
+            follow: go on until cancelled.
+
+        Yields:
+            (part, line)
+
+        Raises:
+            UsageError: no part of that name has said anything.
+        """
+
+    @abstractmethod
+    async def forget_data(self, names: Collection[str]) -> None:
+        """Delete the data of parts that are gone for good."""
+
+    @abstractmethod
+    async def purge(self) -> None:
+        """Delete what is kept of a fleet that does not run elsewhere than in its directory: all its data."""

@@ -1,4 +1,4 @@
-"""The edge of the local engine: Traefik's binary, its static and its dynamic configuration.
+"""The edge: Traefik's binary, its static and its dynamic configuration.
 
 Edges share the fleet's port (`reusePort`), since one process can't open two files for each of 10,000 sockets on
 hosts that limit it to 20,000. They watch one directory: what is written there, all of them take up, and none is
@@ -7,18 +7,28 @@ ever restarted to change where requests go.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from shards.errors import ShardsError
+from shards.fleet import probe
 from shards.fleet.engines.base import EdgePart, ReplicaPart, Route
 
 ROUTER = "app"
 """Name of the router that is asked whether a switch has come through; both are in one file."""
+
+GRACE_S = 10
+"""For so long an edge that stops waits for the sockets that it has; it listens no more meanwhile."""
+
+CANARY = "canary"
+"""Name of the service that shares requests out between two colors."""
 
 _HEADERS = {"aliasHeadersStrategy": "delete"}
 """Django reads X_Forwarded_For as X-Forwarded-For: a client must not get it past the edge under that name."""
@@ -43,14 +53,15 @@ def find_traefik(configured: str = "") -> str:
     return found
 
 
-def static(edge: EdgePart, host: str, port: int, watched: Path) -> dict[str, Any]:
+def static(edge: EdgePart, host: str, port: int, told: Path | str, admin: str = "127.0.0.1") -> dict[str, Any]:
     """Give an edge's static configuration.
 
     Args:
-        edge: which; its port is for its API, metrics and ping, on loopback.
+        edge: which; its port is for its API, metrics and ping.
         host: address of the fleet.
         port: port of the fleet.
-        watched: the directory of the dynamic configuration.
+        told: the directory of the dynamic configuration; or the URL that gives it, where files reach no other host.
+        admin: the address that the edge's own port is on: loopback, or in a container all of them.
     """
     return {
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
@@ -59,17 +70,23 @@ def static(edge: EdgePart, host: str, port: int, watched: Path) -> dict[str, Any
             "web": {
                 "address": f"{host}:{port}",
                 "reusePort": True,
-                "transport": {"lifeCycle": {"graceTimeOut": "1s"}},
+                "transport": {"lifeCycle": {"graceTimeOut": f"{GRACE_S}s"}},
                 "http": _HEADERS,
             },
-            "traefik": {"address": f"127.0.0.1:{edge.port}", "http": _HEADERS},
+            "traefik": {"address": f"{admin}:{edge.port}", "http": _HEADERS},
         },
-        "providers": {"file": {"directory": str(watched), "watch": True}, "providersThrottleDuration": "100ms"},
-        # On loopback only; it is how a switch is confirmed.
+        "providers": {**_provider(told), "providersThrottleDuration": "100ms"},
+        # It is how a switch is confirmed; only this host's loopback leads there.
         "api": {"insecure": True, "dashboard": False},
         "ping": {"entryPoint": "traefik"},
         "metrics": {"prometheus": {"entryPoint": "traefik"}},
     }
+
+
+def _provider(told: Path | str) -> dict[str, Any]:
+    if isinstance(told, Path):
+        return {"file": {"directory": str(told), "watch": True}}
+    return {"http": {"endpoint": told, "pollInterval": "500ms", "pollTimeout": "2s"}}
 
 
 def dynamic(route: Route) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def dynamic(route: Route) -> dict[str, Any]:
                 "retry": {"retry": _RETRY},
                 "retry-handshake": {"retry": {**_RETRY, "status": ["502"], "maxRequestBodyBytes": 1024}},
             },
-            "services": {color: _service(replicas) for color, replicas in route.replicas.items()},
+            "services": _services(route),
             "serversTransports": {
                 "replicas": {"maxIdleConnsPerHost": 100, "forwardingTimeouts": {"dialTimeout": "5s"}}
             },
@@ -97,7 +114,28 @@ def dynamic(route: Route) -> dict[str, Any]:
 
 
 def _router(rule: str, route: Route, retry: str) -> dict[str, Any]:
-    return {"rule": rule, "entryPoints": ["web"], "service": route.active, "middlewares": [retry]}
+    return {"rule": rule, "entryPoints": ["web"], "service": service_of(route), "middlewares": [retry]}
+
+
+def service_of(route: Route) -> str:
+    """Name the service that gets the requests: a color's, or the one that shares them out."""
+    return CANARY if route.percent else route.active
+
+
+def _services(route: Route) -> dict[str, Any]:
+    services: dict[str, Any] = {color: _service(replicas) for color, replicas in route.replicas.items()}
+    if route.percent:
+        # With its health check it leaves out a color none of whose replicas is well.
+        services[CANARY] = {"weighted": {"services": _weights(route), "healthCheck": {}}}
+    return services
+
+
+def _weights(route: Route) -> list[dict[str, Any]]:
+    hundredths = round(route.percent * 100)
+    return [
+        {"name": color, "weight": 10_000 - hundredths if color == route.active else hundredths}
+        for color in route.replicas
+    ]
 
 
 def _service(replicas: Any) -> dict[str, Any]:
@@ -113,24 +151,66 @@ def _service(replicas: Any) -> dict[str, Any]:
 
 def url_of(replica: ReplicaPart) -> str:
     """Give the address by which an edge knows a replica."""
-    return f"http://127.0.0.1:{replica.port}"
+    return f"http://{replica.address or f'{replica.host}:{replica.port}'}"
 
 
-def confirms(router: Any, service: Any, route: Route) -> bool:
+def confirms(router: Any, services: Mapping[str, Any], route: Route) -> bool:
     """Tell whether an edge works by `route`.
 
     Args:
         router: what its API says of the router.
-        service: what it says of the active color's service.
+        services: what it says of the services that `route` names, by name.
         route: what it was told.
     """
-    if not isinstance(router, dict) or not isinstance(service, dict):
+    if not isinstance(router, dict) or router.get("service") != service_of(route) or router.get("status") != "enabled":
         return False
-    servers = {server.get("url") for server in service.get("loadBalancer", {}).get("servers", ())}
-    wanted = {url_of(replica) for replica in route.replicas[route.active]}
-    return router.get("service") == route.active and router.get("status") == "enabled" and servers == wanted
+    if route.percent and not _shares(services.get(CANARY), route):
+        return False
+    colors = route.replicas if route.percent else [route.active]
+    return all(_servers(services.get(color)) == {url_of(part) for part in route.replicas[color]} for color in colors)
+
+
+def _shares(service: Any, route: Route) -> bool:
+    said = service.get("weighted", {}).get("services", ()) if isinstance(service, dict) else ()
+    weights = {str(one.get("name")).partition("@")[0]: one.get("weight", 0) for one in said}
+    return weights == {one["name"]: one["weight"] for one in _weights(route)}
+
+
+def _servers(service: Any) -> set[Any] | None:
+    if not isinstance(service, dict):
+        return None
+    return {server.get("url") for server in service.get("loadBalancer", {}).get("servers", ())}
+
+
+async def works_by(ask: Callable[[str], Awaitable[probe.Answer | None]], route: Route, provider: str = "file") -> bool:
+    """Ask an edge whether it works by `route`.
+
+    Args:
+        ask: asks it for a path of its API.
+        route: what it was told.
+        provider: by which it was told.
+    """
+    names = [service_of(route), *(route.replicas if route.percent else ())]
+    router, *services = await asyncio.gather(
+        ask(f"/api/http/routers/{ROUTER}@{provider}"),
+        *(ask(f"/api/http/services/{name}@{provider}") for name in names),
+    )
+    said = {name: service.body for name, service in zip(names, services, strict=True) if service}
+    return router is not None and confirms(router.body, said, route)
 
 
 def dump(configuration: dict[str, Any]) -> str:
     """Write a configuration as YAML."""
-    return yaml.safe_dump(configuration, sort_keys=False)
+    return yaml.dump(configuration, Dumper=_Plain, sort_keys=False)
+
+
+def as_json(configuration: dict[str, Any]) -> str:
+    """Write a configuration as JSON, as Traefik's HTTP provider takes it."""
+    return json.dumps(configuration, separators=(",", ":"))
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what is there twice twice, for those who read it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import psutil
 
 from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
+from shards.fleet.engines import app_check, log_files, redis_server, sentinel
 from shards.fleet.engines import edge as edges
-from shards.fleet.engines import redis_server, sentinel
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
 from shards.fleet.engines.supervisord import (
     ProcessInfo,
@@ -33,6 +34,7 @@ from shards.fleet.engines.supervisord import (
     render_keeper,
     render_program,
 )
+from shards.fleet.release import release_of
 from shards.fleet.spec import REFERENCE_APP, FleetSpec
 from shards.fleet.state import FleetDir, FleetState, write_atomically
 
@@ -40,19 +42,13 @@ _SOCKET_PATH_BYTES = 90
 """A UNIX socket's path holds 107 bytes, and supervisor first binds one with its pid appended."""
 
 _KEEPER = "supervisord"
+_KEEPER_COMMAND = (sys.executable, "-m", "shards.fleet.engines.keeper")
 SYNC, PROMOTABLE = "sync_logs", "promotable"
 """Not parts of the fleet, but of how this engine keeps it."""
 
 _KEEPER_START_S = 15.0
 _STOP_S = 40.0
 _IMPORT_S = 20.0
-
-_IMPORT = """
-import sys
-from uvicorn.importer import import_from_string
-if not callable(import_from_string(sys.argv[1])):
-    sys.exit("it is no ASGI application: it can't be called")
-"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,8 @@ class LocalEngine(Engine):
         self.supervisor = Supervisor(socket_path_of(self.path))
         self._parts = self.path / "conf" / "parts"
         self._watched = self.path / "edge" / "dynamic"
+        # Short, as supervisor's socket must be, and a directory of this user's own.
+        self._handoff = self.supervisor.socket_path.parent / "handoff"
 
     # -- before anything starts
 
@@ -111,22 +109,22 @@ class LocalEngine(Engine):
             f"cannot listen on {self.spec.host}:{self.spec.port}: {error.strerror}; choose another --port"
         )
 
-    async def check_app(self) -> None:
+    async def check_app(self, release: str) -> str | None:
         sample = ReplicaPart("blue-0", 1, "blue", 1, "check", 1, 1)
         environment = {**os.environ, **self._replica_environment(sample)}
         check = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            _IMPORT,
+            app_check.PROGRAM,
             self.spec.app,
             cwd=self.spec.app_dir,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         try:
-            _, stderr = await asyncio.wait_for(check.communicate(), _IMPORT_S)
+            stdout, stderr = await asyncio.wait_for(check.communicate(), _IMPORT_S)
         except TimeoutError:
             raise UsageError(f"--app {self.spec.app} took more than {_IMPORT_S:.0f} s to import") from None
         finally:
@@ -136,6 +134,10 @@ class LocalEngine(Engine):
         if check.returncode:
             reason = last_line(stderr.decode(errors="replace")) or f"exit code {check.returncode}"
             raise UsageError(f"--app {self.spec.app} does not import from {self.spec.app_dir}: {reason}")
+        return app_check.other_layer(stdout.decode(errors="replace"))
+
+    def holds(self, release: str) -> str:
+        return release_of(Path(self.spec.app_dir))
 
     # -- the keeper
 
@@ -162,7 +164,7 @@ class LocalEngine(Engine):
         processes.raise_descriptor_limit()
         with (self.path / "logs" / "supervisord.out").open("wb") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.path / "conf" / "supervisord.conf")],
+                [*_KEEPER_COMMAND, "-c", str(self.path / "conf" / "supervisord.conf")],
                 cwd=self.path,
                 env={**os.environ, **self._mark(_KEEPER)},
                 stdin=subprocess.DEVNULL,
@@ -223,15 +225,22 @@ class LocalEngine(Engine):
         processes.end([process for part in left.values() for process in part], 10)
         # Whatever started while the first ones ended.
         processes.end([process for part in processes.of_fleet(self.path).values() for process in part], 3)
-        socket_path = self.supervisor.socket_path
-        with contextlib.suppress(OSError):
-            for file in socket_path.parent.glob(f"{socket_path.name}*"):
-                file.unlink()
+        self._forget_sockets()
         (self.path / "supervisord.pid").unlink(missing_ok=True)
-        if socket_path.parent != self.path:
-            with contextlib.suppress(OSError):
-                socket_path.parent.rmdir()
         return bool(left)
+
+    def _forget_sockets(self) -> None:
+        """Delete the sockets that were left, and the short directory they are in, where the fleet's own is too deep."""
+        socket_path, folder = self.supervisor.socket_path, self.supervisor.socket_path.parent
+        with contextlib.suppress(OSError):
+            if folder != self.path and folder.lstat().st_uid != os.geteuid():
+                # In a directory of all users, its name may be anybody's.
+                return
+            for file in folder.glob(f"{socket_path.name}*"):
+                file.unlink()
+            shutil.rmtree(self._handoff, ignore_errors=True)
+            if folder != self.path:
+                folder.rmdir()
 
     # -- parts
 
@@ -258,7 +267,7 @@ class LocalEngine(Engine):
                 program = self._replica(part)
             case EdgePart():
                 program = self._edge(part)
-        write_atomically(self._parts / f"{part.name}.conf", render_program(program), self._temporary(part.name))
+        write_atomically(self._parts / f"{part.name}.conf", render_program(program), self.path)
 
     async def remove(self, names: Collection[str]) -> None:
         kept = await self._processes()
@@ -317,6 +326,16 @@ class LocalEngine(Engine):
     def log(self, name: str) -> Path:
         return self.directory.logs / f"{name}.log"
 
+    def lines(self, name: str | None, follow: bool) -> AsyncIterator[tuple[str, str]]:
+        return log_files.lines(self.directory.logs, name, follow)
+
+    async def forget_data(self, names: Collection[str]) -> None:
+        for name in names:
+            self.directory.forget_data(name)
+
+    async def purge(self) -> None:
+        """Nothing: all of it is in the fleet's directory."""
+
     # -- what each part is
 
     def _mark(self, part: str) -> dict[str, str]:
@@ -344,7 +363,7 @@ class LocalEngine(Engine):
 
     def _paired(self, part: RedisPart, server: str) -> Program:
         description = msgspec.json.encode(part).decode()
-        write_atomically(self.path / "conf" / f"{part.name}.json", description, self._temporary(part.name))
+        write_atomically(self.path / "conf" / f"{part.name}.json", description, self.path)
         command = [sys.executable, "-m", "shards.fleet.engines.take_place", str(self.path), part.name, server]
         return self._program(part.name, command, self.path, stop_s=20)
 
@@ -398,6 +417,8 @@ class LocalEngine(Engine):
             "SHARDS_SECRET_KEY_FILE": str(self.directory.secret_key_file),
             "SHARDS_TOKEN_KEY_FILE": str(self.directory.token_key_file),
             "SHARDS_RELEASE": part.release,
+            "SHARDS_HANDOFF_DIR": str(self._handoff),
+            "SHARDS_REPORTS_DIR": str(self.options.root / "reports"),
             "PYTHONUNBUFFERED": "1",
             **self._mark(part.name),
         }
@@ -415,7 +436,7 @@ class LocalEngine(Engine):
         # that each run as many threads as there are cores take them from one another and from the replicas.
         cores = len(os.sched_getaffinity(0))
         environment = {"GOGC": "50", "GOMAXPROCS": str(max(1, cores // self.spec.edges))}
-        return self._program(part.name, command, self.path, environment, stop_s=5)
+        return self._program(part.name, command, self.path, environment, stop_s=edges.GRACE_S + 5)
 
     def _program(
         self,
@@ -432,19 +453,24 @@ class LocalEngine(Engine):
 
     # -- where requests go
 
-    def route(self, route: Route) -> None:
-        # Outside the watched directory first: Traefik reads whatever it finds in there.
-        write_atomically(self._watched / "fleet.yml", edges.dump(edges.dynamic(route)), self._temporary("fleet.yml"))
+    async def route(self, route: Route) -> None:
+        path, text = self._watched / "fleet.yml", edges.dump(edges.dynamic(route))
+        # What is right already is left alone: the way back of a switch must not need room on the disk.
+        if path.exists() and path.read_text() == text:
+            return
+        try:
+            # Outside the watched directory first: Traefik reads whatever it finds in there.
+            write_atomically(path, text, self.path)
+        except OSError as error:
+            raise ShardsError(f"cannot write {path}, by which the edges work: {error.strerror}") from None
 
     async def routed(self, edge: EdgePart, route: Route) -> bool:
-        router, service = await asyncio.gather(
-            probe.get(edge.port, f"/api/http/routers/{edges.ROUTER}@file"),
-            probe.get(edge.port, f"/api/http/services/{route.active}@file"),
-        )
-        return router is not None and service is not None and edges.confirms(router.body, service.body, route)
+        return await edges.works_by(partial(self.ask_edge, edge), route)
 
-    def _temporary(self, name: str) -> Path:
-        return self.path / f".{name}.tmp"
+    async def ports_through(self, edge: EdgePart, replicas: Sequence[ReplicaPart]) -> dict[str, set[int]]:
+        pid = (await self.running()).get(edge.name, Running(False)).pid
+        by_port = {replica.port: replica.name for replica in replicas}
+        return await asyncio.to_thread(processes.connected, pid, by_port) if pid else {}
 
 
 def socket_path_of(directory: Path) -> Path:

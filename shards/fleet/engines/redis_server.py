@@ -12,7 +12,7 @@ from shards.errors import ShardsError
 
 OLDEST = (6, 2)
 _NAMES = ("redis-server", "valkey-server")
-_RESERVED_DESCRIPTORS = 32
+RESERVED_DESCRIPTORS = 32
 """Redis lowers `maxclients` by itself where it can't open so many files more."""
 
 
@@ -104,7 +104,7 @@ def render(
         # A title of its own would overwrite the environment, by which the processes of a fleet are found.
         "set-proc-title no",
         f"dir {_quoted(str(directory))}",
-        f"maxclients {min(wanted, descriptors - _RESERVED_DESCRIPTORS)}",
+        f"maxclients {min(wanted, descriptors - RESERVED_DESCRIPTORS)}",
         f"tcp-backlog {backlog}",
         f"requirepass {_quoted(password)}",
         *(_SYNC_FIRST if sync_first else ()),

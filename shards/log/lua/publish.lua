@@ -13,8 +13,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[10])
 local bucket = math.floor(now / window)
-local seen = KEYS[4] .. bucket
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'swept', 'seen')
+-- The clock of the shard that had this slot before may have been ahead: its last bucket is ours until we get there.
+if tonumber(meta[4]) == bucket + 1 then bucket = bucket + 1 end
+local seen = KEYS[4] .. bucket
 local epoch, offset, swept = meta[1], tonumber(meta[2] or '0') + 1, tonumber(meta[3] or '0')
 -- Nothing was published to this log yet, though a reader may have begun it.
 local fresh = not meta[4]

@@ -1,8 +1,8 @@
--- Reads a group's log after a place, oldest first, and says where its head is. Makes the group known if it is not,
--- so that who subscribes before the first message has a place to come back to.
+-- Reads a group's log after a place, or its end, oldest first, and says where its head is. Makes the group known if it
+-- is not, so that who subscribes before the first message has a place to come back to.
 -- KEYS  1 fence   2 meta   3 log   4 index: set of the slot's groups
 -- ARGV  1 slot   2 version   3 an epoch, for a log that has none yet   4 group
---       5 offset after which to read; below 0: so many before the head   6 most messages to give   7 idle, ms
+--       5 offset after which to read; below 0: the last ones, so many   6 most messages to give   7 idle, ms
 --       8 most bytes of bodies to give; one message is always given, so that a reader gets on
 -- gives {head, epoch, {{offset, ms, body}, …}}, or {-1, version} where the fence is another
 local fence = redis.call('HGET', KEYS[1], ARGV[1])
@@ -24,18 +24,31 @@ end
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[7]) then redis.call('PEXPIRE', KEYS[2], ARGV[7]) end
 
 local after, most, room = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
-if after < 0 then after = math.max(0, head + after) end
+local range, from, to, step = 'XRANGE', after + 1, '+', 1
+if after < 0 then
+  most, range, from, to, step = math.min(-after, most), 'XREVRANGE', head, '-', -1
+end
 
 -- A few at a time, since large ones are not worth fetching beyond what there is room for.
 local messages, few = {}, 20
-while after < head and #messages < most do
-  local entries = redis.call('XRANGE', KEYS[3], (after + 1) .. '-0', '+', 'COUNT', math.min(few, most - #messages))
-  for _, entry in ipairs(entries) do
-    room = room - #entry[2][4]
-    if room < 0 and #messages > 0 then return { head, epoch, messages } end
-    after = tonumber(string.match(entry[1], '^%d+'))
-    messages[#messages + 1] = { after, tonumber(entry[2][2]), entry[2][4] }
+local function fetch()
+  while from > 0 and from <= head and #messages < most do
+    local entries = redis.call(range, KEYS[3], from .. '-0', to, 'COUNT', math.min(few, most - #messages))
+    if #entries == 0 then return end
+    for _, entry in ipairs(entries) do
+      room = room - #entry[2][4]
+      if room < 0 and #messages > 0 then return end
+      local offset = tonumber(string.match(entry[1], '^%d+'))
+      messages[#messages + 1] = { offset, tonumber(entry[2][2]), entry[2][4] }
+      from = offset + step
+    end
   end
-  if #entries == 0 then break end
+end
+
+fetch()
+if step < 0 then
+  for i = 1, math.floor(#messages / 2) do
+    messages[i], messages[#messages + 1 - i] = messages[#messages + 1 - i], messages[i]
+  end
 end
 return { head, epoch, messages }

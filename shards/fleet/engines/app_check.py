@@ -1,0 +1,72 @@
+"""The program that looks at an app before it is deployed, run with the Python that replicas will run with.
+
+It fails, with the reason in its last line, where replicas would fail at their start, or at their first socket. A
+channel layer of the app that is not of this project is named on stdout.
+"""
+
+from __future__ import annotations
+
+_LAYER = "shards: CHANNEL_LAYERS has "
+
+PROGRAM = f"""
+import os, sys, traceback
+from uvicorn.importer import import_from_string
+
+
+def load(name):
+    app = import_from_string(name)
+    if not callable(app):
+        sys.exit("it is no ASGI application: it can't be called")
+    if "channels.layers" in sys.modules and "django.conf" in sys.modules:
+        from channels.layers import get_channel_layer
+        from django.conf import settings
+        if settings.configured:
+            # A consumer makes it, so that a wrong CONFIG would be met by each client; this connects to nothing.
+            get_channel_layer()
+
+
+def place(error):
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [frame for frame in frames if frame[0].startswith(os.getcwd() + os.sep) and "site-packages" not in frame[0]]
+    return ours[-1] if ours else None
+
+
+def reason(error):
+    said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    text = type(error).__name__ + (": " + said if said else "")
+    if found := place(error):
+        text += f" ({{found[0].removeprefix(os.getcwd() + os.sep)}}, line {{found[1]}})"
+    return text
+
+
+def other_layer():
+    from django.conf import settings
+    if not settings.configured:
+        return None
+    backend = getattr(settings, "CHANNEL_LAYERS", {{}}).get("default", {{}}).get("BACKEND")
+    if not backend:
+        return None
+    from django.utils.module_loading import import_string
+    from shards.layer import ShardedChannelLayer
+    try:
+        return None if issubclass(import_string(backend), ShardedChannelLayer) else backend
+    except Exception:
+        return backend
+
+
+try:
+    load(sys.argv[1])
+except Exception as error:
+    traceback.print_exc()
+    sys.exit(reason(error))
+if "django.conf" in sys.modules and (other := other_layer()):
+    print("\\n{_LAYER}" + other)
+"""
+
+
+def other_layer(stdout: str) -> str | None:
+    """Read which channel layer that is not of this project the app has by default, as the program says; None: none."""
+    found = (line.removeprefix(_LAYER) for line in stdout.splitlines() if line.startswith(_LAYER))
+    return next(found, None)

@@ -1,0 +1,141 @@
+"""The Docker daemon: how it is reached, what it can give, and its errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Iterator
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import Ulimit
+
+from shards.errors import ShardsError
+
+OLDEST_API = (1, 40)
+"""Docker 19.03: older ones know no `reservations` as we ask for them, and are long out of support."""
+
+_SOCKET = "/var/run/docker.sock"
+_ANSWER_S = 60
+
+
+def connect() -> docker.DockerClient:
+    """Connect to the daemon that the environment names (`DOCKER_HOST`), by default the one of this host.
+
+    Raises:
+        ShardsError: there is none, it may not be used, or it is too old.
+    """
+    _knock()
+    with errors():
+        version = _version()
+        if tuple(map(int, version.split(".")[:2])) < OLDEST_API:
+            raise ShardsError(f"the Docker daemon speaks API {version}: it must be 19.03 or newer (API 1.40)")
+        return docker.from_env(version=version, timeout=_ANSWER_S)
+
+
+def _knock() -> None:
+    """See whether anybody listens, before the SDK does: where nobody does, it leaves its socket open."""
+    scheme, _, path = os.environ.get("DOCKER_HOST", f"unix://{_SOCKET}").partition("://")
+    if scheme != "unix":
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            raise ShardsError(unreachable(repr(error))) from None
+
+
+def _version() -> str:
+    # Asked by a client of its own: one that finds out by itself leaves a socket open where it fails.
+    client = docker.from_env(version=".".join(map(str, OLDEST_API)), timeout=_ANSWER_S)
+    try:
+        return str(client.version(api_version=False)["ApiVersion"])
+    finally:
+        client.close()
+
+
+def unreachable(reason: str) -> str:
+    """Say why there is no daemon to talk to, and what to do."""
+    where = os.environ.get("DOCKER_HOST", f"the default socket, {_SOCKET}")
+    if "Permission denied" in reason or "PermissionError" in reason:
+        return f"this user may not use Docker at {where}: join the group `docker`, or run the command as root"
+    if "FileNotFoundError" in reason or "No such file" in reason or "refused" in reason:
+        return f"no Docker daemon answers at {where}: start Docker, or use --engine local"
+    if "is too old" in reason or "too new" in reason:
+        return f"the Docker daemon does not speak our API: {_short(reason)}; it must be 19.03 or newer"
+    return f"no Docker daemon answers at {where}: {_short(reason)}; start Docker, or use --engine local"
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Let errors of the daemon through as ours, a line each."""
+    try:
+        yield
+    except ImageNotFound as error:
+        raise ShardsError(f"{_short(error.explanation or str(error))}; `inv build` makes it") from None
+    except APIError as error:
+        raise ShardsError(_explained(_short(str(error.explanation or error)))) from None
+    except (DockerException, requests.RequestException) as error:
+        raise ShardsError(unreachable(str(error))) from None
+
+
+def _explained(text: str) -> str:
+    taken = re.search(r'container name "/?([^"]+)" is already in use', text)
+    if taken:
+        return (
+            f"a container {taken[1]} is there that is none of this fleet: `docker rm -f {taken[1]}`, or --project NAME"
+        )
+    port = re.search(r"(?:Bind for|listen tcp4?) [\d.]+:(\d+)", text)
+    if port:
+        return f"port {port[1]} is in use; choose another with --port, or `inv up` again where it is none of yours"
+    if "no space left on device" in text:
+        return "the disk of Docker is full: free some (`docker system df` says what takes it), then run this again"
+    return f"Docker says: {text}"
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def descriptors(client: docker.DockerClient, image: str, wanted: int) -> int:
+    """Find out how many files a container may open: as many as wanted, or what the daemon has itself.
+
+    Args:
+        client: of the daemon.
+        image: to try it with.
+        wanted: what would be enough.
+
+    Raises:
+        ShardsError: the image is not there, or the daemon fails.
+    """
+    with errors():
+        try:
+            _run(client, image, "true", [Ulimit(name="nofile", soft=wanted, hard=wanted)])
+            return wanted
+        except APIError as error:
+            if "rlimit" not in str(error.explanation):
+                raise
+        said = _run(client, image, "ulimit -Hn", [])
+        return min(wanted, int(said)) if said.strip().isdigit() else wanted
+
+
+def _run(client: docker.DockerClient, image: str, script: str, ulimits: list[Ulimit]) -> str:
+    container = client.containers.create(
+        image, ["-c", script], entrypoint="sh", ulimits=ulimits, network_mode="none", labels={"shards.fleet": ""}
+    )
+    try:
+        container.start()
+        container.wait(timeout=_ANSWER_S)
+        return container.logs().decode(errors="replace")
+    finally:
+        # Also one that could not be started is there.
+        container.remove(force=True)
+
+
+def cpus(client: docker.DockerClient) -> float:
+    """Tell how many cores the daemon's host has."""
+    with errors():
+        return float(client.info()["NCPU"])

@@ -1,0 +1,79 @@
+"""The files that containers mount: the edges' configuration, and secrets.
+
+Containers do not run as the user who starts the fleet, so files must be readable to all; the directory above them
+(``.fleet/<project>``, ``secrets``) lets nobody else of this host in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from shards.errors import ShardsError
+from shards.fleet.engines import edge as edges
+from shards.fleet.engines.base import EdgePart, Route
+from shards.fleet.engines.docker.stack import DYNAMIC, WEB_PORT, edge_port, routed, static_file
+from shards.fleet.state import FleetDir, write_atomically
+
+ROUTE_FILE = "fleet.yml"
+
+
+def static(part: EdgePart) -> str:
+    """Write an edge's static configuration."""
+    inside = EdgePart(part.name, edge_port(part))
+    # Only this host's loopback leads to the admin port, see `Stack.pause`.
+    return edges.dump(edges.static(inside, "", WEB_PORT, Path(DYNAMIC), admin=""))
+
+
+def dynamic(route: Route) -> str:
+    """Write the configuration that all edges watch."""
+    return edges.dump(edges.dynamic(routed(route)))
+
+
+def targets(edges: int) -> dict[str, str]:
+    """Write whom Prometheus asks: the fleet, through its edges, and each edge about itself."""
+    inside = [f"pause_edge:{edge_port(EdgePart(f'edge-{i}', 0))}" for i in range(edges)]
+    found = {"fleet": [f"pause_edge:{WEB_PORT}"], "edges": inside}
+    return {name: yaml.safe_dump([{"targets": asked}]) for name, asked in found.items()}
+
+
+def write_edge(directory: Path, part: EdgePart) -> None:
+    """Write what an edge reads when it starts."""
+    _write(directory / "traefik" / static_file(part), static(part))
+
+
+def write_route(directory: Path, route: Route) -> None:
+    """Write where the edges send requests; they take it up within moments."""
+    _write(directory / "traefik" / "dynamic" / ROUTE_FILE, dynamic(route), directory)
+
+
+def write_secrets(directory: Path, fleet: FleetDir) -> None:
+    """Copy the secrets of a fleet to where containers find them, each kind only its own."""
+    for folder in ("secrets", "secrets/app", "secrets/redis", "secrets/grafana"):
+        (directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / "secrets").chmod(0o700)
+    for file in (fleet.password_file, fleet.secret_key_file, fleet.token_key_file, fleet.credentials_file):
+        _write(directory / "secrets" / "app" / file.name, file.read_text())
+    if fleet.grafana_password_file.exists():  # not in a fleet's directory that is older than the profile `monitoring`
+        _write(directory / "secrets" / "grafana" / "password", fleet.grafana_password_file.read_text())
+    _write(directory / "secrets" / "redis" / "password", fleet.password())
+    _write(directory / "secrets" / "redis" / "redis.conf", f'requirepass "{fleet.password()}"\n')
+
+
+def open_to_containers(directories: Iterable[Path]) -> None:
+    """Make directories that containers mount, readable to all who get there."""
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+
+
+def _write(path: Path, text: str, by_way_of: Path | None = None) -> None:
+    if path.exists() and path.read_text() == text:
+        return
+    try:
+        open_to_containers([path.parent])
+        write_atomically(path, text, by_way_of, mode=0o644)
+    except OSError as error:
+        raise ShardsError(f"cannot write {path}, which containers read: {error.strerror}") from None

@@ -1,0 +1,218 @@
+"""Makes, finds and removes the services of a fleet, their secrets and configurations, and the volumes on the nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+
+from shards.errors import ShardsError
+from shards.fleet.engines.docker.daemon import errors
+from shards.fleet.engines.docker.stack import FLEET_LABEL, HANDOFF_VOLUME, SERVICE_LABEL
+from shards.fleet.engines.swarm import stack
+from shards.fleet.engines.swarm.daemons import Daemons, Task
+from shards.fleet.engines.swarm.stack import Service
+
+_KINDS_IN_ORDER = ("app_", "traefik_", "route", "shared-", "redis_")
+"""How a fleet is stopped: replicas say goodbye to clients through the edges, and to the control Redis."""
+
+_GONE_S = 60.0
+_ENDED = {"complete", "shutdown", "failed", "rejected", "orphaned", "remove"}
+
+
+class Services:
+    """The services of one fleet.
+
+    Args:
+        daemons: of the swarm.
+        project: the fleet's name.
+    """
+
+    def __init__(self, daemons: Daemons, project: str) -> None:
+        self._daemons, self.project = daemons, project
+
+    @property
+    def _api(self) -> Any:
+        # Its types know nothing of swarms.
+        return self._daemons.manager.api
+
+    @property
+    def _ours(self) -> dict[str, str | list[str] | bool]:
+        return {"label": f"{FLEET_LABEL}={self.project}"}
+
+    # -- what there is
+
+    def found(self) -> dict[str, Mapping[str, Any]]:
+        """Find the services of the fleet, by their names in it."""
+        with errors():
+            services = self._api.services(filters=self._ours)
+        return {one["Spec"]["Labels"].get(SERVICE_LABEL, one["Spec"]["Name"]): one for one in services}
+
+    def tasks(self) -> dict[str, Task]:
+        """Give the newest task of each service that shall run, by the service's name in the fleet."""
+        names = {one["ID"]: name for name, one in self.found().items()}
+        newest: dict[str, Task] = {}
+        for task in self._tasks(names):
+            name = names[task["ServiceID"]]
+            if name not in newest or task["CreatedAt"] > newest[name]["CreatedAt"]:
+                newest[name] = task
+        return newest
+
+    def _tasks(self, services: Collection[str]) -> list[Task]:
+        with errors():
+            return [task for task in self._api.tasks() if task["ServiceID"] in services]
+
+    def containers(self) -> dict[str, Container]:
+        """Give the newest container of each service of one task, as far as the nodes' daemons answer."""
+        found: dict[str, Container] = {}
+        for containers in self._daemons.each(self._containers):
+            for one in containers:
+                name = one.labels.get(SERVICE_LABEL, "")
+                if name not in found or one.attrs["Created"] > found[name].attrs["Created"]:
+                    found[name] = one
+        return found
+
+    def _containers(self, client: docker.DockerClient) -> list[Container]:
+        return list(client.containers.list(all=True, filters=self._ours, ignore_removed=True))
+
+    def are_known(self) -> bool:
+        """Tell whether the swarm keeps the fleet: its secrets are there."""
+        with errors():
+            return bool(self._api.secrets(filters=self._ours))
+
+    def ports_of_others(self) -> set[int]:
+        """Give the ports that other fleets of the swarm have on the nodes."""
+        with errors():
+            services = self._api.services(filters={"label": FLEET_LABEL})
+        labels = [one["Spec"]["Labels"] for one in services]
+        return {
+            int(one[stack.PORT_LABEL])
+            for one in labels
+            if one.get(FLEET_LABEL) != self.project and one.get(stack.PORT_LABEL, "").isdigit()
+        }
+
+    # -- making
+
+    def write(self, secrets: Mapping[str, str], configs: Mapping[str, str]) -> dict[str, str]:
+        """Have secrets and configurations in the swarm.
+
+        Args:
+            secrets: their texts, by their names in the fleet.
+            configs: the same.
+
+        Returns:
+            Their ids, by name.
+        """
+        with errors():
+            known = {one["Spec"]["Name"]: one["ID"] for one in self._api.secrets(filters=self._ours)}
+            known |= {one["Spec"]["Name"]: one["ID"] for one in self._api.configs(filters=self._ours)}
+            found = {}
+            for texts, create in ((secrets, self._api.create_secret), (configs, self._api.create_config)):
+                for name, text in texts.items():
+                    full = stack.full_name(self.project, name)
+                    if full not in known:
+                        known[full] = create(full, text.encode(), labels={FLEET_LABEL: self.project})["ID"]
+                    found[name] = known[full]
+        return found
+
+    def run(self, service: Service, template: Mapping[str, Any]) -> None:
+        """Have a service run: make it where there is none, or where it is on another node."""
+        known = self.found().get(service.name)
+        if known and known["Spec"]["Labels"].get(stack.NODE_LABEL, "") != service.node:
+            self.remove([service.name])
+            known = None
+        if known is None:
+            with errors():
+                self._api.create_service(
+                    dict(template),
+                    name=stack.full_name(self.project, service.name),
+                    labels=stack.labels(self.project, service),
+                    mode=stack.mode(service),
+                    update_config=stack.UPDATE,
+                )
+
+    # -- removing
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove services, all at once; returns when no task of theirs is left on a node that answers.
+
+        Raises:
+            ShardsError: one does not end.
+        """
+        found = self.found()
+        going = {found[name]["ID"]: name for name in names if name in found}
+        with errors():
+            for id in going:
+                with contextlib.suppress(NotFound):
+                    self._api.remove_service(id)
+        end = time.monotonic() + _GONE_S
+        while left := self._left(going):
+            if time.monotonic() > end:
+                raise ShardsError(
+                    f"{', '.join(sorted(left))} did not stop within {_GONE_S:.0f} s: see `docker node ls`"
+                )
+            time.sleep(0.2)
+
+    def _left(self, going: Mapping[str, str]) -> set[str]:
+        if not going:
+            return set()
+        answering = {node.id for node in self._daemons.nodes() if node.answers}
+        return {
+            going[task["ServiceID"]]
+            for task in self._tasks(going)
+            if task.get("NodeID") in answering and task["Status"]["State"] not in _ENDED
+        }
+
+    def remove_all(self) -> bool:
+        """Remove the fleet's services, what they were told, and the volume that only matters while it runs.
+
+        Returns:
+            Whether there was anything.
+        """
+        names = list(self.found())
+        for kind in _KINDS_IN_ORDER:
+            self.remove([name for name in names if name.startswith(kind)])
+        self.remove(list(self.found()))
+        known = self.are_known()
+        with errors():
+            for secret in self._api.secrets(filters=self._ours):
+                self._api.remove_secret(secret["ID"])
+            for config in self._api.configs(filters=self._ours):
+                self._api.remove_config(config["ID"])
+        self._daemons.each(self._sweep)
+        self.remove_volumes([HANDOFF_VOLUME])
+        return bool(names) or known
+
+    def _sweep(self, client: docker.DockerClient) -> None:
+        """Remove what is left of tasks on a node: the swarm keeps their containers for a while."""
+        for container in self._containers(client):
+            with contextlib.suppress(NotFound, APIError):
+                container.remove(v=True, force=True)
+
+    def remove_volumes(self, names: Iterable[str]) -> None:
+        """Delete volumes, by their short names, on every node that answers."""
+        full = [stack.full_name(self.project, name) for name in names]
+
+        def remove(client: docker.DockerClient) -> None:
+            for name in full:
+                with contextlib.suppress(NotFound):
+                    client.volumes.get(name).remove()
+
+        self._daemons.each(remove)
+
+    def remove_everything_kept(self) -> None:
+        """Delete the fleet's data, which is in volumes, and its images, on every node that answers."""
+
+        def remove(client: docker.DockerClient) -> None:
+            for volume in client.volumes.list(filters=self._ours):
+                volume.remove()
+            for image in client.images.list(filters=self._ours):
+                for tag in image.tags:
+                    client.images.remove(tag, force=True)
+
+        self._daemons.each(remove)

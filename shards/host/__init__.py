@@ -1,0 +1,1 @@
+"""What a host can hold, and what stops it."""

@@ -1,0 +1,141 @@
+"""One load after the other, each with more connections: which bends the service, and one report of them all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from shards.load.usage import tiers
+
+Report = dict[str, Any]
+
+_BEND_FOLD = 3.0
+_BEND_MS = 10.0
+_SUMS = (
+    "published",
+    "acked",
+    "ackless",
+    "expected",
+    "delivered",
+    "lost",
+    "skipped",
+    "duplicated",
+    "reordered",
+    "overtaken",
+    "gaps",
+    "unannounced_gaps",
+    "late",
+)
+
+
+def load_window(report: Mapping[str, Any]) -> tuple[float, float]:
+    """Give when a report's load began and ended, in its own seconds."""
+    begin = next((event["t"] for event in report["events"] if event["name"] == "load"), 0.0)
+    return begin, begin + report["load_s"]
+
+
+def step_of(report: Report) -> dict[str, Any]:
+    """Sum up the report of one step."""
+    latency, messages, connections = report["latency_ms"], report["messages"], report["connections"]
+    used = tiers(report["resources"], *load_window(report))
+    return {
+        "connections": connections["wanted"],
+        "opened": connections["opened"],
+        "verdict": report["verdict"],
+        "missed": [target["name"] for target in report["targets"] if not target["ok"]],
+        "connect_rate_per_s": connections["rate_per_s"],
+        "delivered_per_s": messages["per_s"],
+        "lost": messages["lost"],
+        **{f"{name}_ms": latency[name] for name in ("p50", "p95", "p99", "max")},
+        "cpu_percent": {tier: one["cpu_percent"] for tier, one in used.items()},
+        "rss_bytes": {tier: one["rss_bytes"] for tier, one in used.items()},
+        "generator_saturated": report["generator"]["saturated"],
+    }
+
+
+def bend(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tell where a service bends: the first step that misses a target, or whose p99 rises out of all proportion.
+
+    That is over 10 ms, and over three times the lowest p99 of the steps before it.
+
+    Returns:
+        ``connections`` of that step, None where there is none; ``why``, in words.
+    """
+    for number, step in enumerate(steps):
+        if step["missed"]:
+            return {"connections": step["connections"], "why": f"it misses {', '.join(step['missed'])}"}
+        lowest = min((one["p99_ms"] for one in steps[:number]), default=step["p99_ms"])
+        if step["p99_ms"] > max(_BEND_MS, _BEND_FOLD * lowest):
+            why = f"p99 is {step['p99_ms']:.1f} ms, {step['p99_ms'] / lowest:.1f} times the lowest before it"
+            return {"connections": step["connections"], "why": why}
+    most = max((step["connections"] for step in steps), default=0)
+    return {"connections": None, "why": f"no bend up to {most:,} connections"}
+
+
+def merged(reports: Sequence[Report]) -> Report:
+    """Make one report of the steps': the last one's figures, all of their messages, time going on from one to the next.
+
+    A target's row is that of the first step that missed it, else of the last.
+    """
+    last = reports[-1]
+    offsets = [_seconds_between(reports[0], one) for one in reports]
+    steps = [step_of(one) for one in reports]
+    return {
+        **last,
+        "verdict": _verdict([one["verdict"] for one in reports]),
+        "started": reports[0]["started"],
+        "duration_s": round(offsets[-1] + last["duration_s"], 3),
+        "load_s": round(sum(one["load_s"] for one in reports), 3),
+        "targets": _targets(reports),
+        "problems": [problem for one in reports for problem in one["problems"]],
+        "messages": last["messages"] | {name: sum(one["messages"][name] for one in reports) for name in _SUMS},
+        "generator": last["generator"] | {"saturated": any(one["generator"]["saturated"] for one in reports)},
+        "steps": steps,
+        "bend": bend(steps),
+        "timeline": _moved(reports, offsets, "timeline"),
+        "events": _moved(reports, offsets, "events"),
+        "spread": _moved(reports, offsets, "spread"),
+        "resources": _resources(reports, offsets),
+    }
+
+
+def _verdict(verdicts: Sequence[str]) -> str:
+    if "aborted" in verdicts:
+        return "aborted"
+    return "pass" if all(verdict == "pass" for verdict in verdicts) else "fail"
+
+
+def _seconds_between(first: Report, other: Report) -> float:
+    return (datetime.fromisoformat(other["started"]) - datetime.fromisoformat(first["started"])).total_seconds()
+
+
+def _targets(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    rows = {target["name"]: target for target in reports[-1]["targets"]}
+    for report in reversed(reports):
+        rows |= {target["name"]: target for target in report["targets"] if not target["ok"]}
+    return list(rows.values())
+
+
+def _moved(reports: Sequence[Report], offsets: Sequence[float], name: str) -> list[dict[str, Any]]:
+    """Give a list of the reports' as one, its times moved."""
+    return [
+        {**one, "t": round(one["t"] + offset, 3)}
+        for report, offset in zip(reports, offsets, strict=True)
+        for one in report[name]
+    ]
+
+
+def _resources(reports: Sequence[Report], offsets: Sequence[float]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for report, offset in zip(reports, offsets, strict=True):
+        for process in report["resources"]:
+            samples = [{**sample, "t": round(sample["t"] + offset, 1)} for sample in process["samples"]]
+            known = found.setdefault(process["name"], {**process, "samples": []})
+            known["samples"] += samples
+            for name in ("rss_max_bytes", "cpu_max_percent", "files_max"):
+                known[name] = max(known[name], process[name])
+    for process in found.values():
+        values = [sample["cpu_percent"] for sample in process["samples"]]
+        process["cpu_mean_percent"] = round(sum(values) / len(values), 1)
+    return list(found.values())

@@ -1,0 +1,60 @@
+"""What a run came to, on stdout: a table of targets, and a line for each thing worth one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shards.load.page import disrupted, shown
+from shards.load.report import SATURATED_CPU_PERCENT
+
+_CLIENTS_NAMED = 3
+
+
+def show(document: dict[str, Any], path: Path) -> None:
+    """Say how it went, and where the report is."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("figure", "target", "measured", ""):
+        table.add_column(heading)
+    for row in document["targets"]:
+        table.add_row(row["name"], row["target"], shown(row["measured"]), "ok" if row["ok"] else "MISSED")
+    Console(soft_wrap=True).print(table)
+    for line in [*_wrong(document), *_seen(document)]:
+        print(line)
+    print(f"{document['scenario']}: {document['verdict']} — {path} and {path.with_suffix('.html').name}")
+
+
+def _wrong(document: dict[str, Any]) -> Iterator[str]:
+    for name, why in document["left_out"].items():
+        yield f"left out: {name}: {why}"
+    for problem in document["problems"]:
+        yield f"problem: {problem}"
+    for failure in document["connections"]["failures"]:
+        yield f"connections failed: {failure['count']:,} x {failure['reason']}"
+    for client in document["clients"]["worst"][:_CLIENTS_NAMED]:
+        yield f"client {client['client']} of {client['group']}: {'; '.join(client['examples']) or 'late deliveries'}"
+    for error in document["errors"]:
+        yield f"error: {error['count']:,} x {error['kind']} {error['example']}"
+
+
+def _seen(document: dict[str, Any]) -> Iterator[str]:
+    for one in document["disruptions"]:
+        yield f"{one['name']}: {disrupted(one)}"
+    if bend := document.get("bend"):
+        yield f"it bends at: {bend['connections'] or 'none of these'} ({bend['why']})"
+    if document["generator"]["saturated"]:
+        yield _saturated(document["generator"], document["load"]["lag_ms"])
+
+
+def _saturated(generator: dict[str, Any], lag_ms: float) -> str:
+    """Say why the generator's figures may be its own, and what to do."""
+    busy = generator["max_cpu_percent"] > SATURATED_CPU_PERCENT
+    said = (
+        f"the generator was {generator['p99_lag_ms']:.0f} ms behind its schedule at p99 ({lag_ms:g} ms may be), with "
+        f"{generator['max_cpu_percent']:.0f} % of a core: the figures may be its own; "
+    )
+    return said + ("fewer connections, a lower rate or more cores" if busy else "something else keeps this host busy")

@@ -1,0 +1,125 @@
+"""What processes took during a load, summed up: by tier, and whether one grows without end. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shards.load.growth import Point, after_warm_up, risen, sustained
+
+Resources = Sequence[Mapping[str, Any]]
+
+_TIERS = (
+    ("edge-", "edges"),
+    ("shared-", "shards"),
+    ("redis_", "redis"),
+    ("sentinel-", "redis"),
+    ("generator-", "generator"),
+)
+_COVERED = 0.9
+_SOON = 5.0
+"""Seconds by which samples may come late: each process gets one a second, as far as there is time for it."""
+_COLLECTED_LATER = 0.5
+"""An edge is a Go program: until its next garbage collection, which may be minutes away, what it no longer needs piles
+up, to half of what it does need (GOGC=50). Only a rise beyond that is growth."""
+
+
+def tier_of(process: str) -> str:
+    """Tell which tier a process belongs to, by its name: edges, replicas, shards, redis or generator."""
+    return next((tier for prefix, tier in _TIERS if process.startswith(prefix)), "replicas")
+
+
+def _samples(process: Mapping[str, Any], name: str, begin: float, end: float) -> list[Point]:
+    return [(s["t"], s[name]) for s in process["samples"] if name in s and begin <= s["t"] <= end]
+
+
+def tiers(resources: Resources, begin: float, end: float) -> dict[str, dict[str, float]]:
+    """Sum up each tier between two times.
+
+    Returns:
+        tier → ``cpu_percent`` (of one core) and ``rss_bytes``, both the mean over the time, of all its processes
+        together.
+    """
+    found: dict[str, dict[str, float]] = {}
+    seconds = max(1.0, end - begin)
+    for process in resources:
+        sums = found.setdefault(tier_of(process["name"]), {"cpu_percent": 0.0, "rss_bytes": 0.0})
+        for name in sums:
+            values = [value for _, value in _samples(process, name, begin, end)]
+            # A process that was there for a part of the time counts for that part.
+            there = min(1.0, len(values) / seconds) if len(values) < _COVERED * seconds else 1.0
+            sums[name] += there * sum(values) / len(values) if values else 0.0
+    return {tier: {name: round(value, 1) for name, value in sums.items()} for tier, sums in found.items()}
+
+
+def cpu_percent(resources: Resources, part: str, begin: float, end: float) -> float | None:
+    """Give what a part and its workers used of the CPU between two times, of one core; None: nobody looked."""
+    own = [one for one in resources if one["name"] == part or one["name"].startswith(f"{part}/")]
+    samples = [_samples(one, "cpu_percent", begin, end) for one in own]
+    if not any(samples):
+        return None
+    return sum(sum(value for _, value in found) / len(found) for found in samples if found)
+
+
+def wear(resources: Resources, begin: float, end: float, messages: float) -> list[dict[str, Any]]:
+    """Tell of each process of the fleet how it grows under a load, after its warm-up.
+
+    The generator is left out: its ledger grows by design. So is who was not there all the time.
+
+    Args:
+        resources: as in a report.
+        begin, end: of the load.
+        messages: published in all.
+
+    Returns:
+        For each: ``name``; ``rss_bytes_per_s``, as far as sustained; ``bytes_per_message``, the same spread over the
+        messages, 0 for what a garbage collector may yet take back; ``files_risen``: how many more files it has open at
+        the end.
+    """
+    rate = messages / (end - begin) if end > begin else 0.0
+    found = []
+    for process in resources:
+        points = after_warm_up(_samples(process, "rss_bytes", begin, end), begin, end)
+        growth = sustained(points)
+        whole = _COVERED * (end - begin) * 2 / 3
+        if tier_of(process["name"]) == "generator" or growth is None or points[-1][0] - points[0][0] < whole:
+            continue
+        files = risen(_samples(process, "files", begin, end))
+        counted = 0.0 if _collectable(process["name"], points) else growth
+        found.append(
+            {
+                "name": process["name"],
+                "rss_bytes_per_s": round(growth, 1),
+                "bytes_per_message": round(counted / rate, 1) if rate else 0.0,
+                "files_risen": files,
+            }
+        )
+    return found
+
+
+def ended(resources: Resources, begin: float, end: float) -> list[str] | None:
+    """Name the processes of the fleet that a load began with and that were gone before its end.
+
+    How such a one would have grown nobody knows: it may have been killed because it did.
+
+    Returns:
+        Their names; None where the load began with no process that is known.
+    """
+    there = [one for one in resources if tier_of(one["name"]) != "generator" and _first(one) <= begin + _SOON]
+    return [one["name"] for one in there if one["samples"][-1]["t"] < end - _SOON] if there else None
+
+
+def _first(process: Mapping[str, Any]) -> float:
+    return float(process["samples"][0]["t"]) if process["samples"] else math.inf
+
+
+def _collectable(process: str, points: Sequence[Point]) -> bool:
+    """Tell whether a process's rise may be garbage that is not collected yet."""
+    return tier_of(process) == "edges" and (risen(points) or 0.0) <= _COLLECTED_LATER * points[0][1]
+
+
+def clients(fleet: Mapping[str, Any]) -> list[int]:
+    """Sum up the clients of a fleet's Redis servers, as `inv status --json` has them; empty where one is unknown."""
+    counts = [part.get("clients") for part in (*fleet.get("shards", ()), *fleet.get("redis", ()))]
+    return [sum(counts)] if counts and None not in counts else []

@@ -1,0 +1,3 @@
+"""How many connections may wait until a replica accepts them; the kernel allows no more than `somaxconn`."""
+
+BACKLOG = 4096

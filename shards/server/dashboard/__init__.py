@@ -1,0 +1,1 @@
+"""The dashboard at /fleet/: what the registry knows, live. It changes nothing."""

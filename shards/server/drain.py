@@ -1,0 +1,106 @@
+"""A worker that drains: its sockets are handed over; those that can't be are hinted first and then closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Set
+from contextlib import suppress
+from weakref import WeakSet
+
+from shards.aio import end
+from shards.metrics import Metrics
+from shards.router.control import Orders
+from shards.server.paced import PacedDrain
+from shards.server.pacing import Strain
+from shards.server.protocol import SocketProtocol
+
+_STEP_SECONDS = 0.1
+_TRIES = 3
+_AGAIN_SECONDS = 0.6
+"""What kept a socket, or the registry from naming who takes it, may be over by then."""
+_HANDED_SHARE = 0.5
+"""Of a drain's time, what handing over may take before clients are asked to reconnect."""
+
+HandOver = Callable[[Collection[SocketProtocol], Collection[str]], Awaitable[list[SocketProtocol]]]
+
+
+class Drainer:
+    """Drains a worker's sockets while it is ordered to.
+
+    Args:
+        sockets: the worker's, as they come and go.
+        metrics: where it counts.
+        hand_over: hands sockets to replicas of these names; gives those that may go if it is tried again.
+        strain: tells how the workers are that take the sockets.
+    """
+
+    def __init__(
+        self,
+        sockets: Set[SocketProtocol],
+        metrics: Metrics,
+        hand_over: HandOver,
+        strain: Callable[[], Awaitable[Strain | None]],
+    ) -> None:
+        self._sockets = sockets
+        self._metrics = metrics
+        self._hand_over = hand_over
+        self._strain = strain
+        self._task: asyncio.Task[None] | None = None
+
+    def obey(self, orders: Orders) -> None:
+        """Begin to drain where that is ordered and not under way; stop where anything else is."""
+        if orders.state != "draining":
+            self._cancel()
+        elif self._task is None:
+            self._task = asyncio.create_task(self._leave(orders), name="drain")
+
+    async def stop(self) -> None:
+        """Stop draining, and wait until that is done."""
+        await end([self._task])
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _leave(self, orders: Orders) -> None:
+        """Hand over what can be, and drain the rest, until cancelled."""
+        loop, stay = asyncio.get_running_loop(), WeakSet[SocketProtocol]()
+        start = loop.time()
+        if orders.to:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(orders.drain_ms / 1000 * _HANDED_SHARE):
+                    await self._give(orders.to, stay)
+        stay.update(self._sockets)
+        left_ms = orders.drain_ms - (loop.time() - start) * 1000
+        drain = PacedDrain(lambda: self._left(stay), left_ms, self._strain, self._metrics)
+        giving = asyncio.create_task(self._go_on_giving(orders.to, stay), name="handoff")
+        try:
+            await drain.run()
+        finally:
+            await end([giving])
+
+    async def _give(self, to: Collection[str], stay: WeakSet[SocketProtocol]) -> None:
+        """Hand over all sockets but those in `stay`, where it puts those that can't be."""
+        for turn in range(_TRIES):
+            if turn:
+                await asyncio.sleep(_AGAIN_SECONDS)
+            left = [socket for socket in self._sockets if socket not in stay]
+            again = await self._hand_over(left, to)
+            stay.update(set(left) - set(again))
+            if not again:
+                return
+        stay.update(again)
+
+    async def _go_on_giving(self, to: Collection[str], stay: WeakSet[SocketProtocol]) -> None:
+        """Hand over those that come yet: their handshakes were on their way when the edges were told."""
+        while True:
+            await asyncio.sleep(_STEP_SECONDS)
+            if not to:
+                stay.update(self._sockets)
+            elif any(socket not in stay for socket in self._sockets):
+                await self._give(to, stay)
+
+    def _left(self, stay: WeakSet[SocketProtocol]) -> list[SocketProtocol]:
+        """Give those that are to be drained."""
+        return [socket for socket in self._sockets if socket in stay and not socket.close_sent]

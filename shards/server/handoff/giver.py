@@ -1,0 +1,283 @@
+"""The old side: hands a worker's sockets over to others, some at a time, and keeps those that nobody takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import TypeVar
+
+from shards.carried import StateUnfit
+from shards.errors import ShardsError
+from shards.metrics import Metrics
+from shards.router.control import WorkerRecord
+from shards.server.handoff.link import Link, check_peer
+from shards.server.handoff.message import (
+    BadMessage,
+    Go,
+    Hello,
+    Keep,
+    Ready,
+    Refused,
+    Sorry,
+    TooLarge,
+    pack,
+    read_answer,
+    read_message,
+)
+from shards.server.handoff.movable import MovableSocket
+from shards.server.handoff.uncollected import uncollected
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 8
+"""Sockets that are on their way at a time. Each is silent meanwhile: the more there are, the longer."""
+
+SETTLE_SECONDS = 1.0
+"""Within which what a socket has under way must end, for it to be handed over in this round."""
+
+ANSWER_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+_LOOK_SECONDS = 0.001
+
+FULL = "it is full"
+"""What a taker says that has no room: another one may have."""
+
+
+S = TypeVar("S", bound=MovableSocket)
+
+
+class NotTaken(Exception):
+    """A socket stays. `again`: it may go later, or to somebody else."""
+
+    def __init__(self, result: str, reason: str, again: bool = False) -> None:
+        super().__init__(reason)
+        self.result = result
+        self.again = again
+
+
+class Taker:
+    """A worker that takes sockets, as the giver knows it; `connections` grows with what it is given."""
+
+    def __init__(self, record: WorkerRecord) -> None:
+        self.name = record.name
+        self.connections = record.connections
+        self._path = record.handoff
+        self._greeted: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._answers: dict[int, asyncio.Future[str | None]] = {}
+        self._link: Link | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether it can be offered something."""
+        return self._link is not None and not self._link.closed
+
+    async def greet(self, worker: str) -> None:
+        """Connect, and agree on a version; see `there`."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.get_running_loop().sock_connect(sock, self._path)
+            check_peer(sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._link = Link(sock, self._heard, self._ended)
+        self._link.post(pack(Hello(worker)))
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                sorry = await self._greeted
+        except BaseException:
+            self.close()
+            raise
+        if sorry is not None:
+            self.close()
+            raise NotTaken("refused", sorry)
+
+    def _heard(self, frame: bytes) -> None:
+        if not self._greeted.done():
+            answer = read_answer(frame)
+            self._greeted.set_result(answer.reason if isinstance(answer, Sorry) else None)
+            return
+        match read_message(frame):
+            case Ready(id):
+                self._answer(id, None)
+            case Refused(id, reason):
+                self._answer(id, reason)
+            case other:
+                raise BadMessage(f"a taker does not say {type(other).__name__}")
+
+    def _answer(self, id: int, reason: str | None) -> None:
+        answer = self._answers.get(id)
+        if answer is not None and not answer.done():
+            answer.set_result(reason)
+
+    def _ended(self, reason: str) -> None:
+        logger.warning("handoff: %s %s", self.name, reason)
+        for answer in [self._greeted, *self._answers.values()]:
+            if not answer.done():
+                answer.set_result(f"{self.name} {reason}")
+
+    async def offer(self, id: int, frame: bytes, descriptor: int) -> str | None:
+        """Offer a socket; give why it is not taken, or None: it is ready for it, and `go` or `keep` must follow.
+
+        Raises:
+            TimeoutError: there is no answer; `keep` must follow.
+        """
+        assert self._link is not None
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._answers[id] = answer
+        try:
+            if not self.there:
+                return f"{self.name} has gone"
+            self._link.post(frame, descriptor)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await answer
+        finally:
+            del self._answers[id]
+
+    def go(self, id: int) -> bool:
+        """Give the socket away; False: there is nobody any more."""
+        if self._link is None or self._link.closed:
+            return False
+        self._link.post(pack(Go(id)))
+        return True
+
+    def keep(self, id: int) -> None:
+        """Take an offer back."""
+        if self._link is not None:
+            self._link.post(pack(Keep(id)))
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._link is not None:
+            self._link.close()
+
+
+class Giver:
+    """Hands sockets over.
+
+    Args:
+        worker: this worker's name.
+        metrics: where it counts.
+    """
+
+    def __init__(self, worker: str, metrics: Metrics) -> None:
+        self._worker = worker
+        self._metrics = metrics
+        self._ids = count(1)
+
+    async def give(self, sockets: Iterable[S], to: Sequence[WorkerRecord]) -> list[S]:
+        """Hand sockets over, each to whoever has fewest.
+
+        Args:
+            sockets: which; those that close meanwhile are left alone.
+            to: who shall get them.
+
+        Returns:
+            Those that may go if it is tried again.
+        """
+        takers = [taker for taker in await asyncio.gather(*(self._greet(record) for record in to)) if taker]
+        try:
+            with uncollected():
+                return await self._give_all(sockets, takers)
+        finally:
+            for taker in takers:
+                taker.close()
+
+    async def _greet(self, record: WorkerRecord) -> Taker | None:
+        taker = Taker(record)
+        try:
+            await taker.greet(self._worker)
+        except (OSError, NotTaken, ShardsError) as error:
+            logger.warning("handoff: %s takes no sockets: %s", record.name, error or type(error).__name__)
+            return None
+        return taker
+
+    async def _give_all(self, sockets: Iterable[S], takers: list[Taker]) -> list[S]:
+        left = iter(sockets)
+        again: list[S] = []
+
+        async def give_some() -> None:
+            for one in left:
+                there = [taker for taker in takers if taker.there]
+                if not there or await self._give(one, min(there, key=lambda taker: taker.connections)):
+                    again.append(one)
+
+        await asyncio.gather(*(give_some() for _ in range(WINDOW)))
+        return again
+
+    async def _give(self, socket: MovableSocket, taker: Taker) -> bool:
+        """Hand a socket over; give whether to try it again."""
+        if not socket.open_here:
+            return False
+        if not socket.movable:
+            self._count("unfit")
+            return False
+        socket.freeze()
+        taker.connections += 1
+        try:
+            await self._pass(socket, taker)
+        except BaseException as error:
+            taker.connections -= 1
+            socket.rider.stay()
+            socket.thaw()
+            if not isinstance(error, NotTaken):
+                raise
+            logger.info("handoff: a socket stays: %s", error)
+            self._count(error.result)
+            return error.again
+        self._count("given")
+        return False
+
+    def _count(self, result: str) -> None:
+        self._metrics.handoffs.labels(result).inc()
+
+    async def _pass(self, socket: MovableSocket, taker: Taker) -> None:
+        """Pass a frozen socket on. Raises `NotTaken`."""
+        await self._until_still(socket)
+        id = next(self._ids)
+        try:
+            frame = pack(socket.seal(id, await socket.rider.carry()))
+        except (StateUnfit, TooLarge) as error:
+            raise NotTaken("unfit", str(error)) from None
+        except Exception as error:  # the app's own handoff_state
+            logger.exception("handoff: handoff_state")
+            raise NotTaken("failed", str(error)) from None
+        if not socket.open_here:
+            raise NotTaken("failed", "it has closed")
+        answered = False
+        try:
+            with suppress(TimeoutError):
+                reason = await taker.offer(id, frame, socket.descriptor())
+                answered = True
+            if answered and reason is not None:
+                raise NotTaken("refused", reason, again=reason == FULL or not taker.there)
+            if not answered or not socket.open_here or not taker.go(id):
+                raise NotTaken("failed", "no answer, or it has closed", again=True)
+        except BaseException:
+            taker.keep(id)
+            raise
+        socket.release()
+
+    async def _until_still(self, socket: MovableSocket) -> None:
+        """Wait until nothing of a socket is under way, here or in its app."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await _until(socket, socket.settled)
+                while socket.rider.part():
+                    await _until(socket, socket.settled)
+                await _until(socket, socket.flushed)
+        except TimeoutError:
+            raise NotTaken("busy", "what it has under way does not end", again=True) from None
+
+
+async def _until(socket: MovableSocket, condition: Callable[[], bool]) -> None:
+    while not condition():
+        if not socket.open_here:
+            raise NotTaken("failed", "it has closed")
+        await asyncio.sleep(_LOOK_SECONDS)

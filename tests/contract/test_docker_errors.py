@@ -1,0 +1,174 @@
+"""What goes wrong with containers, and what the docker engine says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from shards.fleet.engines.docker.stack import FLEET_LABEL
+from tests.contract.engines import AnyCommands, DockerCommands
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
+
+SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
+
+
+@pytest.fixture
+def fleet(commands: AnyCommands) -> DockerCommands:
+    """Commands for a fleet in Docker that was never started."""
+    if not isinstance(commands, DockerCommands):
+        pytest.skip("about containers")
+    return commands
+
+
+@pytest.fixture
+def daemon(fleet: DockerCommands) -> Iterator[docker.DockerClient]:
+    """The daemon, asked past the engine."""
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+def test_a_base_image_that_is_not_there_is_told(fleet: DockerCommands) -> None:
+    refused = fleet("up", *SMALL, INVOKE_DOCKER_REDIS_IMAGE="local/none:1")
+    assert refused.code == 1
+    assert "base image local/none:1 is not there and can't be pulled" in refused.last
+    assert not fleet.remembered()["ports"], "nothing was begun"
+
+
+def test_a_name_that_is_taken_is_told_and_what_was_started_is_gone(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    image = fleet.base["INVOKE_DOCKER_REDIS_IMAGE"]
+    stranger = daemon.containers.create(image, ["sleep", "60"], name=f"{fleet.project}-redis_green")
+    try:
+        refused = fleet("up", *SMALL)
+        assert refused.code == 1
+        assert f"a container {fleet.project}-redis_green is there that is none of this fleet" in refused.last
+        fleet.gone()
+    finally:
+        stranger.remove(force=True)
+
+
+def test_containers_of_an_older_run_are_no_matter(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
+    image = fleet.base["INVOKE_DOCKER_REDIS_IMAGE"]
+    name = f"{fleet.project}-shared-0"
+    left = daemon.containers.create(image, ["sleep", "60"], name=name, labels={FLEET_LABEL: fleet.project})
+    fleet.ok("up", *SMALL)
+    assert daemon.containers.get(name).id != left.id
+    # `down` that was stopped half-way is finished by the next.
+    daemon.containers.get(name).remove(force=True)
+    daemon.containers.get(f"{fleet.project}-pause_0").remove(force=True)
+    assert "is down" in fleet.ok("down").stdout
+
+
+def test_a_replica_that_takes_more_memory_than_it_may_is_told(fleet: DockerCommands) -> None:
+    refused = fleet("up", *SMALL, INVOKE_DOCKER_APP_MEMORY="16M")
+    assert refused.code == 1
+    assert "blue-0" in refused.last
+    assert "took more than the 16 MB of memory" in refused.last
+    fleet.gone()
+
+
+def test_a_part_near_a_limit_is_told_of(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
+    fleet.ok("up", *SMALL, INVOKE_DOCKER_APP_MEMORY="256M", INVOKE_DOCKER_APP_CPUS="0.5")
+    status = fleet.status()
+    replica = status["replicas"][0]
+    assert (replica["memory_limit_bytes"], replica["cpu_limit_percent"]) == (256 * 2**20, 50)
+    assert not [warning for warning in status["warnings"] if "memory" in warning]
+    assert " MB of 256 MB\t" in fleet.ok("status").stdout
+    told = urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/metrics", timeout=5).read().decode()
+    assert re.search(r"^app_memory_limit_bytes\{.*\} 2.68435456e\+08$", told, re.MULTILINE)
+    assert re.search(r"^app_cpu_limit_cores\{.*\} 0.5$", told, re.MULTILINE)
+
+    container = daemon.containers.get(f"{fleet.project}-app_blue_0")
+    nearly = int(replica["rss_bytes"] / 0.9)
+    container.update(mem_limit=nearly, memswap_limit=nearly)
+    fleet.until(lambda status: "of the memory it may" in str(status["warnings"]), 40)
+    assert "warning: blue-0 uses" in fleet.ok("status").stdout
+    # A second program beside the app would take more than is left.
+    container.update(mem_limit="256m", memswap_limit="256m")
+    container.exec_run(["sh", "-c", "while :; do :; done"], detach=True)
+    fleet.until(lambda status: "of the CPU it may (0.5 cores)" in str(status["warnings"]), 40)
+
+
+GREEDY = """
+kept = []
+
+async def application(scope, receive, send):
+    if scope["path"] == "/eat":
+        while True:
+            kept.append(b"x" * 2**20)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def test_a_replica_that_is_killed_for_its_memory_comes_back_and_is_told_of(
+    fleet: DockerCommands, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "greedy.py").write_text(GREEDY)
+    fleet.ok("up", *SMALL, "--app", "greedy:application", "--app-dir", str(app), INVOKE_DOCKER_APP_MEMORY="64M")
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/eat", timeout=30).read()
+    status = fleet.until(lambda status: bool(status["warnings"]) and status["state"] == "steady", 40)
+    assert status["warnings"][0].startswith("blue-0: Docker started it again")
+
+
+def test_a_daemon_that_is_not_running_is_told(fleet: DockerCommands, tmp_path: Path) -> None:
+    refused = fleet("up", *SMALL, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert refused.code == 1
+    assert "start Docker, or use --engine local" in refused.last
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_port_that_another_container_has_is_told_with_its_name(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    image, name = fleet.base["INVOKE_DOCKER_REDIS_IMAGE"], f"{fleet.project}-stranger"
+    stranger = daemon.containers.run(
+        image, ["sleep", "60"], name=name, ports={"6379/tcp": ("127.0.0.1", fleet.port)}, detach=True
+    )
+    try:
+        refused = fleet("up", *SMALL)
+        assert refused.code == 1
+        assert f"port {fleet.port} is in use by container {name}" in refused.last
+    finally:
+        stranger.remove(force=True, v=True)
+
+
+def test_a_shard_whose_disk_is_full_refuses_and_the_fleet_goes_down_cleanly(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    """Its volume is one of 1 MB."""
+    small = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,mode=1777"}
+    daemon.volumes.create(f"{fleet.project}_shared-0_data", driver_opts=small, labels={FLEET_LABEL: fleet.project})
+    fleet.ok("up", *SMALL)
+    for number in range(20):
+        said = fleet("publish", "--group", f"full-{number}", "--data", json.dumps("x" * 60_000))
+        if said.code:
+            break
+    assert said.code == 1, "twenty messages of 60 kB are more than 1 MB"
+    assert "Traceback" not in said.stderr
+    assert fleet.status()["state"] in ("steady", "degraded")
+
+
+def test_a_replica_that_was_stopped_by_hand_is_told_of_and_comes_back_with_up(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    fleet.ok("up", *SMALL)
+    daemon.containers.get(f"{fleet.project}-app_blue_0").kill()
+    status = fleet.until(lambda status: status["state"] == "degraded")
+    assert (status["replicas"][0]["state"], status["replicas"][0]["healthy"]) == ("down", False)
+    fleet.ok("up")
+    fleet.until(lambda status: status["state"] == "steady")

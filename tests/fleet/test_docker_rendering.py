@@ -1,0 +1,204 @@
+"""What the docker engine would run: its files and containers, and the errors of its settings."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from docker.errors import APIError
+
+from shards.errors import ShardsError, UsageError
+from shards.fleet import layout
+from shards.fleet.engines.docker import compose, daemon, figures, stack
+from shards.fleet.engines.docker.options import DockerOptions, Limits
+from shards.fleet.engines.docker.stack import Stack
+from shards.fleet.spec import FleetSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = DockerOptions(ROOT)
+FLEET = compose.fresh(FleetSpec(edges=2))
+MADE: dict[str, Any] = yaml.safe_load(compose.render(FLEET, OPTIONS))
+SERVICES: dict[str, Any] = MADE["services"]
+
+
+def test_the_committed_files_are_what_is_rendered_for_the_defaults() -> None:
+    state = compose.fresh(FleetSpec.read({"edges": "auto"}, OPTIONS.nofile))
+    for name, text in compose.written(state, OPTIONS).items():
+        assert (ROOT / "docker" / name).read_text() == text, f"`inv render --into docker` writes {name} anew"
+
+
+def test_the_image_installs_what_the_project_says_the_service_needs() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (ROOT / "docker" / "requirements.txt").read_text().splitlines()
+    wanted = {line for line in lines if line and not line.startswith("#")} - {"async-timeout>=4.0.3"}
+    assert wanted <= set(declared)
+
+
+def test_there_is_no_python_in_the_directory_that_has_the_sdks_name() -> None:
+    assert not list((ROOT / "docker").rglob("*.py"))
+
+
+def test_every_service_of_both_colors_is_there_and_the_idle_one_waits() -> None:
+    wanted = {"redis_blue", "redis_green", "redis_shared", "shared-0", "shared-1"}
+    wanted |= {"traefik_0", "traefik_1", "pause_edge"}
+    wanted |= {f"app_{color}_{i}" for color in ("blue", "green") for i in range(3)} | {f"pause_{i}" for i in range(3)}
+    assert set(SERVICES) == wanted | {"prepare", "prometheus", "grafana"}
+    green = {f"app_green_{i}" for i in range(3)}
+    assert {name for name, one in SERVICES.items() if one.get("profiles") == ["green"]} == green
+    assert {name for name, one in SERVICES.items() if one.get("profiles")} == green | {"prometheus", "grafana"}
+
+
+def test_both_colors_of_a_number_share_a_network_and_no_port() -> None:
+    for number in range(3):
+        blue, green = (SERVICES[f"app_{color}_{number}"] for color in ("blue", "green"))
+        assert blue["network_mode"] == green["network_mode"] == f"service:pause_{number}"
+        assert blue["environment"]["SHARDS_PORT"] != green["environment"]["SHARDS_PORT"]
+        inner = {port.rpartition(":")[2] for port in SERVICES[f"pause_{number}"]["ports"]}
+        assert inner == {blue["environment"]["SHARDS_PORT"], green["environment"]["SHARDS_PORT"]}
+
+
+def test_colors_share_what_is_shared_and_nothing_else() -> None:
+    for color in ("blue", "green"):
+        told = SERVICES[f"app_{color}_0"]["environment"]
+        assert told["COLOR"] == color
+        assert told["CHANNEL_REDIS_URL"] == f"redis://redis_{color}:6379/0"
+        assert told["MESSAGE_REDIS_URL"] == "redis://redis_shared:6379/0"
+        assert told["DJANGO_SETTINGS_MODULE"] == "app.settings"
+        assert "handoff:/run/shards" in SERVICES[f"app_{color}_0"]["volumes"]
+
+
+def test_only_the_fleets_port_may_be_reached_from_elsewhere() -> None:
+    ports = [port for one in SERVICES.values() for port in one.get("ports", ())]
+    state = compose.fresh(FleetSpec(host="0.0.0.0"))
+    opened = yaml.safe_load(compose.render(state, OPTIONS))["services"]
+    public = [port for one in opened.values() for port in one.get("ports", ()) if not port.startswith("127.0.0.1:")]
+    assert public == ["0.0.0.0:8000:8000"]
+    assert len({port.split(":")[1] for port in ports}) == len(ports)
+
+
+def test_limits_are_the_guides_and_every_container_has_them() -> None:
+    for name, one in SERVICES.items():
+        if name.startswith("pause") or name == "prepare":
+            continue
+        limits = one["deploy"]["resources"]["limits"]
+        wanted = ("4G", "4.0") if name.startswith(("app", "traefik")) else ("4G", "2.0")
+        if name in layout.MONITORING:
+            assert [re.sub(r".*:-(.*)}", r"\1", limits[key]) for key in ("memory", "cpus")] == ["1G", "1.0"]
+            continue
+        if name in ("redis_blue", "redis_green"):
+            wanted = ("2G", "2.0")
+        assert [re.sub(r".*:-(.*)}", r"\1", limits[key]) for key in ("memory", "cpus")] == list(wanted), name
+        assert one["ulimits"]["nofile"]["hard"] == "${SHARDS_NOFILE:-65536}"
+
+
+def test_no_secret_is_an_environment_variable_or_an_argument() -> None:
+    for name, one in SERVICES.items():
+        # What names a file is none.
+        told = {
+            key: value for key, value in one.get("environment", {}).items() if not value.startswith("/run/secrets/")
+        }
+        said = " ".join([*told, *told.values(), *one.get("command", [])])
+        assert not re.search(r"password|secret|token", said, re.IGNORECASE), name
+
+
+def test_shards_have_one_name_for_workers_and_one_for_this_host() -> None:
+    inside = [shard.url for shard in layout.shards(FLEET)]
+    assert inside == ["redis://shared-0:6379/0", "redis://shared-1:6379/0"]
+    assert [layout.reached(FLEET, url) for url in inside] == [
+        f"redis://127.0.0.1:{FLEET.ports[name]}/0" for name in ("shared-0", "shared-1")
+    ]
+    assert layout.reached(FLEET, "redis://elsewhere:6379/0") == "redis://elsewhere:6379/0"
+
+
+def test_ports_of_a_shared_network_outlast_the_parts_that_use_them() -> None:
+    left = layout.without_ports(FLEET, ["blue-2", "edge-1", "shared-1"])
+    assert {"blue-2", "green-2", "edge-1"} <= set(left.ports)
+    assert "shared-1" not in left.ports
+
+
+def test_edges_share_the_hosts_cores() -> None:
+    part = layout.edge_parts(FLEET)[1]
+    assert Stack(FLEET, OPTIONS, cores=8).of(part).environment["GOMAXPROCS"] == "4"
+    assert stack.edge_port(part) == 8081
+
+
+@pytest.mark.parametrize(
+    "name,value,words",
+    [
+        ("app_memory", "1", "docker.app_memory must be 6M or more"),
+        ("edge_memory", "much", "docker.edge_memory must be 6M or more"),
+        ("redis_cpus", "0", "docker.redis_cpus must be a number of cores"),
+        ("shared_cpus", "two", "docker.shared_cpus must be a number of cores"),
+        ("nofile", "10", "docker.nofile must be 1,024"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_told(name: str, value: str, words: str) -> None:
+    values = yaml.safe_load((ROOT / "invoke.yaml").read_text())["docker"]
+    assert DockerOptions.read(ROOT, values) == OPTIONS, "invoke.yaml says what the defaults are"
+    with pytest.raises(UsageError, match=re.escape(words)):
+        DockerOptions.read(ROOT, {**values, name: value})
+
+
+def test_memory_is_read_as_docker_writes_it() -> None:
+    assert Limits("64m", 1).memory_bytes == 64 * 2**20
+    assert Limits("4G", 1).memory_bytes == Limits("4GB", 1).memory_bytes == 4 * 2**30
+
+
+@pytest.mark.parametrize("cache", ["total_inactive_file", "inactive_file"])
+def test_usage_leaves_out_the_cache_and_counts_cores(cache: str) -> None:
+    def sample(cpu_s: float) -> dict[str, Any]:
+        memory = {"usage": 100, "stats": {cache: 40}, "limit": 1000}
+        return {"memory_stats": memory, "cpu_stats": {"cpu_usage": {"total_usage": int(cpu_s * 1e9)}}}
+
+    used = figures.usage(sample(1.0), sample(1.5), 0.25, 4.0)
+    assert (used.rss_bytes, used.memory_limit_bytes, used.cpu_percent, used.cpu_limit_percent) == (60, 1000, 200.0, 400)
+
+
+def test_what_befell_a_container_is_told() -> None:
+    limits = {"HostConfig": {"Memory": 64 * 2**20}}
+    assert figures.befell({**limits, "RestartCount": 0, "State": {"OOMKilled": False}}) == ""
+    assert figures.befell({**limits, "RestartCount": 1, "State": {}}) == "Docker started it again 1 time"
+    assert "more than the 64 MB" in figures.befell({**limits, "State": {"OOMKilled": True}})
+
+
+@pytest.mark.parametrize(
+    "said,words",
+    [
+        ("write /var/lib/docker/x: no space left on device", "the disk of Docker is full"),
+        ("driver failed: Bind for 127.0.0.1:8000 failed: port is already allocated", "port 8000 is in use"),
+        ('Conflict. The container name "/p-shared-0" is already in use by 12', "`docker rm -f p-shared-0`"),
+        ("what nobody\nhas thought of", "Docker says: what nobody has thought of"),
+    ],
+)
+def test_what_the_daemon_refuses_is_one_line_that_says_what_to_do(said: str, words: str) -> None:
+    with pytest.raises(ShardsError, match=re.escape(words)) as refused, daemon.errors():
+        raise APIError("500", explanation=said)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "reason,words",
+    [
+        (
+            "('Connection aborted.', PermissionError(13, 'Permission denied'))",
+            "group",
+        ),
+        ("Error while fetching server API version: FileNotFoundError(2, 'No such file or directory')", "start Docker"),
+        ("client version 1.24 is too old. Minimum supported API version is 1.40", "must be 19.03 or newer"),
+        ("something else", "something else"),
+    ],
+)
+def test_a_daemon_that_cannot_be_used_is_one_line_that_says_what_to_do(reason: str, words: str) -> None:
+    said = daemon.unreachable(reason)
+    assert words in said
+    assert "\n" not in said
+
+
+def test_no_daemon_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(ShardsError, match="start Docker, or use --engine local"):
+        daemon.connect()

@@ -1,0 +1,124 @@
+"""A drain is over when nobody has a socket any more, and not when nobody is heard of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from shards.fleet import drain as drains
+from shards.fleet.drain import drain, draining
+from shards.fleet.engines.base import Running
+from shards.router.control import Control, WorkerRecord, WorkerState
+from tests.redis_server import RedisServer
+
+LONG_S = 60.0
+_WITHIN_S = 10
+
+
+class Fleet:
+    def say(self, text: str) -> None:
+        pass
+
+
+class Engine:
+    """Knows one replica, which runs until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.looks = 0
+
+    async def running(self) -> dict[str, Running]:
+        self.looks += 1
+        return {"blue-0": Running(self.up, os.getpid())}
+
+
+def worker(state: WorkerState, connections: int) -> WorkerRecord:
+    return WorkerRecord("blue-0/1", "blue", "blue-0", "1", os.getpid(), state, connections, "r", 1, 0.0)
+
+
+@pytest.fixture
+async def control(start_redis: Callable[..., RedisServer]) -> AsyncIterator[Control]:
+    async with Redis.from_url(start_redis().url) as redis:
+        yield Control(redis)
+
+
+def begin(control: Control, engine: Engine, seconds: float = LONG_S) -> asyncio.Task[drains.Drained]:
+    orders = {"blue-0": draining(seconds, ["green-0"])}
+    return asyncio.create_task(drain(cast(Any, Fleet()), cast(Any, engine), control, orders, ["blue-0"], seconds))
+
+
+async def looked(engine: Engine) -> None:
+    """Wait until the drain has looked twice since: at what was said before."""
+    before = engine.looks
+    async with asyncio.timeout(_WITHIN_S):
+        while engine.looks < before + 2:
+            await asyncio.sleep(0.05)
+
+
+async def test_it_is_over_once_the_last_worker_has_no_socket(control: Control) -> None:
+    await control.heartbeat(worker("draining", 5), b"[]")
+    engine = Engine()
+    drained = begin(control, engine)
+    await looked(engine)
+    assert not drained.done()
+    await control.heartbeat(worker("draining", 0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+
+
+async def test_a_worker_that_the_registry_has_forgotten_still_has_its_sockets(control: Control) -> None:
+    """It stands still, or the control Redis was away for longer than a worker may be silent."""
+    await control.heartbeat(worker("draining", 5), b"[]")
+    engine = Engine()
+    drained = begin(control, engine)
+    await looked(engine)
+    await control.forget("blue-0/1")
+    await looked(engine)
+    assert not drained.done(), "its process lives"
+    await control.heartbeat(worker("draining", 0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+
+
+async def test_a_worker_that_has_died_has_none(control: Control) -> None:
+    await control.heartbeat(worker("draining", 5), b"[]")
+    engine = Engine()
+    drained = begin(control, engine)
+    await looked(engine)
+    await control.forget("blue-0/1")
+    engine.up = False
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+
+
+async def test_a_registry_that_knows_nobody_yet_is_given_the_time_to_hear_of_them(control: Control) -> None:
+    engine = Engine()
+    drained = begin(control, engine)
+    await looked(engine)
+    assert not drained.done()
+    await control.heartbeat(worker("draining", 3), b"[]")
+    await looked(engine)
+    assert not drained.done()
+    await control.heartbeat(worker("draining", 0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+
+
+async def test_a_replica_that_never_says_anything_holds_nobody_up_for_long(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drains, "SPEAKS_S", 0.3)
+    assert await asyncio.wait_for(begin(control, Engine()), _WITHIN_S) == drains.Drained()
+
+
+async def test_what_a_silent_worker_had_is_counted_as_left(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "MARGIN_S", 0.5)
+    await control.heartbeat(worker("draining", 5), b"[]")
+    engine = Engine()
+    drained = begin(control, engine, seconds=1.0)
+    await looked(engine)
+    await control.forget("blue-0/1")
+    left = await asyncio.wait_for(drained, _WITHIN_S)
+    assert left.left == 5
+    assert "5 did not leave" in (left.told("blue") or "")

@@ -1,0 +1,169 @@
+"""`inv doctor`: what a host holds, in lines or as one JSON object, the answer first."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from shards.fleet.processes import descriptor_limit
+from shards.fleet.spec import FleetSpec, edges_for
+from shards.host import plan
+from shards.host.capacity import Fleet, measured_costs
+from shards.host.checks import Facts
+from shards.host.doctor import examine, lines, warning
+from shards.host.facts import this_host, usable_ports, version_of
+from shards.host.sysctl import Kernel
+from shards.load.scenarios import repository
+from tests.host.test_capacity import BIG, HOST
+
+VERSIONS = {"python": "3.11.7", "redis-server": "7.0.15", "traefik": "3.7.15", "docker": None}
+FACTS = Facts(HOST, "local", 1024, False, 4096, (500, 262_144), 20 * 10**9, 19_968, True, 10**11, VERSIONS)
+COSTS = measured_costs()
+
+
+def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "invoke", "doctor", *arguments]
+    return subprocess.run(
+        command,
+        cwd=repository(),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_this_host_is_looked_at() -> None:
+    host = this_host()
+    assert host.cores >= 1
+    assert host.memory_bytes > 10**8
+    assert host.descriptors >= 256
+    assert host.ports > 1000
+
+
+def test_the_answer_names_the_limit_and_the_edges() -> None:
+    found = examine(10_000, 10_000, COSTS, FACTS, Fleet())
+    assert (found["fits"], found["limit"], found["edges"]) == (True, "nofile", 2)
+    assert found["answer"] == "this host can hold 19,500 sockets with 2 edges; the limit is nofile: 10,000 fit"
+    assert lines(found)[0] == found["answer"]
+
+
+def test_what_a_number_of_edges_promises_is_the_edge_of_what_fits() -> None:
+    one = Fleet(edges=1)
+    promised = examine(1, 1, COSTS, FACTS, one)["holds"]["sockets"]
+    assert examine(promised, 1000, COSTS, FACTS, one)["fits"]
+    assert not examine(promised + 1, 1000, COSTS, FACTS, one)["fits"]
+    beyond = examine(promised * 12 // 10, 1000, COSTS, FACTS, one)
+    check = next(check for check in beyond["checks"] if check["name"] == "nofile")
+    assert check["verdict"] == "fail"
+    assert "inv up --edges 2" in check["mend"]
+
+
+def test_messages_that_the_cpu_does_not_carry_are_told_apart_from_sockets() -> None:
+    found = examine(10_000, 1_000_000, COSTS, FACTS, Fleet())
+    assert not found["fits"]
+    assert "10,000 would fit, but not with 1,000,000 messages a second" in found["answer"]
+    carries = found["holds"]["messages_per_s"]
+    assert examine(10_000, carries, COSTS, FACTS, Fleet())["fits"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "fleet", "limit"),
+    [
+        (FACTS, Fleet(edges=16, replicas=1), "nofile"),
+        (replace(FACTS, host=BIG), Fleet(edges=16, replicas=1), "ports"),
+        (replace(FACTS, host=replace(BIG, memory_bytes=10**9)), Fleet(edges=2), "memory"),
+        (replace(FACTS, conntrack=(250_000, 262_144)), Fleet(), "conntrack"),
+        (FACTS, Fleet(edges=2, replica_memory_bytes=100 * 10**6), "container memory"),
+    ],
+)
+def test_the_resource_that_ends_first_is_the_limit(facts: Facts, fleet: Fleet, limit: str) -> None:
+    assert examine(10_000, 1, COSTS, facts, fleet)["limit"] == limit
+
+
+def test_what_was_found_can_be_made_into_lines_for_a_million_sockets_too() -> None:
+    found = examine(1_000_000, 1_000_000, COSTS, FACTS, Fleet())
+    told = "\n".join(lines(found))
+    assert found["answer"].endswith("1,000,000 do not fit")
+    for word in (
+        "edges: 103 (for their descriptors",
+        "replicas: ",
+        "shards: ",
+        "hosts like this one: ",
+        "extrapolation",
+    ):
+        assert word in told
+
+
+def test_up_is_told_in_one_line_and_only_where_they_do_not_fit() -> None:
+    assert warning(10_000, Fleet(edges=2), COSTS, FACTS) is None
+    told = warning(10_000, Fleet(edges=1), COSTS, FACTS)
+    assert told is not None
+    assert told.startswith("this host can hold 9,750 of 10,000 sockets (nofile: 1 edge")
+    assert "\n" not in told
+
+
+def test_up_on_this_host_is_warned_of_too_few_edges(tmp_path: object) -> None:
+    held = (descriptor_limit() - 500) // 2
+    spec = FleetSpec(edges=1, connections=held + 1)
+    told = plan.shortfall(spec, plan.DockerOptions(repository()), repository())
+    assert told is not None
+    assert f"{held:,} of {held + 1:,}" in told
+
+
+def test_ports_that_are_reserved_do_not_count(tmp_path: object) -> None:
+    class Told(Kernel):
+        def read(self, key: str) -> str | None:
+            return {"net.ipv4.ip_local_port_range": "1024 65535"}.get(key, "80,8000-8100,20000-32000")
+
+    assert usable_ports(Told()) == 64_512 - 101 - 12_001
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc", "7.0.15"),
+        ("Version:      3.7.15\nCodename:  x", "3.7.15"),
+        ("no idea", None),
+    ],
+)
+def test_programs_are_asked_for_their_versions(said: str, version: str | None) -> None:
+    assert version_of(["printf", "%s", said]) == version
+
+
+def test_a_program_that_is_not_there_has_no_version() -> None:
+    assert version_of(["/nowhere/redis-server", "--version"]) is None
+
+
+def test_json_is_one_object() -> None:
+    done = doctor("--connections", "10000", "--project", "none-such", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == (0 if found["fits"] else 1)
+    assert found["edges"] == edges_for(10_000, descriptor_limit())
+    assert {"nofile", "ports", "somaxconn", "conntrack", "memory", "cpu", "maxclients", "clock", "disk"} <= {
+        check["name"] for check in found["checks"]
+    }
+    assert found["needed"]["tiers"]["edges"]["count"] >= 1
+    assert found["fleet"] is None
+
+
+def test_what_does_not_fit_is_exit_1() -> None:
+    beyond = str((descriptor_limit() - 500) // 2 + 1)
+    done = doctor("--connections", beyond, "--rate", "1", "--project", "none-such", INVOKE_FLEET_EDGES="1")
+    assert done.returncode == 1
+    assert "the limit is nofile" in done.stdout.splitlines()[0]
+    assert "FAIL  nofile" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--connections", "0"), ("--connections", "many"), ("--rate", "-1")])
+def test_wrong_numbers_are_one_line(arguments: tuple[str, ...]) -> None:
+    done = doctor(*arguments)
+    assert done.returncode == 2
+    assert "must be a whole number from 1" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

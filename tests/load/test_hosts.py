@@ -1,0 +1,233 @@
+"""Several hosts: each is a process here, which comes over TCP with its own clock and its own generator processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from shards.errors import UsageError
+from shards.load import joining
+from shards.load.children import Clock
+from shards.load.limits import check_ports
+from shards.load.schedule import even_groups, shares
+from shards.ports import free_port
+from tests.load.plain_server import running
+from tests.load.server import until
+from tests.load.test_main import load, report, start, tmp_path
+
+__all__ = ["tmp_path"]
+
+SMALL = ("--connections", "40", "--group-size", "10", "--rate", "1000", "--connect-rate", "200", "--dialect", "plain")
+
+
+class Hosts:
+    """A coordinator and its workers."""
+
+    def __init__(self, folder: Path, url: str, workers: int = 2) -> None:
+        self.folder, self.url, self.workers = folder, url, workers
+        self.address = f"tcp://127.0.0.1:{free_port(())}"
+        self.secret = folder / "secret"
+        self.secret.write_text("correct horse battery staple\n")
+
+    async def coordinator(self, *arguments: str) -> asyncio.subprocess.Process:
+        joined = ("--coordinator", self.address, "--workers", str(self.workers), "--secret-file", str(self.secret))
+        return await start(self.folder, "run", "--url", self.url, *SMALL, *joined, *arguments)
+
+    async def worker(self, secret: Path | None = None, processes: int = 1) -> asyncio.subprocess.Process:
+        joined = ("--worker", self.address, "--secret-file", str(secret or self.secret))
+        return await start(self.folder, *joined, "--processes", str(processes))
+
+
+async def ended(*processes: asyncio.subprocess.Process) -> list[tuple[int | None, str]]:
+    """Wait until all have ended; give their exit status and what they said."""
+    async with asyncio.timeout(240):
+        said = [await process.communicate() for process in processes]
+    return [(process.returncode, (out + err).decode()) for process, (out, err) in zip(processes, said, strict=True)]
+
+
+async def test_two_hosts_make_one_report(tmp_path: Path) -> None:
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url)
+        first = await hosts.worker(processes=2)
+        coordinator = await hosts.coordinator("--duration", "2")
+        second = await hosts.worker()
+        (status, said), *workers = await ended(coordinator, first, second)
+    document = report(tmp_path)
+    assert (status, document["verdict"]) == (0, "pass"), said
+    assert [worker[0] for worker in workers] == [0, 0], workers
+    assert "2 of 2 processes were through" in workers[0][1]
+    assert document["generator"]["processes"] == 3
+    assert document["connections"]["opened"] == 40
+    messages = document["messages"]
+    assert messages["expected"] == messages["delivered"] == 10 * messages["published"] == 2000
+    assert sum(second["delivered"] for second in document["timeline"]) == messages["delivered"]
+    assert {host["host"] for host in document["hosts"]} == {socket.gethostname()}
+    for host in document["hosts"]:
+        assert abs(host["clock_ahead_ms"]) <= host["clock_error_ms"], "these hosts have one clock"
+
+
+async def test_a_worker_that_is_killed_meanwhile_is_named_and_fails_the_run(tmp_path: Path) -> None:
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url)
+        coordinator = await hosts.coordinator("--duration", "4")
+        workers = [await hosts.worker(), await hosts.worker()]
+        await until(lambda: len(server.texts) > 50, seconds=120)
+        orphans = psutil.Process(workers[0].pid).children()
+        workers[0].kill()
+        (status, _), _, (survivor, _) = await ended(coordinator, *workers)
+    document = report(tmp_path)
+    assert (status, document["verdict"], survivor) == (1, "fail", 0)
+    assert len(document["problems"]) == 1
+    assert f"on {socket.gethostname()} ended before it was through" in document["problems"][0]
+    messages = document["messages"]
+    assert messages["expected"] == messages["delivered"] > 0, "the other worker's clients are in the figures"
+    await until(lambda: not any(orphan.is_running() for orphan in orphans))
+
+
+async def test_a_worker_whose_coordinator_is_killed_ends(tmp_path: Path) -> None:
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url, workers=1)
+        coordinator = await hosts.coordinator("--duration", "60")
+        worker = await hosts.worker()
+        await until(lambda: len(server.texts) > 20, seconds=120)
+        coordinator.kill()
+        [(status, said)] = await ended(worker)
+        await coordinator.communicate()
+    assert status == 1
+    assert "0 of 1 processes were through" in said
+
+
+async def test_who_has_another_secret_is_refused_and_the_run_waits_for_those_who_belong(tmp_path: Path) -> None:
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url, workers=1)
+        other = tmp_path / "other"
+        other.write_text("incorrect horse battery staple")
+        coordinator = await hosts.coordinator("--duration", "1")
+        [(status, said)] = await ended(await hosts.worker(other))
+        assert (status, "refused this worker: it has another secret" in said) == (1, True), said
+        results = await ended(await hosts.worker(), coordinator)
+    assert [status for status, _ in results] == [0, 0], results
+
+
+async def test_workers_that_do_not_come_are_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url)
+        [(status, said)] = await ended(await hosts.coordinator("--join-timeout", "1"))
+    assert status == 1
+    assert "error: 0 of 2 workers joined within 1 s: start the others with" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "--coordinator", "tcp://127.0.0.1:1"), "share a secret: --secret-file FILE"),
+        (("run", "--coordinator", "127.0.0.1:1"), "is no address to join at: write for instance tcp://10.0.0.1:7000"),
+        (("--worker", "tcp://127.0.0.1:1", "--secret-file", "nowhere"), "cannot read the secret in nowhere"),
+        (("--worker", "tcp://127.0.0.1:1", "--secret-file", "short"), "too short: make one with `openssl rand"),
+        (("run", "--coordinator", "tcp://127.0.0.1:1", "--secret-file", "good"), "give a --url that workers reach"),
+        ((), "which scenario? there are: loadtest-10k"),
+    ],
+)
+async def test_wrong_usage_is_one_line(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    (tmp_path / "short").write_text("abc")
+    (tmp_path / "good").write_text("x" * 32)
+    status, said = await load(tmp_path, *arguments)
+    assert (status, says in said) == (2, True), said
+
+
+SECRET = b"correct horse battery staple"
+CHALLENGE = joining.Challenge("1" * 32)
+JOIN = joining.Join("w", "web-2", 0, 2, "2" * 32)
+
+
+def test_a_proof_holds_for_its_secret_its_run_and_what_was_said() -> None:
+    proof = joining.worker_proof(SECRET, CHALLENGE, JOIN)
+    assert joining.same(proof, joining.worker_proof(SECRET, CHALLENGE, JOIN))
+    others = [
+        joining.worker_proof(b"another", CHALLENGE, JOIN),
+        joining.worker_proof(SECRET, joining.Challenge("3" * 32), JOIN),
+        joining.worker_proof(SECRET, CHALLENGE, msgspec.structs.replace(JOIN, of=3)),
+        joining.coordinator_proof(SECRET, CHALLENGE, JOIN),
+    ]
+    assert not any(joining.same(proof, other) for other in others)
+
+
+async def test_the_secret_is_not_sent_and_a_worker_obeys_nobody_who_has_it_not(tmp_path: Path) -> None:
+    """An impostor says Welcome to all; what it heard is all that a worker sends."""
+    heard: list[bytes] = []
+
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        joining.say(writer, CHALLENGE)
+        heard.append(await reader.readline())
+        joining.say(writer, joining.Welcome("0" * 64))
+        heard.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(impostor, "127.0.0.1", 0) as listening:
+        hosts = Hosts(tmp_path, "ws://127.0.0.1:1/ws/")
+        hosts.address = f"tcp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        [(status, said)] = await ended(await hosts.worker())
+    assert (status, "has another secret: it is not obeyed" in said) == (1, True), said
+    assert json.loads(heard[0])["type"] == "Join"
+    assert b"horse" not in b"".join(heard)
+    assert heard[1] == b""
+
+
+@pytest.mark.parametrize("there_and_back", [(100, 100), (900, 100), (0, 1000)])
+def test_a_clock_is_known_to_half_of_the_time_that_asking_takes(there_and_back: tuple[int, int]) -> None:
+    there, back = there_and_back
+    clock = Clock()
+    clock.learn(10_000, 10_000 + there + 5_000_000, 10_000 + there + back)
+    assert clock.error_ns is not None
+    assert abs(clock.ahead_ns - 5_000_000) <= clock.error_ns
+
+
+def test_the_quickest_answer_counts() -> None:
+    clock = Clock()
+    clock.learn(0, 5_000_900, 1000)
+    clock.learn(2000, 5_002_001, 2002)
+    clock.learn(3000, 5_003_400, 3500)
+    assert (clock.ahead_ns, clock.error_ns) == (5_000_000, 1)
+
+
+def test_a_host_with_too_few_ports_for_its_part_is_named() -> None:
+    parts = shares(even_groups(60_000, 10, 1000), 3)
+    check_ports([("a", 22_585), ("b", 22_585), ("c", 22_585)], parts)
+    with pytest.raises(UsageError, match=r"40000 connections from a need more ports .* at most 22585, or more workers"):
+        check_ports([("a", 22_585), ("a", 22_585), ("b", 22_585)], parts)
+
+
+async def test_a_process_that_reports_nonsense_is_left_out_and_named(tmp_path: Path) -> None:
+    """Somebody who has the secret, and speaks something else."""
+
+    async def nonsense(address: str) -> None:
+        host, port = joining.tcp_address(address)
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(host, port)
+                break
+            except OSError:
+                await asyncio.sleep(0.1)
+        challenge = await joining.hear(reader)
+        assert isinstance(challenge, joining.Challenge)
+        join = joining.Join("w", "elsewhere", 0, 1, joining.new_nonce())
+        join.proof = joining.worker_proof(SECRET, challenge, join)
+        joining.say(writer, join)
+        writer.write(b'{"type":"Hello","descriptors":20000,"sockets_per_address":20000}\nnonsense\n')
+        await reader.read()
+        writer.close()
+
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url, workers=1)
+        coordinator = await hosts.coordinator("--duration", "1")
+        async with asyncio.timeout(240):
+            await asyncio.gather(nonsense(hosts.address), results := asyncio.ensure_future(ended(coordinator)))
+    [(status, said)] = results.result()
+    assert status == 1, said
+    assert "on elsewhere said what is no report" in report(tmp_path)["problems"][0]

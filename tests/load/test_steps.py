@@ -1,0 +1,82 @@
+"""Steps are merged into one report, and it is said where the service bends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shards.load import report, steps
+from shards.load.coordinator import Load
+from shards.load.ledger import Tally
+from shards.load.page import render
+from shards.load.report import Run
+from shards.load.scenarios import Target
+from tests.load.test_report import outcome
+
+
+def step(connections: int, p99: float, missed: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"connections": connections, "p99_ms": p99, "missed": list(missed)}
+
+
+@pytest.mark.parametrize(
+    ("taken", "at", "why"),
+    [
+        ([step(1000, 2), step(2000, 2.5), step(5000, 6)], None, "no bend up to 5,000"),
+        ([step(1000, 2), step(2000, 9), step(5000, 14)], 5000, "7.0 times the lowest"),
+        ([step(1000, 20), step(2000, 50), step(5000, 61)], 5000, "61.0 ms"),
+        ([step(1000, 2), step(2000, 2, ("lost",)), step(5000, 90)], 2000, "it misses lost"),
+        ([step(1000, 40)], None, "no bend up to 1,000"),
+    ],
+    ids=["flat", "out of proportion", "slow from the start", "missed", "one step"],
+)
+def test_where_it_bends(taken: list[dict[str, Any]], at: int | None, why: str) -> None:
+    found = steps.bend(taken)
+    assert found["connections"] == at
+    assert why in found["why"]
+
+
+def made(started: float, connections: int, **changes: object) -> dict[str, Any]:
+    load = Load(url="ws://127.0.0.1:1/ws/", connections=connections, duration_s=10, rate=1000)
+    samples = [{"t": float(t), "rss_bytes": 1e6 * connections, "cpu_percent": 50.0} for t in range(1, 12)]
+    process = {"name": "edge-0", "rss_max_bytes": 1, "cpu_max_percent": 1.0, "cpu_mean_percent": 1.0, "files_max": 3}
+    events = [{"t": 0.5, "name": "load"}]
+    seen = outcome(started=started, opened=connections, open=connections, events=events, duration_s=12.0, **changes)
+    targets = {"connect_success": Target(">= 0.999"), "lost": Target("== 0"), "p99_ms": Target("< 50")}
+    return report.build("gradual", targets, Run(load, seen, {}, [{**process, "samples": samples}]))
+
+
+def test_the_steps_become_one_report() -> None:
+    whole = steps.merged([made(1000, 100), made(1030, 200)])
+    assert whole["verdict"] == "pass"
+    assert whole["duration_s"] == 42
+    assert [one["connections"] for one in whole["steps"]] == [100, 200]
+    assert whole["steps"][1]["cpu_percent"] == {"edges": 50.0}
+    assert whole["steps"][1]["rss_bytes"] == {"edges": 2e8}
+    assert whole["messages"]["delivered"] == 20_000
+    assert [event["t"] for event in whole["events"]] == [0.5, 30.5]
+    assert [sample["t"] for sample in whole["resources"][0]["samples"]][10:12] == [11.0, 31.0]
+    page = render(whole)
+    assert "does not bend" in page
+
+
+def test_a_step_that_misses_a_target_fails_the_whole_and_its_row_is_shown() -> None:
+    lossy = made(1000, 100)
+    lossy["targets"][1] |= {"measured": 3, "ok": False}
+    lossy["verdict"] = "fail"
+    whole = steps.merged([lossy, made(1030, 200)])
+    assert whole["verdict"] == "fail"
+    assert [target["measured"] for target in whole["targets"] if not target["ok"]] == [3]
+    assert whole["bend"]["connections"] == 100
+
+
+def test_what_went_wrong_in_any_step_is_in_the_sums() -> None:
+    amiss = Tally(delivered=1, lost=1, skipped=2, duplicated=3, reordered=4, overtaken=5, gaps=6, jumps=7, late=8)
+    whole = steps.merged([made(1000, 100, tally=amiss), made(1030, 200)])["messages"]
+    names = ("lost", "skipped", "duplicated", "reordered", "overtaken", "gaps", "unannounced_gaps", "late")
+    assert [whole[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_step_that_was_stopped_is_no_pass() -> None:
+    stopped = made(1030, 200, aborted=True)
+    assert steps.merged([made(1000, 100), stopped])["verdict"] == "aborted"
