@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from pathlib import Path
 
@@ -15,8 +17,10 @@ nox.options.default_venv_backend = "virtualenv"
 def tests(session: nox.Session) -> None:
     """Unit and integration tests against real Redis, Traefik and uvicorn."""
     session.install("-e", ".[test]")
-    # Tests that share a fleet stay together as long as there is other work.
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+    # Tests that share a fleet stay together as long as there is other work. They wait more than they reckon: three
+    # at a time keep two cores busy.
+    at_once = str(math.ceil(1.5 * (os.cpu_count() or 1)))
+    session.run("pytest", "-n", at_once, "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
