@@ -93,7 +93,7 @@ def test_a_part_near_a_limit_is_told_of(fleet: DockerCommands, daemon: docker.Do
     nearly = int(replica["rss_bytes"] / 0.85)
     container.update(mem_limit=nearly, memswap_limit=nearly)
     fleet.until(lambda status: "of the memory it may" in str(status["warnings"]), 40)
-    fleet.until(lambda _: re.search(r"^warning: blue-0 uses .* of the memory", fleet.ok("status").stdout, re.MULTILINE), 40)
+    fleet.until(lambda _: "warning: blue-0 uses" in fleet.ok("status").stdout, 40)
     # A second program beside the app would take more than is left.
     container.update(mem_limit="256m", memswap_limit="256m")
     container.exec_run(["sh", "-c", "while :; do :; done"], detach=True)
