@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from shards.checks import Refused, checked_group, checked_id
 from shards.errors import ShardsError, UsageError
+from shards.fleet import certificate
 from shards.fleet.state import FleetDir
 from shards.tokens import Grant, KeyFile, grant_of
 
@@ -76,7 +77,7 @@ def publish(directory: FleetDir, url: str, group: str, body: bytes) -> int:
     """
     bearer, _ = token(directory, grant_of([group], ["publish"], _SUBJECT), _TOKEN_SECONDS)
     headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_ANSWER_SECONDS)
+    connection = _connection(directory, url)
     try:
         connection.request("POST", f"/api/groups/{group}/messages", body, headers)
         answer = connection.getresponse()
@@ -87,6 +88,14 @@ def publish(directory: FleetDir, url: str, group: str, body: bytes) -> int:
         ) from None
     finally:
         connection.close()
+
+
+def _connection(directory: FleetDir, url: str) -> http.client.HTTPConnection:
+    place = urlsplit(url)
+    if place.scheme == "http":
+        return http.client.HTTPConnection(place.netloc, timeout=_ANSWER_SECONDS)
+    tls = certificate.trusting(directory.certificate_file)
+    return http.client.HTTPSConnection(place.netloc, timeout=_ANSWER_SECONDS, context=tls)
 
 
 def _offset(status: int, body: bytes) -> int:

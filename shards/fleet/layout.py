@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from shards.fleet.engines.base import EdgePart, RedisPart, ReplicaPart, Route, SentinelPart, Twin
+from shards.fleet.engines.base import AddressLimits, EdgePart, RedisPart, ReplicaPart, Route, SentinelPart, Twin
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import COLORS, Color
 from shards.fleet.state import LOOPBACK, FleetState
@@ -100,7 +100,7 @@ def host(state: FleetState, part: str) -> str:
 
 def url(state: FleetState) -> str:
     """Give the URL where the fleet answers: where there are several hosts, at its first edge."""
-    return f"http://{address(state)}:{state.spec.port}"
+    return f"{'https' if state.spec.tls_certificate else 'http'}://{address(state)}:{state.spec.port}"
 
 
 def address(state: FleetState) -> str:
@@ -204,7 +204,9 @@ def edge_parts(state: FleetState) -> list[EdgePart]:
 
 def route(state: FleetState, active: Color | None = None) -> Route:
     """Give the route to a color (the active one), all deployed ones being known to the edges."""
-    return Route(active or state.active, {color: replica_parts(state, color) for color in sorted(state.deployed)})
+    replicas = {color: replica_parts(state, color) for color in sorted(state.deployed)}
+    limits = AddressLimits(state.spec.address_connects, state.spec.address_sockets)
+    return Route(active or state.active, replicas, limits=limits)
 
 
 def as_shard(state: FleetState, shard: FleetShard) -> Shard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,12 @@ class Answer:
 
 
 async def get(
-    port: int, path: str, host: str = "127.0.0.1", within_s: float = PROBE_S, token: str = ""
+    port: int,
+    path: str,
+    host: str = "127.0.0.1",
+    within_s: float = PROBE_S,
+    token: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> Answer | None:
     """Ask an HTTP server, straight: no proxy settings, no connection kept.
 
@@ -51,19 +57,20 @@ async def get(
         host: of it.
         within_s: how long it may take, in seconds.
         token: to show it; empty: none.
+        tls: whom to trust, where it speaks TLS.
 
     Returns:
         The answer; None where none came within `within_s` seconds.
     """
     try:
         async with asyncio.timeout(within_s):
-            return await _get(host, port, path, f"Authorization: Bearer {token}\r\n" if token else "")
+            return await _get(host, port, path, f"Authorization: Bearer {token}\r\n" if token else "", tls)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
         return None
 
 
-async def _get(host: str, port: int, path: str, more: str) -> Answer:
-    reader, writer = await asyncio.open_connection(host, port)
+async def _get(host: str, port: int, path: str, more: str, tls: ssl.SSLContext | None) -> Answer:
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     try:
         # HTTP/1.0: the answer ends where the connection does.
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\n{more}\r\n".encode())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardsError, UsageError
-from shards.fleet import health, layout, probe, processes, sharding
+from shards.fleet import certificate, health, layout, probe, processes, sharding
 from shards.fleet.edges import remove_edges
 from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet, refuse_amid_cutover
@@ -28,7 +28,8 @@ from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
 from shards.settings import Credentials
 
-_RESHAPED = {"replicas", "workers", "edges", "connections", "shards"}
+_AT_THE_EDGE = ("tls_certificate", "tls_key", "address_connects", "address_sockets")
+_RESHAPED = {"replicas", "workers", "edges", "connections", "shards", *_AT_THE_EDGE}
 _REGISTERED_S = 5.0
 _FLAGS = {"app_dir": "--app-dir"}
 
@@ -49,6 +50,7 @@ async def up(
         ShardsError: it could not be done. A first start is taken back then.
     """
     with fleet.directory.lock("up"):
+        certificate.check(wanted)
         fleet.directory.create()
         state = fleet.directory.read()
         await sharding.meet_externals(fleet, state, wanted, credentials or {})
@@ -83,6 +85,7 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     )
     state = fleet.placed(fresh)
     try:
+        certificate.keep(fleet.directory, wanted)
         fleet.directory.write(state)
         await _start_all(fleet, engine, state)
         async with fleet.control(state) as control:
@@ -160,8 +163,10 @@ async def _add_edges(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     await engine.add(layout.edge_parts(state))
     await until_routed(fleet, engine, state, layout.route(state))
 
+    tls = certificate.trusting(fleet.directory.certificate_file) if state.spec.tls_certificate else None
+
     async def answers() -> bool:
-        answer = await probe.get(state.spec.port, "/livez", layout.address(state))
+        answer = await probe.get(state.spec.port, "/livez", layout.address(state), tls=tls)
         return answer is not None and answer.status == 200
 
     if not await probe.until(answers, health.EDGE_S):
@@ -190,8 +195,11 @@ async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: 
     async with fleet.control(state) as control:
         await refuse_amid_cutover(control)
         # What was on a host that is gone goes elsewhere.
-        state = fleet.placed(state)
+        at_the_edge = {name: getattr(wanted, name) for name in _AT_THE_EDGE}
+        state = fleet.placed(replace(state, spec=replace(state.spec, **at_the_edge)))
+        certificate.keep(fleet.directory, state.spec)
         fleet.directory.write(state)
+        engine = fleet.engine(state.spec)
         await _heal(fleet, engine, control, state)
         state = await sharding.reshape(fleet, engine, control, state, wanted)
         state = await _reshape_replicas(fleet, engine, control, state, wanted, drain_s)

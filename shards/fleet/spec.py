@@ -43,6 +43,8 @@ _BOUNDS = {
     "edges": (1, MOST_EDGES, "one edge carries thousands of sockets; `auto` counts how many it takes"),
     "port": (1, 65535, "there is no such port"),
     "connections": (1, 1_000_000, "one host does not hold more; spread them over several"),
+    "address_connects": (0, 1_000_000, "0 is any number"),
+    "address_sockets": (0, 1_000_000, "0 is any number"),
 }
 
 
@@ -64,6 +66,12 @@ class FleetSpec:
         connections: the sockets it shall hold; `edges` is counted from it where it is ``auto``.
         durability: what an ack of a message says: ``everysec``: its shard has written it, and syncs each second;
             ``always``: its shard has synced it; ``replicated``: two servers have it.
+        tls_certificate: the file with the certificate that the edges show, and those between it and its root, PEM;
+            empty: the edges speak plain HTTP.
+        tls_key: the file with its private key.
+        address_connects: requests a second that one address may make at an edge, twice that at once; 0: any number.
+        address_sockets: sockets that one address may open at an edge from one change of its route (a promote) to the
+            next, those not counted that are closed; 0: any number.
     """
 
     project: str = "shards"
@@ -78,11 +86,15 @@ class FleetSpec:
     port: int = 8000
     connections: int = 10_000
     durability: str = "everysec"
+    tls_certificate: str = ""
+    tls_key: str = ""
+    address_connects: int = 0
+    address_sockets: int = 0
 
     @property
     def url(self) -> str:
         """Where the fleet answers."""
-        return f"http://{self.address}:{self.port}"
+        return f"{'https' if self.tls_certificate else 'http'}://{self.address}:{self.port}"
 
     @property
     def address(self) -> str:
@@ -171,6 +183,10 @@ def _check_names(text: Mapping[str, str], said: Mapping[str, str]) -> None:
         raise UsageError(
             f"{named['app']} is module:attribute, for instance mysite.asgi:application, not {text['app']!r}"
         )
+    if bool(text["tls_certificate"]) != bool(text["tls_key"]):
+        raise UsageError(f"{named['tls_certificate']} and {named['tls_key']} go together: give both, or neither")
+    if text["tls_certificate"] and text["engine"] == "swarm":
+        raise UsageError("the edges of engine swarm speak no TLS yet: end it before them, at a load balancer")
     # The files that are written for supervisor have no way to quote these.
     if re.search(r'["\r\n]|\s[#;]', text["app_dir"]):
         raise UsageError(f"{named['app_dir']} must not hold quotes, line ends, ' #' or ' ;': {text['app_dir']!r}")

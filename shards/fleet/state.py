@@ -112,6 +112,8 @@ class FleetDir:
         self.credentials_file = self.path / "secrets" / "shards"
         self.token_key_file = self.path / "secrets" / "tokens"
         self.grafana_password_file = self.path / "secrets" / "grafana"
+        self.certificate_file = self.path / "secrets" / "certificate.pem"
+        self.certificate_key_file = self.path / "secrets" / "certificate-key.pem"
         self._state = self.path / "fleet.json"
 
     def create(self) -> None:

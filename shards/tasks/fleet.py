@@ -69,6 +69,8 @@ def spec_of(
     if given(SECTION, "connections", None) and not given(SECTION, "edges", flags.get("edges")):
         values["edges"] = "auto"
     values["app_dir"] = str(Path(str(values["app_dir"])).resolve())
+    for name in ("tls_certificate", "tls_key"):
+        values[name] = str(Path(str(values[name])).resolve()) if values[name] else ""
     variables = _variables({name: flags.get(name) for name in values})
     return FleetSpec.read(values, descriptor_limit() if descriptors is None else descriptors, variables)
 
@@ -118,6 +120,8 @@ def _number(context: Context, name: str, flag: str | None, least: float) -> floa
         "app_dir": "the directory that the app is imported from",
         "port": "where the fleet answers (default 8000)",
         "durability": "when a message counts: everysec (default), always, replicated",
+        "tls_certificate": "the certificate that the edges show, with its chain, PEM; a new one takes `up` again",
+        "tls_key": "its private key, PEM",
         "project": PROJECT,
         "debug": DEBUG,
     },
@@ -133,6 +137,8 @@ def up(
     app_dir: str | None = None,
     port: str | None = None,
     durability: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
     project: str | None = None,
     debug: bool = False,
 ) -> None:
@@ -147,6 +153,8 @@ def up(
         "app_dir": app_dir,
         "port": port,
         "durability": durability,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
         "project": project,
     }
 

@@ -94,6 +94,19 @@ Part = RedisPart | SentinelPart | ReplicaPart | EdgePart
 
 
 @dataclass(frozen=True)
+class AddressLimits:
+    """What one address may do at an edge; 0: any number.
+
+    Attributes:
+        connects: requests a second, twice that at once.
+        sockets: that it has at a time.
+    """
+
+    connects: int = 0
+    sockets: int = 0
+
+
+@dataclass(frozen=True)
 class Route:
     """Where the edges send requests.
 
@@ -101,11 +114,13 @@ class Route:
         active: the color that gets them.
         replicas: the replicas of each color the edges know of.
         percent: of new requests that the other color gets, as a canary; 0: none.
+        limits: what one address may do.
     """
 
     active: Color
     replicas: Mapping[Color, Sequence[ReplicaPart]]
     percent: float = 0.0
+    limits: AddressLimits = AddressLimits()
 
 
 @dataclass(frozen=True)

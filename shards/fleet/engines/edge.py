@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import yaml
 
 from shards.errors import ShardsError
 from shards.fleet import probe
-from shards.fleet.engines.base import EdgePart, ReplicaPart, Route
+from shards.fleet.engines.base import AddressLimits, EdgePart, ReplicaPart, Route
 
 ROUTER = "app"
 """Name of the router that is asked whether a switch has come through; both are in one file."""
@@ -33,6 +34,18 @@ CANARY = "canary"
 _HEADERS = {"aliasHeadersStrategy": "delete"}
 """Django reads X_Forwarded_For as X-Forwarded-For: a client must not get it past the edge under that name."""
 
+
+_BY_ADDRESS = {"ipStrategy": {"ipv6Subnet": 64}}
+"""Whoever has one address of IPv6 has all of its /64."""
+
+_CIPHERS = (
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+)
 
 _RETRY = {"attempts": 10, "initialInterval": "20ms"}
 
@@ -89,13 +102,59 @@ def _provider(told: Path | str) -> dict[str, Any]:
     return {"http": {"endpoint": told, "pollInterval": "500ms", "pollTimeout": "2s"}}
 
 
-def dynamic(route: Route) -> dict[str, Any]:
-    """Give the dynamic configuration that all edges watch."""
+@dataclass(frozen=True)
+class Tls:
+    """What edges show that their clients come by TLS.
+
+    Attributes:
+        certificate: with those between it and its root, PEM.
+        key: its private key, PEM.
+        port: at which clients find the edges.
+    """
+
+    certificate: str
+    key: str = field(repr=False)
+    port: int
+
+
+def dynamic(route: Route, tls: Tls | None = None) -> dict[str, Any]:
+    """Give the dynamic configuration that all edges watch.
+
+    Certificates are in it, not beside it: so that a new one is taken up as a new route is, and no socket is lost.
+
+    Args:
+        route: where requests go.
+        tls: what is shown; None: the edges speak plain HTTP.
+    """
+    told = _plain(route)
+    if tls is None:
+        return told
+    http = told["http"]
+    for router in http["routers"].values():
+        router["tls"] = {}
+    http["routers"]["insecure"] = {
+        "rule": "PathPrefix(`/`)",
+        "entryPoints": ["web"],
+        "service": "noop@internal",
+        "middlewares": ["to-https"],
+    }
+    http["middlewares"]["to-https"] = {"redirectScheme": {"scheme": "https", "port": str(tls.port)}}
+    return told | {
+        "tls": {
+            "certificates": [{"certFile": tls.certificate, "keyFile": tls.key}],
+            # Mozilla's "intermediate": TLS 1.3, and of 1.2 only what keeps past sessions secret.
+            "options": {"default": {"minVersion": "VersionTLS12", "cipherSuites": list(_CIPHERS)}},
+        }
+    }
+
+
+def _plain(route: Route) -> dict[str, Any]:
+    limits = _limits(route.limits)
     return {
         "http": {
             "routers": {
-                ROUTER: _router("PathPrefix(`/`)", route, "retry"),
-                "sockets": _router("HeaderRegexp(`Upgrade`, `(?i)^websocket$`)", route, "retry-handshake"),
+                ROUTER: _router("PathPrefix(`/`)", route, [*limits, "retry"]),
+                "sockets": _router("HeaderRegexp(`Upgrade`, `(?i)^websocket$`)", route, [*limits, "retry-handshake"]),
             },
             # Until the health check has seen that a replica is gone, others are tried. Requests in between take
             # their turns too, so that few attempts may all meet the dead one. A handshake is also repeated where the
@@ -104,6 +163,7 @@ def dynamic(route: Route) -> dict[str, Any]:
             "middlewares": {
                 "retry": {"retry": _RETRY},
                 "retry-handshake": {"retry": {**_RETRY, "status": ["502"], "maxRequestBodyBytes": 1024}},
+                **limits,
             },
             "services": _services(route),
             "serversTransports": {
@@ -113,8 +173,22 @@ def dynamic(route: Route) -> dict[str, Any]:
     }
 
 
-def _router(rule: str, route: Route, retry: str) -> dict[str, Any]:
-    return {"rule": rule, "entryPoints": ["web"], "service": service_of(route), "middlewares": [retry]}
+def _router(rule: str, route: Route, middlewares: list[str]) -> dict[str, Any]:
+    return {"rule": rule, "entryPoints": ["web"], "service": service_of(route), "middlewares": middlewares}
+
+
+def _limits(limits: AddressLimits) -> dict[str, Any]:
+    """Give what holds an address to its limits; who is over one gets a 429, before a replica hears of it.
+
+    An edge counts anew from each change of its route: the sockets that an address has then are not counted any more.
+    """
+    found: dict[str, Any] = {}
+    if limits.connects:
+        rate = {"average": limits.connects, "period": "1s", "burst": 2 * limits.connects}
+        found["address-connects"] = {"rateLimit": {**rate, "sourceCriterion": _BY_ADDRESS}}
+    if limits.sockets:
+        found["address-sockets"] = {"inFlightReq": {"amount": limits.sockets, "sourceCriterion": _BY_ADDRESS}}
+    return found
 
 
 def service_of(route: Route) -> str:

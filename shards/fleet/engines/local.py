@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from shards.errors import PartFailed, ShardsError, UsageError
-from shards.fleet import layout, probe, processes
+from shards.fleet import certificate, layout, probe, processes
 from shards.fleet.engines import app_check, log_files, redis_server, sentinel
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
@@ -454,7 +454,10 @@ class LocalEngine(Engine):
     # -- where requests go
 
     async def route(self, route: Route) -> None:
-        path, text = self._watched / "fleet.yml", edges.dump(edges.dynamic(route))
+        path, text = (
+            self._watched / "fleet.yml",
+            edges.dump(edges.dynamic(route, certificate.kept(self.directory, self.spec))),
+        )
         # What is right already is left alone: the way back of a switch must not need room on the disk.
         if path.exists() and path.read_text() == text:
             return

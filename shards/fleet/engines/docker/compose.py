@@ -87,7 +87,7 @@ def written(state: FleetState, options: DockerOptions) -> dict[str, str]:
     found = {"compose.yml": render(state, options)}
     for part in layout.edge_parts(state):
         found[f"traefik/{stack.static_file(part)}"] = files.static(part)
-    found |= {f"monitoring/targets/{name}.yml": text for name, text in files.targets(state.spec.edges).items()}
+    found |= {f"monitoring/targets/{name}.yml": text for name, text in files.targets(state.spec).items()}
     return found | {f"traefik/dynamic/{files.ROUTE_FILE}": files.dynamic(layout.route(state))}
 
 

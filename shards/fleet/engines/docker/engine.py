@@ -12,7 +12,7 @@ import docker
 from docker.models.containers import Container
 
 from shards.errors import ShardsError, UsageError
-from shards.fleet import processes
+from shards.fleet import certificate, processes
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, ReplicaPart, Route, Running
 from shards.fleet.engines.docker import by_hand, container_logs, daemon, figures, files, stack, usage
@@ -219,7 +219,7 @@ class DockerEngine(Engine):
     # -- where requests go
 
     async def route(self, route: Route) -> None:
-        files.write_route(self.path, route)
+        files.write_route(self.path, route, certificate.kept(self.directory, self.spec))
 
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), stack.routed(route))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,6 +16,8 @@ from shards.errors import ShardsError
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Route
 from shards.fleet.engines.docker.stack import DYNAMIC, WEB_PORT, edge_port, routed, static_file
+from shards.fleet.engines.edge import Tls
+from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, write_atomically
 
 ROUTE_FILE = "fleet.yml"
@@ -27,16 +30,18 @@ def static(part: EdgePart) -> str:
     return edges.dump(edges.static(inside, "", WEB_PORT, Path(DYNAMIC), admin=""))
 
 
-def dynamic(route: Route) -> str:
+def dynamic(route: Route, tls: Tls | None = None) -> str:
     """Write the configuration that all edges watch."""
-    return edges.dump(edges.dynamic(routed(route)))
+    return edges.dump(edges.dynamic(routed(route), tls))
 
 
-def targets(edges: int) -> dict[str, str]:
+def targets(spec: FleetSpec) -> dict[str, str]:
     """Write whom Prometheus asks: the fleet, through its edges, and each edge about itself."""
-    inside = [f"pause_edge:{edge_port(EdgePart(f'edge-{i}', 0))}" for i in range(edges)]
-    found = {"fleet": [f"pause_edge:{WEB_PORT}"], "edges": inside}
-    return {name: yaml.safe_dump([{"targets": asked}]) for name, asked in found.items()}
+    inside = [f"pause_edge:{edge_port(EdgePart(f'edge-{i}', 0))}" for i in range(spec.edges)]
+    fleet: dict[str, Any] = {"targets": [f"pause_edge:{WEB_PORT}"]}
+    if spec.tls_certificate:
+        fleet["labels"] = {"__scheme__": "https"}
+    return {name: yaml.safe_dump([asked]) for name, asked in (("fleet", fleet), ("edges", {"targets": inside}))}
 
 
 def write_edge(directory: Path, part: EdgePart) -> None:
@@ -44,9 +49,9 @@ def write_edge(directory: Path, part: EdgePart) -> None:
     _write(directory / "traefik" / static_file(part), static(part))
 
 
-def write_route(directory: Path, route: Route) -> None:
-    """Write where the edges send requests; they take it up within moments."""
-    _write(directory / "traefik" / "dynamic" / ROUTE_FILE, dynamic(route), directory)
+def write_route(directory: Path, route: Route, tls: Tls | None) -> None:
+    """Write where the edges send requests, and what they show; they take it up within moments."""
+    _write(directory / "traefik" / "dynamic" / ROUTE_FILE, dynamic(route, tls), directory)
 
 
 def write_secrets(directory: Path, fleet: FleetDir) -> None:

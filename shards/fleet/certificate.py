@@ -1,0 +1,108 @@
+"""The certificate that a fleet's edges show: checked, copied to the fleet's directory, and what own requests trust.
+
+A copy, so that what the edges show is what was last checked: a new certificate counts from the next `inv up`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from shards.errors import ShardsError, UsageError
+from shards.fleet.engines.edge import Tls
+from shards.fleet.spec import FleetSpec
+from shards.fleet.state import FleetDir, write_atomically
+
+
+def check(spec: FleetSpec) -> None:
+    """See that servers can show the certificate that a spec names, and that clients may believe it today.
+
+    Raises:
+        UsageError: it can't be read, does not go with its key, or is out of date.
+    """
+    if not spec.tls_certificate:
+        return
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named = f"--tls-certificate {spec.tls_certificate} with --tls-key {spec.tls_key}"
+    try:
+        server.load_cert_chain(spec.tls_certificate, spec.tls_key, password=_no_password)
+        _shake_hands(server, trusting(Path(spec.tls_certificate)))
+    except ssl.SSLCertVerificationError as error:
+        raise UsageError(f"{named}: {error.verify_message}") from None
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        raise UsageError(f"{named}: {reason}; both are PEM, and the key is that of the first certificate") from None
+    except OSError as error:
+        raise UsageError(f"{named}: {error.strerror}") from None
+
+
+def keep(directory: FleetDir, spec: FleetSpec) -> None:
+    """Copy the certificate that a spec names, and its key; without one, forget an earlier one's.
+
+    Raises:
+        ShardsError: it can't be copied.
+    """
+    try:
+        for source, copy in _copies(directory, spec):
+            if source:
+                write_atomically(copy, Path(source).read_text())
+            else:
+                copy.unlink(missing_ok=True)
+    except OSError as error:
+        raise ShardsError(f"cannot copy {spec.tls_certificate} to {directory.path}: {error.strerror}") from None
+
+
+def kept(directory: FleetDir, spec: FleetSpec) -> Tls | None:
+    """Give what the edges of a fleet show; None: they speak plain HTTP.
+
+    Raises:
+        ShardsError: the copies can't be read.
+    """
+    if not spec.tls_certificate:
+        return None
+    try:
+        return Tls(directory.certificate_file.read_text(), directory.certificate_key_file.read_text(), spec.port)
+    except OSError as error:
+        raise ShardsError(f"cannot read the fleet's certificate in {directory.path}: {error.strerror}") from None
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """Make a client's context that trusts this certificate, for whatever name: the fleet's own requests go by address.
+
+    Args:
+        certificate: the file.
+
+    Raises:
+        OSError: it can't be read; also `ssl.SSLError`: it is none.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    # It need not be a root.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(certificate)
+    return context
+
+
+def _copies(directory: FleetDir, spec: FleetSpec) -> list[tuple[str, Path]]:
+    return [(spec.tls_certificate, directory.certificate_file), (spec.tls_key, directory.certificate_key_file)]
+
+
+def _no_password() -> str:
+    raise UsageError("the key of --tls-key has a password, which nobody types where edges start: give one without")
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """Have two ends in memory agree.
+
+    Raises:
+        ssl.SSLError: they don't.
+    """
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)]
+    while ends:
+        for end in tuple(ends):
+            try:
+                end.do_handshake()
+                ends.remove(end)
+            except ssl.SSLWantReadError:
+                continue

@@ -1,0 +1,132 @@
+"""What a fleet's edges do for those who come from the open internet: TLS, and limits of what one address may."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from tests.certificates import certificate
+from tests.fleet.runner import Commands
+
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
+
+SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
+
+
+@asynccontextmanager
+async def member(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[ClientConnection]:
+    """One who follows a group over a WebSocket."""
+    async with connect(f"{url}/ws/lobby/", ssl=tls) as socket:
+        for kind in ("welcome", "subscribed"):
+            assert f'"{kind}"' in str(await socket.recv())
+        yield socket
+
+
+async def shown(port: int) -> str:
+    """Shake hands with an edge; gives its certificate's fingerprint."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=anyone)
+    found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return hashlib.sha256(found).hexdigest()
+
+
+async def led(port: int) -> str:
+    """Ask without TLS; gives where one is told to go."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /livez HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    found = (await reader.read()).decode()
+    writer.close()
+    return found.partition("\r\nLocation: ")[2].partition("\r\n")[0]
+
+
+def certificate_in(folder: Path) -> Path:
+    folder.mkdir()
+    return certificate(folder)
+
+
+async def test_a_certificate_comes_changes_and_goes_and_no_socket_is_lost(commands: Commands, tmp_path: Path) -> None:
+    first, second = certificate_in(tmp_path / "1"), certificate_in(tmp_path / "2")
+    commands.ok("up", *SMALL)
+    secure = f"wss://127.0.0.1:{commands.port}"
+    async with member(commands.url) as early:
+        run = await asyncio.to_thread(commands.ok, "up", "--tls-certificate", str(first), "--tls-key", str(first))
+        assert f"https://127.0.0.1:{commands.port}" in run.stdout
+        trust = ssl.create_default_context(cafile=str(first))
+        async with member(secure, trust) as late:
+            before = await shown(commands.port)
+            assert commands.ok("publish", "--group", "lobby", "--data", '"by TLS"').stdout.strip() == "1"
+            first.write_text(second.read_text())
+            await asyncio.to_thread(commands.ok, "up")
+            assert await shown(commands.port) != before, "the file is read again"
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await connect(f"{secure}/ws/", ssl=trust)
+            await asyncio.to_thread(commands.ok, "promote")
+            assert await shown(commands.port) != before, "a promote writes it too"
+            assert await led(commands.port) == f"https://127.0.0.1:{commands.port}/livez"
+            await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
+            commands.ok("publish", "--group", "lobby", "--data", '"in the clear"')
+            for socket in (early, late):
+                assert '"by TLS"' in str(await socket.recv())
+                assert '"in the clear"' in str(await socket.recv())
+    assert not list(commands.directory.rglob("certificate*"))
+
+
+def test_a_certificate_that_nobody_could_believe_is_refused_and_nothing_changes(
+    commands: Commands, tmp_path: Path
+) -> None:
+    first, second = certificate_in(tmp_path / "1"), certificate_in(tmp_path / "2")
+    other_key = second.with_name("key.pem")
+    (tmp_path / "no.pem").write_text("nonsense")
+    for certificate_file, key, words in (
+        (first, other_key, "key values mismatch"),
+        (tmp_path / "no.pem", other_key, "PEM"),
+        (tmp_path / "none.pem", other_key, "No such file"),
+        (first, "", "go together"),
+    ):
+        refused = commands("up", *SMALL, "--tls-certificate", str(certificate_file), "--tls-key", str(key))
+        assert (refused.code, len(refused.stderr.strip().splitlines())) == (2, 1), refused.stderr
+        assert words in refused.last
+    assert not commands.remembered()["ports"]
+
+
+async def test_an_address_has_no_more_sockets_than_it_may(commands: Commands) -> None:
+    commands.ok("up", *SMALL, INVOKE_FLEET_ADDRESS_SOCKETS="3")
+    async with AsyncExitStack() as held:
+        sockets = [await held.enter_async_context(member(commands.url)) for _ in range(3)]
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{commands.url}/ws/lobby/")
+        assert refused.value.response.status_code == 429
+        # Another address is none of its business.
+        async with connect(f"{commands.url}/ws/lobby/", local_addr=("127.0.0.2", 0)):
+            pass
+        await sockets[0].close()
+        async with asyncio.timeout(10), member(commands.url):
+            pass
+
+
+async def test_an_address_connects_no_faster_than_it_may(commands: Commands) -> None:
+    commands.ok("up", *SMALL, INVOKE_FLEET_ADDRESS_CONNECTS="5")
+
+    async def tries() -> int:
+        try:
+            async with connect(f"{commands.url}/ws/", local_addr=("127.0.0.3", 0)):
+                return 101
+        except InvalidStatus as refused:
+            assert int(refused.response.headers["Retry-After"]) >= 0
+            return refused.response.status_code
+
+    told = [await tries() for _ in range(60)]
+    assert set(told) == {101, 429}
+    assert told[:8] == [101] * 8, "twice as many at once"
+    await asyncio.to_thread(commands.ok, "up", INVOKE_FLEET_ADDRESS_CONNECTS="0")
+    assert {await tries() for _ in range(60)} == {101}
