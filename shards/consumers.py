@@ -219,17 +219,24 @@ class GroupConsumer:
             METRICS.refused.labels("forbidden").inc()
             await send({"type": "websocket.close"})
             return
-        await send({"type": "websocket.accept"})
-        self.socket.on_drain = self._ask_to_reconnect
-        self.socket.rider = self
-        self.socket.take_over(self._hear, self._close_slow, self.settings.send_budget_bytes)
-        # What is written to all members of a group goes straight to the socket.
-        self.on_message = self.socket.write_message  # type: ignore[method-assign]
+        subject, subjects = self.grant.subject if self.grant else "", self.scope["state"]["shards.worker"].subjects
+        if arrived is None and not subjects.room_for(subject):
+            METRICS.refused.labels("too_many").inc()
+            await send({"type": "websocket.close"})
+            return
+        subjects.enter(subject)
         try:
+            await send({"type": "websocket.accept"})
+            self.socket.on_drain = self._ask_to_reconnect
+            self.socket.rider = self
+            self.socket.take_over(self._hear, self._close_slow, self.settings.send_budget_bytes)
+            # What is written to all members of a group goes straight to the socket.
+            self.on_message = self.socket.write_message  # type: ignore[method-assign]
             await (self._welcome() if arrived is None else self._go_on(arrived))
             while (event := await receive())["type"] != "websocket.disconnect":
                 await self._take_deferred(event)
         finally:
+            subjects.leave(subject)
             for group in self._groups:
                 self._leave(group)
 

@@ -106,7 +106,7 @@ class _Limits(Collector):
             yield GaugeMetricFamily("app_cpu_limit_cores", "Cores that a replica's container may use", cpus)
 
 
-REFUSALS = ("full", "forbidden")
+REFUSALS = ("full", "forbidden", "too_many")
 """Why a handshake was refused."""
 
 

@@ -56,6 +56,8 @@ class Settings:
             own; ``*``: any.
         token_key_file: SHARDS_TOKEN_KEY_FILE: the keys of tokens, one a line, 32 characters or more; the first signs,
             all verify; empty: no token is good.
+        sockets_per_subject: SHARDS_SOCKETS_PER_SUBJECT: sockets that the bearers of one subject's tokens may have at a
+            worker; 0: any number.
         require_token: SHARDS_REQUIRE_TOKEN: 1: a ``GroupConsumer`` lets nobody connect without a token.
         handoff_dir: SHARDS_HANDOFF_DIR: this user's own directory, where a host's workers have the UNIX sockets over
             which they hand their clients to one another; empty: they don't.
@@ -84,6 +86,7 @@ class Settings:
     max_connections: int = 0
     allowed_origins: str = ""
     token_key_file: str = ""
+    sockets_per_subject: int = 0
     require_token: bool = False
     handoff_dir: str = ""
     dashboard: bool = True

@@ -36,6 +36,7 @@ _UNITS = {
     "rate_limit": "frames/s",
     "_messages": "messages",
     "groups_per_socket": "groups",
+    "sockets_per_subject": "sockets",
     "max_connections": "sockets",
     ".connections": "sockets",
     "nofile": "files",

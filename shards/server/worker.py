@@ -27,7 +27,7 @@ from shards.server.pacing import Strain, strain_on
 from shards.server.protocol import SocketProtocol
 from shards.server.servers import Servers
 from shards.settings import Settings
-from shards.tokens import KeyFile
+from shards.tokens import KeyFile, Subjects
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Worker:
         self.label = str(os.getpid())
         self.plane = Plane(settings, f"{settings.replica}/{self.label}", self._observe_delivery, metrics.gaps.inc)
         self.tokens = KeyFile(settings.token_key_file)
+        self.subjects = Subjects(settings.sockets_per_subject)
         self.servers = Servers(settings, self.plane)
         self.state: WorkerState = "starting"
         self._sockets: set[SocketProtocol] = set()

@@ -14,9 +14,9 @@ from websockets.frames import CloseCode, Opcode
 from tests.replica import Replica
 from tests.server.raw import RawSocket
 from tests.server.test_protocol import masked, publish
-from tests.server.test_wire import Client, enter
+from tests.server.test_wire import Client, enter, refused_with
 
-ENVIRON = {"SHARDS_RATE_LIMIT": "5000"}
+ENVIRON = {"SHARDS_RATE_LIMIT": "5000", "SHARDS_SOCKETS_PER_SUBJECT": "3"}
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -231,3 +231,24 @@ async def test_a_close_that_is_on_its_way_at_the_move_is_answered(service: list[
         finally:
             await activate(old)
     await until(lambda: new.metric("app_active_connections") == 0)
+
+
+async def test_a_subject_has_so_many_sockets_and_those_that_move_count_where_they_are(service: list[Replica]) -> None:
+    old, new = service
+    alice = f"?token={old.token('*', subject='alice')}"
+    held = [await enter(old.ws + alice) for _ in range(3)]
+    assert await refused_with(old.ws + alice) == 403
+    for other in (f"?token={old.token('*', subject='bob')}", f"?token={old.token('*')}", ""):
+        await (await enter(old.ws + other)).close()
+    held.append(await enter(new.ws + alice))
+    async with moving(old, new, 3):
+        pass
+    assert await refused_with(new.ws + alice) == 403, "four are there, none of which was cut"
+    for client in held[:2]:
+        await client.close()
+    await until(lambda: new.metric("app_active_connections") == 2)
+    held.append(await enter(new.ws + alice))
+    assert await refused_with(new.ws + alice) == 403
+    for client in held[2:]:
+        await client.close()
+    assert old.metric_of("app_connections_refused_total", reason="too_many") == 1
