@@ -28,7 +28,7 @@ ERROR_CODES = (
 HANDOFF_RESULTS = (
     *("given", "taken"),  # by the worker that had it, and by the one that has it now
     *("unfit", "busy", "refused", "failed"),  # it stayed: may not move, did not settle, was not wanted, something broke
-    *("turned_back",),  # offered to this worker, and not given
+    *("turned_back", "lost"),  # offered to this worker: and not given; and given, but it could not open it
     *("hinted", "closed", "late"),  # asked to reconnect, closed with 1012, and closed so when the drain's time was over
 )
 
@@ -171,7 +171,9 @@ class Metrics:
             registry=registry,
         )
         self.handoff_seconds = Durations(
-            "app_handoff_seconds", "Of a socket taken from another worker: for how long nobody read from it", registry
+            "app_handoff_seconds",
+            "Of a socket taken from another worker: for how long nobody read from it, tries that failed included",
+            registry,
         )
         self.handoff_span = Span("app_handoff", "When a socket was taken from another worker", registry)
         # A counter that is first seen at 1 has never risen, as Prometheus sees it.

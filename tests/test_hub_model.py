@@ -32,6 +32,7 @@ class SimulatedLog:
         self.epochs = 1
         self.entries: list[Entry] = []
         self.trimmed_to = 0
+        self.cuts: list[int] = []
         self.fit = 9
         self.clock = 0
         self.owned_by = "a"
@@ -113,6 +114,11 @@ class Watcher:
     def __init__(self, log: SimulatedLog, since: Place | None) -> None:
         self.log = log
         self.since = since
+        self.unrecovered: Place | None = None
+        self.cuts = len(log.cuts)
+        if since and since.offset > len(log.entries):
+            # It comes from a future of which this log knows nothing.
+            log.cuts.append(len(log.entries))
         self.place: Place | None = None
         self.recovered = False
         self.left = False
@@ -127,6 +133,7 @@ class Watcher:
         assert self.place is None, "told once"
         assert not recovered or place == self.since
         self.place, self.recovered = place, recovered
+        self.unrecovered = None if recovered else self.since
 
     def on_message(self, message: Message) -> None:
         assert not self.left, "who left hears no more"
@@ -138,9 +145,22 @@ class Watcher:
     def on_gap(self, group: str, place: Place) -> None:
         assert not self.left
         assert self.place is not None, "subscribed comes first"
+        assert self._is_due(place), f"a gap from {self.place} to {place}, and the log has all of it"
         same = place.epoch == self.place.epoch
         self.heard = {offset: entry for offset, entry in self.heard.items() if same and offset <= place.offset}
         self.place = place
+
+    def _is_due(self, place: Place) -> bool:
+        """Tell whether something can't be had, or may be another message than the one that was heard."""
+        assert self.place is not None
+        cuts, self.cuts = self.log.cuts[self.cuts :], len(self.log.cuts)
+        # One that was not recovered is at the head at once; the gap is from where it came back to.
+        before, self.unrecovered = self.unrecovered or self.place, None
+        return (
+            place.epoch != before.epoch
+            or self.log.trimmed_to > before.offset
+            or any(keep < before.offset for keep in cuts)
+        )
 
     def check(self, head: Place) -> None:
         """At rest: it is at the head, and what it believes to have heard of the log is what the log has."""
@@ -270,6 +290,7 @@ class HubMachine(RuleBasedStateMachine):
             self.inside(self.log.go_down, self.log.owned_by)
         keep = max(self.log.trimmed_to, self.log.written, len(self.log.entries) - count)
         self.log.entries = self.log.entries[:keep]
+        self.log.cuts.append(keep)
         for _ in range(then):
             self.inside(self.log.publish)
 

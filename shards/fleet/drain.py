@@ -33,6 +33,7 @@ class Drained:
         closed: sockets that were closed; some of these clients had been asked before.
         late: sockets that were closed at once, since the window was over.
         left: sockets that are still there.
+        cut: sockets, at the most, that ended with a worker that died meanwhile.
     """
 
     given: int = 0
@@ -40,6 +41,7 @@ class Drained:
     closed: int = 0
     late: int = 0
     left: int = 0
+    cut: int = 0
 
     @property
     def summary(self) -> str:
@@ -55,10 +57,14 @@ class Drained:
         Args:
             whom: has drained.
         """
-        if not self.late and not self.left:
-            return None
-        left = f", and {self.left:,} did not leave: they end with it" if self.left else ""
-        return f"{whom}: {self.late:,} sockets were closed at once when the window was over{left}"
+        said = []
+        if self.late or self.left:
+            said.append(f"{self.late:,} sockets were closed at once when the window was over")
+        if self.left:
+            said.append(f"{self.left:,} did not leave: they end with it")
+        if self.cut:
+            said.append(f"a worker died meanwhile, and up to {self.cut:,} sockets with it: their clients come back")
+        return f"{whom}: {', and '.join(said)}" if said else None
 
 
 def draining(seconds: float, to: Collection[str]) -> Orders:
@@ -78,6 +84,7 @@ class _Gauge:
         known: the last that each of their workers said, by its name.
         silent: of these, those that live and say nothing now.
         left: sockets that are still there, by the last that was said of them.
+        cut: sockets of those that have died, by the last that they said.
         since: when it began, by the monotonic clock.
     """
 
@@ -85,6 +92,7 @@ class _Gauge:
     known: dict[str, WorkerRecord] = field(default_factory=dict)
     silent: list[WorkerRecord] = field(default_factory=list)
     left: int = 0
+    cut: int = 0
     since: float = field(default_factory=time.monotonic)
 
     def read(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> bool:
@@ -93,6 +101,8 @@ class _Gauge:
         self.known |= speak
         self.silent = [one for one in self.known.values() if one.name not in speak and lives(one, running)]
         self.left = sum(one.connections for one in (*records, *self.silent))
+        dead = [one for one in self.known.values() if one.name not in speak and not lives(one, running)]
+        self.cut = sum(one.connections for one in dead)
         if self.left or self.silent or self._yet_to_speak(running):
             return False
         # One that has not read its orders yet may still take a socket; one that never got ready has none.
@@ -135,7 +145,7 @@ async def drain(
     await until(empty, seconds + MARGIN_S, every_s=0.2)
     # What a worker counted is gone with it: a difference of counters leaves such results out.
     results = await _results(control, await _workers(control, drained)) - before
-    return Drained(results["given"], results["hinted"], results["closed"], results["late"], gauge.left)
+    return Drained(results["given"], results["hinted"], results["closed"], results["late"], gauge.left, gauge.cut)
 
 
 async def _workers(control: Control, replicas: Collection[str]) -> list[WorkerRecord]:

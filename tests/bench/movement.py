@@ -30,6 +30,7 @@ from redis.asyncio import Redis
 from shards import ring
 from shards.aio import end
 from shards.fleet import reshard
+from shards.hub import Message
 from shards.log import move
 from shards.log.log import Place, body_of
 from shards.plane import Plane
@@ -109,7 +110,7 @@ end
 
 
 class Member:
-    """Someone who listens, and counts gaps: nothing may be lost.
+    """Someone who listens, to all groups, and counts what it hears and the gaps: nothing may be lost.
 
     The hub calls from the event loop, which would only log an exception.
     """
@@ -118,14 +119,20 @@ class Member:
 
     def __init__(self) -> None:
         self.gaps = 0
+        self.subscribed = 0
+        self.heard: Counter[str] = Counter()
 
     def has_room(self, _: int) -> bool:
         """It takes all."""
         return True
 
-    def on_subscribed(self, *_: object) -> None: ...
+    def on_subscribed(self, *_: object) -> None:
+        """Count the groups that it follows."""
+        self.subscribed += 1
 
-    def on_message(self, *_: object) -> None: ...
+    def on_message(self, message: Message) -> None:
+        """Count it."""
+        self.heard[message.group] += 1
 
     def on_gap(self, *_: object) -> None:
         """Count it."""
@@ -141,6 +148,7 @@ class Load:
         self.plane = plane
         self.latencies: list[float] = []
         self.refused = 0
+        self.acked: Counter[str] = Counter()
         self._tasks = [asyncio.create_task(self._publish(number)) for number in range(PUBLISHERS)]
 
     async def _publish(self, number: int) -> None:
@@ -150,12 +158,14 @@ class Load:
             await asyncio.sleep(max(0, due - loop.time()))
             due, sent = due + PUBLISHERS / RATE, sent + 1
             body = body_of(str(sent), b'"%064d"' % sent)
-            done = self.plane.log.publish(choose.choice(GROUPS), f"session-of-client-{number}", str(sent), body)
-            done.add_done_callback(self._note(time.perf_counter()))
+            group = choose.choice(GROUPS)
+            done = self.plane.log.publish(group, f"session-of-client-{number}", str(sent), body)
+            done.add_done_callback(self._note(group, time.perf_counter()))
 
-    def _note(self, at: float) -> Callable[[asyncio.Future[Place]], None]:
+    def _note(self, group: str, at: float) -> Callable[[asyncio.Future[Place]], None]:
         def acked(done: asyncio.Future[Place]) -> None:
             if done.exception() is None:
+                self.acked[group] += 1
                 self.latencies.append(1000 * (time.perf_counter() - at))
             else:
                 self.refused += 1
@@ -228,7 +238,7 @@ async def fill(plane: Plane, shards: Sequence[RedisServer]) -> None:
 
 
 async def measure(directory: Path, full: bool) -> int:
-    """Print the pauses of a reshard from two to four shards under load; give how many publishes failed, and gaps."""
+    """Print the pauses of a reshard from two to four shards under load; give how many publishes failed, and losses."""
     control, *shards = [RedisServer(directory / f"{full}-{number}").start() for number in range(5)]
     async with Redis.from_url(control.url) as redis:
         first = SlotTable.first([Shard(f"shared-{i}", shard.url) for i, shard in enumerate(shards[:2])])
@@ -237,12 +247,16 @@ async def measure(directory: Path, full: bool) -> int:
     for one in (plane, other):
         await one.start()
         await one.until_ready()
-    member = Member()
     for group in GROUPS:
-        other.hub.join(group, member)
         await plane.log.publish(group, "first", "1", body_of("1", b"1"))
     if full:
         await fill(plane, shards)
+    member = Member()
+    for group in GROUPS:
+        other.hub.join(group, member)
+    async with asyncio.timeout(60):
+        while member.subscribed < len(GROUPS):
+            await asyncio.sleep(0.1)
     load, heart = Load(plane), asyncio.create_task(be_registered(plane))
     await asyncio.sleep(3)
     calm, load.latencies = load.latencies, []
@@ -259,8 +273,10 @@ async def measure(directory: Path, full: bool) -> int:
     print(f"  pause of a slot, ms        {percentiles(waited)}")
     print(f"  publishes meanwhile, ms    {percentiles(load.latencies)}")
     print(f"  publishes before it, ms    {percentiles(calm)}")
+    wrong = sum(abs(load.acked[group] - member.heard[group]) for group in GROUPS)
+    print(f"  acked and delivered        {load.acked.total():,}, lost or doubled {wrong}")
     print(f"  refused publishes          {load.refused}, gaps {member.gaps}")
-    return load.refused + member.gaps
+    return load.refused + member.gaps + wrong + (not load.acked)
 
 
 def percentiles(values: Sequence[float]) -> str:

@@ -19,7 +19,7 @@ def crowd(**changes: Any) -> dict[str, Any]:
 
 def verdict(crowd: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     found = judge([crowd], [crowd], KILLED_AT)
-    return found, holds({"wanted": {"python": 1}, "clients": {"python": found}})
+    return found, holds({"wanted": {"python": 1, "deliveries": 2}, "clients": {"python": found}})
 
 
 def test_a_client_that_came_back_with_everything_is_well() -> None:
@@ -48,6 +48,11 @@ def test_what_went_wrong_is_counted(changes: dict[str, Any], wrong: str) -> None
 def test_a_message_acked_at_an_offset_that_another_one_has_is_lost_too() -> None:
     found, well = verdict(crowd() | {"acks": [["g", 1, "a"], ["g", 2, "c"], ["g", 2, "b"]]})
     assert (found["lost"], well) == (1, False)
+
+
+def test_where_nothing_was_published_nothing_is_proven() -> None:
+    found, well = verdict({**crowd(heard=[]), "acks": []})
+    assert (found["delivered"], found["lost"], well) == (0, 0, False)
 
 
 def test_a_client_that_took_too_long_fails_the_run() -> None:

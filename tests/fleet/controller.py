@@ -25,6 +25,7 @@ from shards.fleet.engines.local import LocalOptions
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import Color, other_color
 from shards.fleet.state import FleetDir
+from shards.server.handoff.giver import WINDOW
 from tests.fleet.runner import ROOT, Commands, Result, finish
 
 Fault = Literal["kill the controller", "kill the new color", "kill the old color", "restart the control Redis"]
@@ -36,6 +37,11 @@ CANARY = Limits(seconds=2.0)
 UNDER_WAY = ".under_way"
 _MOVES = {Action.MOVE_TO_NEW, Action.MOVE_TO_OLD}
 _SOME = 5
+
+NO_SOCKETS = 4 + 2 * WINDOW
+"""Files that takers have open amid a move which are not sockets that moved: links from two givers to two takers each, and
+what is on offer and may yet stay."""
+
 _UNDER_WAY_S = 10.0
 
 
@@ -118,9 +124,9 @@ class Saboteur:
         return processes.of_fleet(self.directory.path).items()
 
     def _some_taken(self, takers: list[int]) -> int:
-        """Wait until these processes have a few more files open, and so sockets; give how many more."""
+        """Wait until some sockets have moved to these processes for certain; give how many have, at the least."""
         before, end = _files(takers), time.monotonic() + _UNDER_WAY_S
-        while (taken := _files(takers) - before) < _SOME:
+        while (taken := _files(takers) - before - NO_SOCKETS) < _SOME:
             assert time.monotonic() < end, f"no socket has moved in {_UNDER_WAY_S:.0f} s"
         return taken
 

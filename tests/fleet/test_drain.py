@@ -83,14 +83,16 @@ async def test_a_worker_that_the_registry_has_forgotten_still_has_its_sockets(co
     assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
 
 
-async def test_a_worker_that_has_died_has_none(control: Control) -> None:
+async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: Control) -> None:
     await control.heartbeat(worker("draining", 5), b"[]")
     engine = Engine()
     drained = begin(control, engine)
     await looked(engine)
     await control.forget("blue-0/1")
     engine.up = False
-    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+    found = await asyncio.wait_for(drained, _WITHIN_S)
+    assert found == drains.Drained(cut=5)
+    assert found.told("blue") == "blue: a worker died meanwhile, and up to 5 sockets with it: their clients come back"
 
 
 async def test_a_registry_that_knows_nobody_yet_is_given_the_time_to_hear_of_them(control: Control) -> None:

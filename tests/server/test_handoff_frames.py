@@ -134,6 +134,13 @@ class Host:
         if not self.wire.closing:
             self.socket.data_received(data)
 
+    async def try_in_vain(self, seconds: float) -> None:
+        """Hold the socket for so long, as one that shall move, and let it go on."""
+        self.socket.freeze()
+        await asyncio.sleep(seconds)
+        self.socket.rider.stay()
+        self.socket.thaw()
+
     async def hand_over(self) -> None:
         """Move the socket to another protocol, by way of the message that goes between workers; not one that ends."""
         old = self.socket
@@ -325,6 +332,15 @@ async def test_who_has_not_answered_a_ping_gets_no_other_one_for_moving() -> Non
     await host.hand_over()
     await until(lambda: host.wire.closing)
     assert [head for head, _ in frames(host.written)] == [PING, CLOSE]
+
+
+async def test_how_long_a_socket_was_silent_is_told_with_the_tries_that_came_to_nothing() -> None:
+    host = await connected(echo)
+    for _ in range(2):
+        await host.try_in_vain(0.1)
+    await host.hand_over()
+    assert host.socket.paused_s >= 0.2
+    await host.end()
 
 
 async def test_what_the_app_says_on_the_other_side_before_it_has_the_socket_is_said() -> None:

@@ -317,6 +317,7 @@ async def test_what_is_no_tcp_socket_costs_nobody_else_anything(service: list[Re
     await until(lambda: service[0].get("/readyz")[0] == 200)
     client = await enter(service[0].ws)
     await client.close()
+    assert service[0].metric_of("app_handoff_total", result="lost") == 1
 
 
 def test_only_the_same_user_is_let_in() -> None:

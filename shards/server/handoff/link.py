@@ -19,6 +19,7 @@ DESCRIPTORS = 128
 
 _READ_BYTES = 1 << 18
 _INT_BYTES = array.array("i").itemsize
+_LAST_WORDS_SECONDS = 0.5
 _UCRED = struct.Struct("3i")
 
 
@@ -171,6 +172,8 @@ class Link:
         if self.closed:
             return
         with contextlib.suppress(OSError):
+            # Among it may be that a socket is given away, of which this end has let go.
+            self._sock.settimeout(_LAST_WORDS_SECONDS)
             while self._to_send:
                 self._send_some()
         self.closed = True

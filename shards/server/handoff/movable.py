@@ -74,6 +74,9 @@ class MovableSocket(WebSocketsSansIOProtocol):
     _silent_since = 0.0
     """Of one that moves: when its last worker stopped reading, by the host's monotonic clock."""
 
+    _silent_before = 0.0
+    """For how many seconds it was not read from in moves that came to nothing."""
+
     _unheard: list[Unheard] = []  # noqa: RUF012 (replaced, never changed)
     """While it moves: messages that the app has not received."""
 
@@ -195,12 +198,13 @@ class MovableSocket(WebSocketsSansIOProtocol):
             ping=self._ping[0] if self._ping else None,
             pong_s=self._ping[1] - now if self._ping else 0.0,
             carried=carried,
-            silent_since=self._silent_since,
+            silent_since=self._silent_since - self._silent_before,
         )
 
     def thaw(self) -> None:
         """Go on here after all."""
         self.moving = False
+        self._silent_before += time.monotonic() - self._silent_since
         self.writable.set()
         if self.disconnected or self.transport.is_closing():
             return
@@ -330,7 +334,7 @@ class MovableSocket(WebSocketsSansIOProtocol):
 
     @property
     def paused_s(self) -> float:
-        """How long it has been on its way, in seconds."""
+        """For how long nobody read from it, in seconds, also where it was tried in vain before it moved."""
         return time.monotonic() - self._silent_since
 
     def turn_back(self) -> None:

@@ -202,13 +202,11 @@ class _Guest:
             opening.add_done_callback(self._opening.discard)
 
     async def _open(self, descriptor: int, protocol: MovableSocket) -> None:
-        sock = socket.socket(fileno=descriptor)
         try:
-            sock.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+            await self._connect(descriptor, protocol)
         except OSError as error:
-            logger.warning("handoff: %s", error)
-            sock.close()
+            logger.error("handoff: a socket that was given here is lost, its client comes back: %s", error)
+            self._arrivals.metrics.handoffs.labels("lost").inc()
             protocol.turn_back()
             return
         if protocol.read_paused and not protocol.transport.is_closing():
@@ -216,6 +214,20 @@ class _Guest:
         self._arrivals.metrics.handoffs.labels("taken").inc()
         self._arrivals.metrics.handoff_seconds.observe(protocol.paused_s)
         self._arrivals.metrics.handoff_span.mark()
+
+    async def _connect(self, descriptor: int, protocol: MovableSocket) -> None:
+        """Make a connection of a descriptor, and the protocol its own. Raises OSError, with the descriptor closed."""
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+        except OSError:
+            sock.close()
+            raise
 
     def _ended(self, reason: str) -> None:
         for id in list(self._boarding):
