@@ -120,7 +120,7 @@ async def case(commands: Commands, way: str, verb: str, fault: Fault, point: str
 
 
 def _amid(struck: Result) -> int | None:
-    """Give how many sockets, at the least, were in their new place at the strike; None where it says nothing of them."""
+    """Give how many sockets were in their new place at the strike, at the least; None where it does not say."""
     found = re.search(r"^# amid: (\d+)$", struck.stderr, re.MULTILINE)
     return int(found[1]) if found else None
 

@@ -39,8 +39,8 @@ _MOVES = {Action.MOVE_TO_NEW, Action.MOVE_TO_OLD}
 _SOME = 5
 
 NO_SOCKETS = 4 + 2 * WINDOW
-"""Files that takers have open amid a move which are not sockets that moved: links from two givers to two takers each, and
-what is on offer and may yet stay."""
+"""Files that takers have open amid a move which are not sockets that moved: links from two givers to two takers each,
+and what is on offer and may yet stay."""
 
 _UNDER_WAY_S = 10.0
 
