@@ -4,13 +4,14 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from shards.tasks import backend, containers, cutover, fleet, host, tune
+from shards.tasks import backend, containers, cutover, fleet, host, top, tune
 
 _ROOT = Path(__file__).resolve().parent
 
 ns = Collection(
     fleet.up,
     fleet.status,
+    top.top,
     cutover.promote,
     cutover.rollback,
     cutover.restart,

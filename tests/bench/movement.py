@@ -101,7 +101,7 @@ for i = 2, #ARGV, 2 do
   for offset = meta[1] + 1, meta[1] + 1000 do
     redis.call('XADD', 'log:' .. name, offset .. '-0', 't', '9000000000000', 'm', ARGV[1])
     if offset % 8 == 0 then
-      redis.call('HSET', 'seen:' .. name .. ':' .. meta[2], 'session-of-client-0 ' .. offset, offset)
+      redis.call('HSET', 'seen:' .. name .. ':' .. meta[2], 'session-of-the-past ' .. offset, offset)
     end
   end
   redis.call('HSET', 'meta:' .. name, 'offset', meta[1] + 1000)

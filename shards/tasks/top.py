@@ -1,0 +1,142 @@
+"""`inv top`: what the dashboard shows, on a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import task
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from shards.fleet.fleet import Fleet
+from shards.load.watch import sparkline
+from shards.server.dashboard.observer import Observer
+from shards.tasks.console import run
+from shards.tasks.fleet import DEBUG, PROJECT, fleet_of
+
+_KEPT = 60
+"""Seconds of rates and latencies that are drawn."""
+
+_EVENTS = 8
+
+View = Mapping[str, Any]
+"""What `shards.server.dashboard.figures.shown` gives."""
+
+
+@task(auto_shortflags=False, help={"project": PROJECT, "debug": DEBUG})
+def top(context: Context, project: str | None = None, debug: bool = False) -> None:
+    """Watch rates, latencies, replicas, ring and events live, until Ctrl-C; what the dashboard at /fleet/ shows."""
+
+    async def work() -> None:
+        fleet = fleet_of(context, project)
+        await _watch(fleet, Console())
+
+    run(work(), debug=debug)
+
+
+async def _watch(fleet: Fleet, console: Console) -> None:
+    state = await fleet.require()
+    past: deque[View] = deque(maxlen=_KEPT)
+    async with fleet.control(state) as control:
+        views = Observer().watch(control)
+        if not console.is_terminal:
+            async for seen in views:
+                past.append(json.loads(seen))
+                print(line(past[-1]), flush=True)
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            async for seen in views:
+                past.append(json.loads(seen))
+                live.update(panel(past, f"{state.spec.project} at {state.spec.url}"), refresh=True)
+
+
+def line(view: View) -> str:
+    """Sum a view up for a log."""
+    if "away" in view:
+        return str(view["away"])
+    rates, latency = view["rates"] or {}, view["latency_ms"] or {}
+    figures = [f"{view['connections']:,} sockets", *(f"{rate:,.0f}/s {what}" for what, rate in rates.items())]
+    figures += [f"{name} {ms:g} ms" for name, ms in latency.items()]
+    figures += [f"{int(count):,} {what}" for what, count in view["trouble"].items() if count]
+    return ", ".join(figures)
+
+
+def panel(past: Sequence[View], title: str) -> Group:
+    """Draw the newest view, and how rates and latencies were until now.
+
+    Args:
+        past: views, a second apart, the newest last.
+        title: which fleet.
+    """
+    view = past[-1]
+    if "away" in view:
+        return Group(Text(f"fleet {title}", style="bold"), Text(view["away"], style="red"))
+    return Group(
+        Text(f"fleet {title}: {_state(view)}", style="bold"),
+        _figures(past),
+        _replicas(view),
+        _ring(view),
+        _trouble(view),
+        _events(view),
+    )
+
+
+def _state(view: View) -> str:
+    cutover = view["cutover"]
+    if cutover:
+        return f"{cutover['verb']} to {cutover['new']} at {cutover['step']}"
+    return "slots move" if view["resharding"] else "steady"
+
+
+def _figures(past: Sequence[View]) -> Table:
+    known = [view for view in past if "away" not in view]
+    grid = Table(box=None, show_header=False)
+    rows: list[tuple[str, list[float | None]]] = [("sockets", [view["connections"] for view in known])]
+    for what in known[-1]["rates"] or {}:
+        rows.append((f"{what} a second", [(view["rates"] or {}).get(what) for view in known]))
+    for name in known[-1]["latency_ms"] or {}:
+        rows.append((f"{name}, ms", [(view["latency_ms"] or {}).get(name) for view in known]))
+    for head, values in rows:
+        grid.add_row(
+            head, Text(f"{values[-1]:,.6g}", style="bold"), Text(sparkline([value or 0.0 for value in values]), "cyan")
+        )
+    return grid
+
+
+def _replicas(view: View) -> Table:
+    grid = Table("replica", "state", "release", "workers", "sockets", "memory", "cpu %", box=None, header_style="bold")
+    for one in view["replicas"]:
+        figures = (f"{one['connections']:,}", f"{one['rss_bytes'] / 2**20:.0f} MB", f"{one['cpu_percent']:g}")
+        grid.add_row(one["name"], one["state"], one["release"], str(one["workers"]), *figures)
+    return grid
+
+
+def _ring(view: View) -> Text:
+    ring = view["ring"]
+    if ring is None:
+        return Text("no slot table yet")
+    slots = dict.fromkeys(ring["shards"], 0)
+    for shard, length in ring["runs"]:
+        slots[ring["shards"][shard]] += length
+    return Text(
+        f"ring version {ring['version']}: {', '.join(f'{name} {count}' for name, count in slots.items())} slots"
+    )
+
+
+def _trouble(view: View) -> Text:
+    found = [f"{int(count):,} {what}" for what, count in view["trouble"].items() if count]
+    return Text("since the workers began: " + ", ".join(found), "red") if found else Text("no trouble counted", "green")
+
+
+def _events(view: View) -> Table:
+    grid = Table(box=None, show_header=False)
+    for event in view["events"][:_EVENTS]:
+        at = datetime.fromtimestamp(event["at_ms"] / 1000)
+        grid.add_row(f"{at:%H:%M:%S}", event["kind"], event["text"])
+    return grid
