@@ -157,13 +157,33 @@ def read_credentials(path: Path) -> dict[str, Credentials]:
     return msgspec.json.decode(path.read_bytes(), type=dict[str, Credentials])
 
 
-_MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS", "SHARDS_PORT"}
+_MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS", "SHARDS_SOCKETS_PER_SUBJECT", "SHARDS_PORT"}
 _NAMED = {
     "color": "COLOR",
     "message_redis_url": "MESSAGE_REDIS_URL",
     "channel_redis_url": "CHANNEL_REDIS_URL",
     "workers": "UVICORN_WORKERS",
 }
+
+
+_CHOSEN = (
+    *("history_messages", "history_seconds", "idle_seconds", "dedupe_seconds", "publish_seconds", "message_bytes"),
+    *("send_budget_bytes", "rate_limit", "groups_per_socket", "ping_seconds", "max_connections", "allowed_origins"),
+    *("sockets_per_subject", "require_token", "dashboard"),
+)
+"""Settings that are somebody's choice; the others follow from what the fleet is."""
+
+
+def chosen(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give what an environment says of a fleet's app that is somebody's choice, by variable.
+
+    Raises:
+        UsageError: as `Settings.read`.
+    """
+    variables = [*map(variable_of, _CHOSEN), "DJANGO_SETTINGS_MODULE"]
+    found = {name: environ[name] for name in variables if name in environ}
+    Settings.read(found)
+    return found
 
 
 def variable_of(setting: str) -> str:

@@ -102,11 +102,11 @@ _HEAD = """# Settings
 Settings are of two kinds. [The app's](#the-app) are environment variables that a replica reads when it starts.
 [The commands'](#the-fleet-invokeyaml-fleet) are in `invoke.yaml`.
 
-**Where to set the app's.** On the local engine: in the environment in which `inv up` starts the fleet. Replicas keep
-that environment for as long as the fleet is up, those of a promote too; another value takes `inv down` and `inv up`.
-The engines docker and swarm give containers what is in the second table and the URLs, nothing of the caller's
-environment. There the rest can be set by `ENV` in `docker/Dockerfile`, or in a Compose file of your own
-(`inv render --into DIR`).
+**Where to set the app's.** In the environment in which `inv up` starts the fleet: `SHARDS_RATE_LIMIT=20 inv up`.
+Replicas keep it for as long as the fleet is up, those of a promote too; another value takes `inv down` and `inv up`. On
+the local engine replicas have all of that environment. Those in containers have what is here and
+`DJANGO_SETTINGS_MODULE`; what is about the fleet itself (URLs, names, files) is the engine's to say. What else your app
+reads can be set by `ENV` in `docker/Dockerfile`, or in a Compose file of your own (`inv render --into DIR`).
 """
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from shards.errors import UsageError
 from shards.server.__main__ import config
-from shards.settings import Settings
+from shards.settings import Settings, chosen, variable_of
 
 
 def test_the_environment_is_read() -> None:
@@ -53,3 +55,19 @@ def test_what_breaks_the_guarantee_together_is_refused(environ: dict[str, str]) 
     """A publish that is sent again after its mark is gone; a message for which each reader is closed, always anew."""
     with pytest.raises(UsageError, match=next(iter(environ))):
         Settings.read(environ)
+
+
+def test_what_is_chosen_for_an_app_is_told_apart_from_what_its_fleet_is() -> None:
+    choice = {"SHARDS_RATE_LIMIT": "0", "SHARDS_SOCKETS_PER_SUBJECT": "0", "DJANGO_SETTINGS_MODULE": "site.settings"}
+    assert chosen({**choice, "SHARDS_REPLICA": "blue-0", "SHARDS_HANDOFF_DIR": "/x", "PATH": "/bin"}) == choice
+    with pytest.raises(UsageError, match="SHARDS_RATE_LIMIT"):
+        chosen({"SHARDS_RATE_LIMIT": "many"})
+    fleets = {"message_redis_url", "channel_redis_url", "redis_password_file", "shard_credentials_file", "color"}
+    fleets |= {"replica", "release", "token_key_file", "handoff_dir", "reports_dir"}
+    defaults = {field.name: _as_text(field.default) for field in fields(Settings)}
+    found = chosen({variable_of(name): text for name, text in defaults.items()})
+    assert found.keys() == {variable_of(name) for name in defaults.keys() - fleets}
+
+
+def _as_text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)

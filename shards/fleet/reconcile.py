@@ -10,6 +10,7 @@ More shards:    start → move slots to them              Fewer: move their slot
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_o
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
-from shards.settings import Credentials
+from shards.settings import Credentials, chosen
 
 _AT_THE_EDGE = ("tls_certificate", "tls_key", "address_connects", "address_sockets")
 _RESHAPED = {"replicas", "workers", "edges", "connections", "shards", *_AT_THE_EDGE}
@@ -61,6 +62,7 @@ async def up(
 
 async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec) -> FleetState:
     _refuse_to_split(remembered, wanted)
+    settings = chosen(os.environ)
     engine = fleet.engine(wanted)
     fleet.say("checking programs, port and app")
     if remembered and remembered.up:
@@ -82,6 +84,7 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
         primaries=engine.newest(remembered) if remembered else {},
         # Data is where it was.
         places=remembered.places if remembered else {},
+        settings=settings,
     )
     state = fleet.placed(fresh)
     try:

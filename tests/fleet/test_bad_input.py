@@ -74,6 +74,11 @@ def test_a_wrong_number_in_the_environment_is_wrong_usage_too(commands: Commands
     assert "INVOKE" not in refused.last
 
 
+def test_a_setting_of_the_app_that_makes_no_sense_starts_nothing(commands: Commands) -> None:
+    one_line(commands("up", *SMALL, SHARDS_RATE_LIMIT="many"), 2, "SHARDS_RATE_LIMIT", "many")
+    commands.gone()
+
+
 @pytest.mark.parametrize("words", ["promote", "rollback", "promote --hold", "restart blue-0", "reshard --shards 3"])
 def test_nothing_to_promote(commands: Commands, words: str) -> None:
     one_line(commands(*words.split()), 1, "not up", "inv up")

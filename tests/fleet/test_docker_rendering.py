@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def test_every_service_of_both_colors_is_there_and_the_idle_one_waits() -> None:
     green = {f"app_green_{i}" for i in range(3)}
     assert {name for name, one in SERVICES.items() if one.get("profiles") == ["green"]} == green
     assert {name for name, one in SERVICES.items() if one.get("profiles")} == green | {"prometheus", "grafana"}
+
+
+def test_replicas_are_told_what_was_chosen_and_who_they_are_is_not_for_it_to_say() -> None:
+    told = {"SHARDS_RATE_LIMIT": "20", "SHARDS_REPLICA": "mine", "DJANGO_SETTINGS_MODULE": "mine"}
+    state = replace(FLEET, settings=told)
+    environment = yaml.safe_load(compose.render(state, OPTIONS))["services"]["app_blue_0"]["environment"]
+    assert (environment["SHARDS_RATE_LIMIT"], environment["SHARDS_REPLICA"]) == ("20", "blue-0")
+    assert environment["DJANGO_SETTINGS_MODULE"] == "app.settings"
+    own = replace(state, spec=replace(FLEET.spec, app="mysite.asgi:application"))
+    environment = yaml.safe_load(compose.render(own, OPTIONS))["services"]["app_blue_0"]["environment"]
+    assert environment["DJANGO_SETTINGS_MODULE"] == "mine"
 
 
 def test_both_colors_of_a_number_share_a_network_and_no_port() -> None:

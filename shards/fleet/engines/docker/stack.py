@@ -313,6 +313,7 @@ class Stack:
     def environment(self, part: ReplicaPart) -> dict[str, str]:
         """Give what a replica is told."""
         told = {
+            **self.state.settings,
             "COLOR": part.color,
             "CHANNEL_REDIS_URL": f"redis://redis_{part.color}:{layout.REDIS_PORT}/0",
             "MESSAGE_REDIS_URL": f"redis://{layout.CONTROL}:{layout.REDIS_PORT}/0",
@@ -322,7 +323,7 @@ class Stack:
             "SHARDS_PORT": str(APP_PORTS[part.color]),
             "SHARDS_RELEASE": part.release,
         }
-        # Other projects name their settings themselves, in their asgi.py.
+        # Other projects name their settings themselves, in their asgi.py or where the fleet was started.
         if self.spec.app == REFERENCE_APP:
             told["DJANGO_SETTINGS_MODULE"] = "app.settings"
         return told

@@ -228,6 +228,7 @@ class Stack:
 
     def _environment(self, part: ReplicaPart) -> dict[str, str]:
         told = {
+            **self.state.settings,
             "COLOR": part.color,
             "CHANNEL_REDIS_URL": self._redis_url(f"redis_{part.color}"),
             "MESSAGE_REDIS_URL": self._redis_url(layout.CONTROL),
@@ -238,7 +239,7 @@ class Stack:
             "SHARDS_PORT": str(part.port),
             "SHARDS_RELEASE": part.release,
         }
-        # Other projects name their settings themselves, in their asgi.py.
+        # Other projects name their settings themselves, in their asgi.py or where the fleet was started.
         if self.spec.app == REFERENCE_APP:
             told["DJANGO_SETTINGS_MODULE"] = "app.settings"
         return told
