@@ -9,13 +9,19 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 _STATIC = Path(__file__).resolve().parent / "static"
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
 @require_safe
 def demo(request: HttpRequest) -> HttpResponse:
     """Show the demo page."""
-    return render(request, "demo.html")
+    response = render(request, "demo.html")
+    response.headers["Content-Security-Policy"] = _POLICY
+    return response
 
 
 @require_safe

@@ -214,3 +214,13 @@ async def test_what_is_left_when_a_drain_must_be_over_is_closed_at_once_and_coun
         service[1].order("active")
         for replica in service:
             await until_active(replica)
+
+
+@pytest.mark.parametrize("path", ["/", "/fleet/"])
+def test_pages_let_nothing_in_that_is_not_theirs(service: list[Replica], path: str) -> None:
+    status, headers = service[0].head("GET", path)
+    assert status == 200
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] in ("no-referrer", "same-origin")
