@@ -22,7 +22,7 @@ import msgspec
 from shards.errors import ShardsError
 from shards.load import wire
 from shards.load.children import Child, OwnProcesses, Team
-from shards.load.connection import CONNECT_SECONDS
+from shards.load.connection import CONNECT_SECONDS, ERROR_FRAME, PROTOCOL, RECONNECT_FAILED
 from shards.load.faults import Faults
 from shards.load.histogram import Histogram
 from shards.load.ledger import Account, Tally, worst
@@ -188,9 +188,15 @@ class Outcome:
     aborted: bool = False
 
     @property
+    def protocol_errors(self) -> int:
+        """Frames that the protocol does not know, and error frames; what was refused and tried again is none."""
+        return sum(n for kind, n in self.errors.items() if kind == PROTOCOL or kind.startswith(ERROR_FRAME))
+
+    @property
     def out_of_descriptors(self) -> bool:
         """Whether a generator process had no file left to open: what failed then says nothing of the server."""
-        return bool(self.failures[os.strerror(errno.EMFILE)] or self.failures[os.strerror(errno.ENFILE)])
+        full = [os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)]
+        return any(self.failures[why] or self.errors[f"{RECONNECT_FAILED}{why}"] for why in full)
 
 
 class Watch(Protocol):
@@ -364,7 +370,7 @@ class Coordinator:
 
     async def _publish(self) -> None:
         self._watch.phase("load")
-        self._go_ns = monotonic_ns() + _SECOND_NS // 2
+        self._go_ns = self._whole_second(monotonic_ns() + _SECOND_NS // 2)
         begins = (self._go_ns - self._start_ns) / _SECOND_NS
         self.outcome.events.append({"t": round(begins, 3), "name": LOAD_BEGINS})
         for child in self._children:
@@ -375,6 +381,10 @@ class Coordinator:
             end_ns = max(end_ns, monotonic_ns() + int(_AFTER_EVENTS_SECONDS * _SECOND_NS))
         await _sleep_until(end_ns - _STOP_AHEAD_NS)
         self._stop_ns = end_ns
+
+    def _whole_second(self, at_ns: int) -> int:
+        """Give when the timeline's next second begins: a load's first second is then one of it, not parts of two."""
+        return at_ns + (self._start_ns - at_ns) % _SECOND_NS
 
     async def _perform_events(self) -> None:
         load = self.load

@@ -296,14 +296,36 @@ async def test_a_server_that_forgets_where_it_was_says_so_or_loses() -> None:
         assert tally.expected == tally.delivered + tally.skipped == 6
 
 
-async def test_an_error_frame_is_counted_and_the_publish_tried_again() -> None:
+async def test_a_publish_that_is_refused_is_told_and_tried_again() -> None:
     async with pair(mute=1) as two:
         two.clients[0].publish(monotonic_ns())
         await until(lambda: two.server.mute == 0)
         await two.server.say(two.server.sockets[0], type="error", code="rate_limited", message="slow down", id="0")
         tally = await two.settled()
         assert tally.delivered == 2
-        assert two.shared.errors == {"error frame rate_limited": 1}
+        assert two.shared.errors == {"publish refused: rate_limited": 1}
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"id": "0"}, {"id": "7"}, {"id": "x"}], ids=["none", "acked", "not yet", "alien"]
+)
+async def test_an_error_frame_that_refuses_nothing_under_way_is_counted(about: dict[str, str]) -> None:
+    async with pair() as two:
+        await two.publish(1)
+        await two.settled()
+        await two.server.say(two.server.sockets[0], type="error", code="bad_message", message="what?", **about)
+        await until(lambda: two.shared.errors == {"error frame bad_message": 1})
+
+
+async def test_a_subscription_that_is_refused_fails_the_attempt_at_once_and_is_tried_again_by_who_had_it() -> None:
+    async with pair() as two:
+        two.server.closed = 2
+        with pytest.raises(CONNECT_ERRORS) as caught:
+            await Client(two.shared, two.room).connect()
+        assert reason(caught.value) == "not subscribed: unavailable"
+        await cut_off(two, 1)
+        assert two.shared.errors == {"reconnect failed: not subscribed: unavailable": 1}
+        assert two.shared.open == 2
 
 
 @pytest.mark.parametrize("status", [403, 503])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shards.load import scenarios
-from tests.load.server import running, until
+from tests.load.server import Server, running, until
 
 SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--duration", "1.5", "--processes", "1")
 
@@ -77,6 +77,52 @@ async def test_a_loss_fails_the_run(tmp_path: Path) -> None:
     assert (status, said) == (1, "run: fail — reports/run.json and run.html")
     assert {t["name"] for t in document["targets"] if not t["ok"]} == {"lost", "unannounced_gaps"}
     assert document["messages"]["lost"] == 1
+
+
+def missed(document: dict[str, Any]) -> set[str]:
+    return {target["name"] for target in document["targets"] if not target["ok"]}
+
+
+async def error_frame(server: Server) -> None:
+    await server.say(server.sockets[3], type="error", code="bad_message", message="what?")
+
+
+async def throw_out(server: Server) -> None:
+    await server.sockets[3].close(1008)
+
+
+async def lock_out(server: Server) -> None:
+    server.refuse = 503
+    await server.sockets[3].close(1012)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "figure", "kind"),
+    [
+        ({"at": {7: error_frame}}, "protocol_errors", "error frame bad_message"),
+        ({"unavailable": {"7": 10**6}}, "unacked", "publish refused: unavailable"),
+        ({"at": {7: throw_out}}, "not_back", "closed for good with 1008"),
+        ({"at": {7: lock_out}}, "not_back", "reconnect failed: HTTP 503"),
+    ],
+)
+async def test_whatever_goes_wrong_with_a_client_fails_the_run(
+    tmp_path: Path, mistake: dict[str, Any], figure: str, kind: str
+) -> None:
+    async with running(**mistake) as server:
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL)
+    document = report(tmp_path)
+    assert status == 1
+    assert figure in missed(document) <= {figure, "unacked", "lost", "delivered_share"}, document["targets"]
+    assert kind in [error["kind"] for error in document["errors"]]
+
+
+async def test_a_publish_that_was_refused_and_then_acked_is_told_and_no_failure(tmp_path: Path) -> None:
+    """Its publisher has nothing else to say until then, which would overtake it."""
+    async with running(unavailable={"7": 1}) as server:
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--rate", "150")
+    document = report(tmp_path)
+    assert status == 0, document["targets"]
+    assert document["errors"] == [{"kind": "publish refused: unavailable", "count": 1, "example": "publish it again"}]
 
 
 async def test_a_command_that_fails_meanwhile_fails_the_run(tmp_path: Path) -> None:
