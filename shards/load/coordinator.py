@@ -223,7 +223,7 @@ class Coordinator:
         load: what to run.
         resources: samples processes; the generator's own are added to it.
         watch: who looks on.
-        look: called when the fleet may have changed, for whoever wants to see it.
+        look: called when the fleet may have changed, and before the sockets are closed, for whoever wants to see it.
         team: the generator processes; None: `load.processes` of its own.
     """
 
@@ -407,6 +407,11 @@ class Coordinator:
             self.outcome.load_s = (self._stop_ns - self._go_ns) / _SECOND_NS
         self.outcome.cpu_percent = max((sum(c.cpu) / len(c.cpu) for c in self._children if c.cpu), default=0.0)
         self.outcome.duration_s = self._seconds()
+        if not self.outcome.aborted:
+            # What the fleet holds with all sockets open is seen before they are closed.
+            await self._look()
+        for child in self._children:
+            child.tell(wire.Bye())
 
     async def _wait(self, what: str, seconds: float) -> None:
         """Wait until each process has said `what`, or is gone."""

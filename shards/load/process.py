@@ -298,6 +298,12 @@ async def _plan(orders: asyncio.StreamReader, report: asyncio.StreamWriter) -> w
     return None
 
 
+async def _dismissed(orders: asyncio.StreamReader) -> None:
+    """Wait for the last order, or the end of the coordinator."""
+    while (line := await orders.readline()) and not isinstance(wire.decode_order(line), wire.Bye):
+        pass
+
+
 async def main() -> None:
     """Read the plan and carry it out."""
     orders, report = await _stdio()
@@ -314,6 +320,7 @@ async def main() -> None:
     generator.say_done()
     with contextlib.suppress(ConnectionResetError):
         await report.drain()
+    await _dismissed(orders)
     await generator.close()
 
 

@@ -55,7 +55,8 @@ class Run:
         resources: what `Resources.report` gave.
         spread: what `Spread.samples` held.
         ring: what `Spread.ring` gave.
-        redis_clients: of all its Redis servers together, when the load began and after it; empty where nobody knows.
+        redis_clients: of all its Redis servers together, when the load began, meanwhile, and after it, while the
+            sockets were still open; empty where nobody knows.
     """
 
     load: Load
