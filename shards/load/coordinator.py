@@ -25,7 +25,7 @@ from shards.load.children import Child, OwnProcesses, Team
 from shards.load.connection import CONNECT_SECONDS, ERROR_FRAME, PROTOCOL, RECONNECT_FAILED
 from shards.load.faults import Faults
 from shards.load.histogram import Histogram
-from shards.load.ledger import Account, Tally, worst
+from shards.load.ledger import ACCOUNTS, Account, Tally, worst
 from shards.load.limits import check_part, check_ports
 from shards.load.probe import HttpProbe
 from shards.load.resources import Resources
@@ -43,7 +43,6 @@ _STOP_AHEAD_NS = _SECOND_NS // 5
 _AFTER_EVENTS_SECONDS = 3.0
 _SILENT_SECONDS = 30.0
 """A process reports each second; one that says nothing for so long is given up."""
-_ACCOUNTS = 50
 
 
 @dataclass(frozen=True)
@@ -506,7 +505,7 @@ class Coordinator:
         outcome = self.outcome
         outcome.descriptors = max(outcome.descriptors, (report.descriptors, child.limit))
         outcome.amiss += report.amiss
-        outcome.accounts = worst([*outcome.accounts, *report.accounts], _ACCOUNTS)
+        outcome.accounts = worst([*outcome.accounts, *report.accounts], ACCOUNTS)
         outcome.tally += report.tally
         outcome.publishers += report.publishers
         outcome.open += report.open
