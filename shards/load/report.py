@@ -27,7 +27,7 @@ from shards.load.disruptions import HOLDERS, disruptions, kills
 from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
-from shards.load.steps import load_window
+from shards.load.steps import FAILURES, load_window
 from shards.load.usage import cpu_percent, ended, tier_of, wear
 
 SATURATED_CPU_PERCENT = 95.0
@@ -332,7 +332,7 @@ def _connections(run: Run) -> dict[str, Any]:
         "not_back": outcome.opened - outcome.open,
         "reconnects": outcome.reconnects,
         "closed_by_server": outcome.closed_by_server,
-        "failures": [{"reason": reason, "count": n} for reason, n in outcome.failures.most_common(5)],
+        "failures": [{"reason": reason, "count": n} for reason, n in outcome.failures.most_common(FAILURES)],
     }
 
 
