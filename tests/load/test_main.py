@@ -179,13 +179,17 @@ async def test_a_stall_of_a_second_each_5_s_is_in_the_corrected_p99_and_not_in_t
 
 
 async def test_a_stall_of_200_ms_each_5_s_is_in_the_corrected_p99_only(tmp_path: Path) -> None:
-    """1 in 25 messages is due in a stall; what else keeps a busy machine is in both figures."""
+    """1 in 25 messages is due in a stall, and a closed loop would have sent 1 in 2,000 then, two in all.
+
+    What else keeps a busy machine is in both figures, and less than a quarter of a stall.
+    """
     two = ("--connections", "2", "--group-size", "2", "--rate", "800", "--duration", "10.5", "--processes", "1")
     async with running(pause=(5, 0.2)) as server:
         await load(tmp_path, "run", "--url", server.url, *two)
     latency = report(tmp_path)["latency_ms"]
     assert latency["p99"] > 100, latency
-    assert latency["naive_p99"] < latency["p99"] - 50, latency
+    assert latency["naive_p99"] < latency["p99"] / 4, latency
+    assert latency["naive_p99"] < 50, latency
 
 
 async def test_a_rate_follows_its_shape_and_so_do_connects(tmp_path: Path) -> None:
