@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic_ns
+from typing import Any
 
 import pytest
 
+from shards.load import connection
 from shards.load.client import Client, Room
 from shards.load.connection import CONNECT_ERRORS, Shared, reason
 from shards.load.ledger import Tally
@@ -326,6 +330,21 @@ async def test_a_subscription_that_is_refused_fails_the_attempt_at_once_and_is_t
         await cut_off(two, 1)
         assert two.shared.errors == {"reconnect failed: not subscribed: unavailable": 1}
         assert two.shared.open == 2
+
+
+async def test_a_client_that_has_no_file_left_to_come_back_with_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as two:
+        real, left = connection.ws_connect, [2]
+
+        async def full(*arguments: Any, **options: Any) -> Any:
+            if left[0]:
+                left[0] -= 1
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return await real(*arguments, **options)
+
+        monkeypatch.setattr(connection, "ws_connect", full)
+        await cut_off(two, 1)
+        assert two.shared.errors == {"reconnect failed: Too many open files": 2}
 
 
 @pytest.mark.parametrize("status", [403, 503])

@@ -207,6 +207,24 @@ def test_no_figure_is_without_such_a_run() -> None:
     assert not OF_NO_SCENARIO.keys() & {name for scenario in SCENARIOS.values() for name in scenario.targets}
 
 
+@pytest.mark.parametrize(
+    ("changes", "figures"),
+    [
+        ({"dialect": "plain"}, {"unacked", "overtaken"}),
+        ({"events": (Event(at=1, command="true"),)}, {"kills_unfelt", "kill_p95_ms"}),
+    ],
+)
+def test_what_such_a_load_does_not_have_is_left_out(changes: dict[str, Any], figures: set[str]) -> None:
+    run = replace(well(), load=replace(well().load, **changes))
+    assert set(report.left_out(SCENARIOS["failover"].targets, run)) == figures
+
+
+def test_a_kill_that_did_not_come_about_shows_nothing() -> None:
+    run = well()
+    planned = replace(run.load, events=(*run.load.events, Event(at=25, kill="worker")))
+    assert missed(SCENARIOS["failover"].targets, replace(run, load=planned)) == {"kills_unfelt"}
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_scenario_passes_where_not_one_message_was_published(name: str) -> None:
     silent = well()
