@@ -66,6 +66,7 @@ async def test_a_lost_message_fails_failover(tmp_path: Path) -> None:
     status, document = await report(tmp_path, "failover", "--rate", "500", N="60", DURATION="20", **app("lossy"))
     assert status == 1
     assert missed(document) >= {"lost", "unannounced_gaps"}
+    assert not missed(document) & {"delivered_share", "kills_unfelt", "overtaken", "protocol_errors"}
     assert document["messages"]["lost"] == 1
     performed = [one["name"].split(":")[0] for one in document["disruptions"]]
     assert performed[:5] == ["promote", "rollback", "kill replica", "kill edge", "kill shard"]
