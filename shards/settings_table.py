@@ -222,6 +222,21 @@ def _load() -> Iterator[str]:
         (f"`{s.name}`", f"{s.connections:,}", f"{s.duration:g}", f"{s.rate:,.0f}", _more(s)) for s in known.values()
     ]
     yield _table(("scenario", "connections", "seconds", "messages/s", "other than the default"), figures)
+    yield "Their targets, beside those of every scenario; a scaled one is less for fewer connections:\n"
+    yield _table(("scenario", "must be"), [(f"`{name}`", told) for name, told in targets_told(known.values())])
+
+
+def targets_told(known: Iterable[scenarios.Scenario]) -> Iterator[tuple[str, str]]:
+    """Say of each scenario which targets it adds to those of every scenario, and which of those it takes away."""
+    common = yaml.safe_load((ROOT / "invoke.yaml").read_text())["load"]["targets"]
+    for scenario in known:
+        told = [
+            f"`{name} {target.text}`{', scaled' if name in scenario.scaled else ''}"
+            for name, target in scenario.targets.items()
+            if common.get(name) != target.text
+        ]
+        told += [f"without `{name}`" for name in common if name not in scenario.targets]
+        yield scenario.name, "; ".join(told) or "no more"
 
 
 def _common_targets() -> Iterator[tuple[str, str | None, str]]:

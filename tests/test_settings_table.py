@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from shards.load import scenarios
 from shards.settings import Launch, Settings
-from shards.settings_table import OTHERS, ROOT, commented, document, meanings, variables
+from shards.settings_table import OTHERS, ROOT, commented, document, meanings, targets_told, variables
 
+_SCENARIOS = scenarios.read(ROOT / "invoke.yaml")
 _THE_SYSTEMS = {"PATH", "PYTHONPATH"}
 _SOURCES = [*ROOT.glob("*.py"), *(path for top in ("shards", "app", "bench") for path in (ROOT / top).rglob("*.py"))]
 
@@ -19,6 +21,16 @@ _SOURCES = [*ROOT.glob("*.py"), *(path for top in ("shards", "app", "bench") for
 def test_the_documentation_is_what_the_code_says() -> None:
     told = (ROOT / "docs" / "settings.md").read_text()
     assert told == document() + "\n", "run `python -m shards.settings_table > docs/settings.md`"
+
+
+@pytest.mark.parametrize("name", _SCENARIOS)
+def test_a_target_that_is_taken_from_a_scenario_is_missed_in_the_documentation(name: str) -> None:
+    full = _SCENARIOS[name]
+    told = dict(targets_told([full]))
+    assert f"| `{name}` | {told[name]} |" in (ROOT / "docs" / "settings.md").read_text()
+    for figure in full.targets:
+        less = {key: target for key, target in full.targets.items() if key != figure}
+        assert dict(targets_told([replace(full, targets=less)])) != told, figure
 
 
 @pytest.mark.parametrize("read", [Settings, Launch])

@@ -37,6 +37,7 @@ class Cost(msgspec.Struct, frozen=True):
         socket_bytes: memory of a socket more.
         socket_bytes_error: the standard error of that.
         socket_cpu_s: CPU seconds a second, of a socket that is silent.
+        socket_cpu_s_error: the standard error of that.
         message_cpu_s: CPU seconds of one message more that is delivered.
         message_cpu_s_error: the standard error of that.
     """
@@ -45,6 +46,7 @@ class Cost(msgspec.Struct, frozen=True):
     socket_bytes: float
     socket_bytes_error: float
     socket_cpu_s: float
+    socket_cpu_s_error: float
     message_cpu_s: float
     message_cpu_s_error: float
 

@@ -248,8 +248,6 @@ async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
     redis_clients: list[int] = []
     async with _looking(look_again if load.events else None):
         outcome = await Coordinator(load, resources, show, look, team).run()
-    if not outcome.aborted:
-        redis_clients += clients(await target.status(load.url, load.project))
     return Run(load, outcome, fleet, resources.report(), spread.samples, spread.ring(), tuple(redis_clients))
 
 

@@ -14,7 +14,7 @@ from time import monotonic_ns
 from picows import WSFrame, WSMsgType, WSTransport
 
 from shards.load import frames
-from shards.load.connection import Connection, Shared
+from shards.load.connection import ERROR_FRAME, PROTOCOL, PUBLISH_REFUSED, Connection, Shared
 from shards.load.ledger import GroupLedger, Member
 
 _TEXT = WSMsgType.TEXT
@@ -126,7 +126,7 @@ class Client(Connection):
             else:
                 self._other(message)
         except ValueError as error:
-            self.shared.wrong("protocol", str(error))
+            self.shared.wrong(PROTOCOL, str(error))
 
     def _delivered(self, number: int, now: int, latency: int) -> None:
         self.shared.delivered += 1
@@ -154,10 +154,18 @@ class Client(Connection):
                 self._refused(message)
 
     def _refused(self, error: frames.Error) -> None:
-        """Count a refusal; a refused publish is sent again a little later."""
-        self.shared.wrong(f"error frame {error.code}", error.message)
-        if error.id is not None and error.id.isdecimal():
-            asyncio.get_running_loop().call_later(random.uniform(0.5, 1.5), self._send_again, int(error.id))
+        """Note a refusal, by what is refused: a publish is sent again a little later, a subscription tried again.
+
+        Whether that came to a good end is told by the acks, and by who has a socket. Nothing else may be refused.
+        """
+        number = int(error.id) if error.id is not None and error.id.isdecimal() else None
+        if number in self._unacked:
+            self.shared.wrong(f"{PUBLISH_REFUSED}{error.code}", error.message)
+            asyncio.get_running_loop().call_later(random.uniform(0.5, 1.5), self._send_again, number)
+        elif error.id is None and self.connecting:
+            self.refuse(f"not subscribed: {error.code}")
+        else:
+            self.shared.wrong(f"{ERROR_FRAME}{error.code}", error.message)
 
     def _send_again(self, number: int) -> None:
         if number in self._unacked and self.subscribed:

@@ -37,6 +37,18 @@ _BACKOFF_MOST_SECONDS = 5.0
 CONNECT_ERRORS = (OSError, TimeoutError, WSError)
 """What a failed attempt to connect may raise."""
 
+PROTOCOL = "protocol"
+"""The kind of error that a frame is which the protocol does not know."""
+
+ERROR_FRAME = "error frame "
+"""How the kinds of errors begin that a server told of; the code follows."""
+
+PUBLISH_REFUSED = "publish refused: "
+"""The same of publishes that are sent again: where that did not help, the ack is missing in the end."""
+
+RECONNECT_FAILED = "reconnect failed: "
+"""The same of attempts to come back, which are repeated; the reason follows. Who never was back has no socket."""
+
 
 class Shared:
     """What the clients of one process have in common.
@@ -177,6 +189,16 @@ class Connection(WSListener):
             self._ready = None
         self.shared.open += 1
 
+    @property
+    def connecting(self) -> bool:
+        """Whether `connect` is under way, and its end not known yet."""
+        return self._ready is not None and not self._ready.done()
+
+    def refuse(self, why: str) -> None:
+        """Let `connect` fail: the server does not subscribe the group."""
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(ConnectionRefusedError(why))
+
     def _socket(self) -> socket.socket | None:
         return bound_socket(self.source) if self.source else None
 
@@ -205,7 +227,7 @@ class Connection(WSListener):
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
         else:
-            self.shared.wrong("protocol", f"a {frame.msg_type.name} frame")
+            self.shared.wrong(PROTOCOL, f"a {frame.msg_type.name} frame")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Come back, unless the close was this client's own wish or says that it did something wrong."""
@@ -247,7 +269,7 @@ class Connection(WSListener):
             try:
                 await self.connect()
             except CONNECT_ERRORS as error:
-                self.shared.wrong("reconnect failed", reason(error))
+                self.shared.wrong(f"{RECONNECT_FAILED}{reason(error)}")
                 attempt += 1
                 delay = random.uniform(0, min(_BACKOFF_MOST_SECONDS, _BACKOFF_SECONDS * 2**attempt))
             else:

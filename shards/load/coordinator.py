@@ -22,10 +22,10 @@ import msgspec
 from shards.errors import ShardsError
 from shards.load import wire
 from shards.load.children import Child, OwnProcesses, Team
-from shards.load.connection import CONNECT_SECONDS
+from shards.load.connection import CONNECT_SECONDS, ERROR_FRAME, PROTOCOL, RECONNECT_FAILED
 from shards.load.faults import Faults
 from shards.load.histogram import Histogram
-from shards.load.ledger import Account, Tally, worst
+from shards.load.ledger import ACCOUNTS, Account, Tally, worst
 from shards.load.limits import check_part, check_ports
 from shards.load.probe import HttpProbe
 from shards.load.resources import Resources
@@ -43,7 +43,6 @@ _STOP_AHEAD_NS = _SECOND_NS // 5
 _AFTER_EVENTS_SECONDS = 3.0
 _SILENT_SECONDS = 30.0
 """A process reports each second; one that says nothing for so long is given up."""
-_ACCOUNTS = 50
 
 
 @dataclass(frozen=True)
@@ -188,9 +187,15 @@ class Outcome:
     aborted: bool = False
 
     @property
+    def protocol_errors(self) -> int:
+        """Frames that the protocol does not know, and error frames; what was refused and tried again is none."""
+        return sum(n for kind, n in self.errors.items() if kind == PROTOCOL or kind.startswith(ERROR_FRAME))
+
+    @property
     def out_of_descriptors(self) -> bool:
         """Whether a generator process had no file left to open: what failed then says nothing of the server."""
-        return bool(self.failures[os.strerror(errno.EMFILE)] or self.failures[os.strerror(errno.ENFILE)])
+        full = [os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)]
+        return any(self.failures[why] or self.errors[f"{RECONNECT_FAILED}{why}"] for why in full)
 
 
 class Watch(Protocol):
@@ -217,7 +222,7 @@ class Coordinator:
         load: what to run.
         resources: samples processes; the generator's own are added to it.
         watch: who looks on.
-        look: called when the fleet may have changed, for whoever wants to see it.
+        look: called when the fleet may have changed, and before the sockets are closed, for whoever wants to see it.
         team: the generator processes; None: `load.processes` of its own.
     """
 
@@ -364,7 +369,7 @@ class Coordinator:
 
     async def _publish(self) -> None:
         self._watch.phase("load")
-        self._go_ns = monotonic_ns() + _SECOND_NS // 2
+        self._go_ns = self._whole_second(monotonic_ns() + _SECOND_NS // 2)
         begins = (self._go_ns - self._start_ns) / _SECOND_NS
         self.outcome.events.append({"t": round(begins, 3), "name": LOAD_BEGINS})
         for child in self._children:
@@ -375,6 +380,10 @@ class Coordinator:
             end_ns = max(end_ns, monotonic_ns() + int(_AFTER_EVENTS_SECONDS * _SECOND_NS))
         await _sleep_until(end_ns - _STOP_AHEAD_NS)
         self._stop_ns = end_ns
+
+    def _whole_second(self, at_ns: int) -> int:
+        """Give when the timeline's next second begins: a load's first second is then one of it, not parts of two."""
+        return at_ns + (self._start_ns - at_ns) % _SECOND_NS
 
     async def _perform_events(self) -> None:
         load = self.load
@@ -397,6 +406,11 @@ class Coordinator:
             self.outcome.load_s = (self._stop_ns - self._go_ns) / _SECOND_NS
         self.outcome.cpu_percent = max((sum(c.cpu) / len(c.cpu) for c in self._children if c.cpu), default=0.0)
         self.outcome.duration_s = self._seconds()
+        if not self.outcome.aborted:
+            # What the fleet holds with all sockets open is seen before they are closed.
+            await self._look()
+        for child in self._children:
+            child.tell(wire.Bye())
 
     async def _wait(self, what: str, seconds: float) -> None:
         """Wait until each process has said `what`, or is gone."""
@@ -491,7 +505,7 @@ class Coordinator:
         outcome = self.outcome
         outcome.descriptors = max(outcome.descriptors, (report.descriptors, child.limit))
         outcome.amiss += report.amiss
-        outcome.accounts = worst([*outcome.accounts, *report.accounts], _ACCOUNTS)
+        outcome.accounts = worst([*outcome.accounts, *report.accounts], ACCOUNTS)
         outcome.tally += report.tally
         outcome.publishers += report.publishers
         outcome.open += report.open

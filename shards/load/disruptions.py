@@ -15,6 +15,9 @@ from shards.load.histogram import Histogram, seconds_of
 
 Events = Sequence[Mapping[str, Any]]
 
+HOLDERS = ("worker", "replica", "edge")
+"""Kinds of parts that hold sockets: whoever kills one cuts clients off."""
+
 
 def begins(events: Events) -> list[tuple[float, str]]:
     """Give when each event that was performed began, and what it is called."""
@@ -55,6 +58,11 @@ def disruptions(
         {"t": t, "name": name, **_told(counts), "slowest_p99_ms": _slowest(slow_ms, t, end)}
         for (t, name), counts, end in zip(begun, away, ends, strict=False)
     ]
+
+
+def kills(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Give those of what `disruptions` gave that killed a part which holds sockets."""
+    return [one for one in found if one["name"].startswith(tuple(f"kill {kind}: " for kind in HOLDERS))]
 
 
 def _last_before(begun: Sequence[tuple[float, str]], moment: float) -> int | None:

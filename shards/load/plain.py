@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import msgspec
 from picows import WSFrame, WSMsgType, WSTransport
 
-from shards.load.connection import Connection, Shared
+from shards.load.connection import PROTOCOL, Connection, Shared
 from shards.load.ledger import Account, Impossible, Tally
 
 _TEXT = WSMsgType.TEXT
@@ -237,7 +237,7 @@ class PlainClient(Connection):
         try:
             self._message(frame.get_payload_as_bytes(), now)
         except ValueError as error:
-            self.shared.wrong("protocol", str(error))
+            self.shared.wrong(PROTOCOL, str(error))
 
     def _message(self, text: bytes, now: int) -> None:
         message = decode(text)

@@ -25,7 +25,7 @@ from shards.load import wire
 from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
 from shards.load.dialects import DIALECTS
 from shards.load.histogram import steps
-from shards.load.ledger import Account, Tally, worst
+from shards.load.ledger import ACCOUNTS, Account, Tally, worst
 from shards.load.limits import Limits, open_descriptors, raise_descriptors, source_address
 from shards.load.schedule import bent, publishes
 
@@ -35,7 +35,6 @@ _LONGEST_SLEEP = 0.02
 _FOLD_SECONDS = 0.1
 _SECOND_NS = 1_000_000_000
 _NEVER = sys.maxsize
-_ACCOUNTS_TOLD = 50
 _HOPELESS_AFTER = 500
 """Failures after which nobody tries any more, if not a single connection came about."""
 
@@ -223,7 +222,7 @@ class Generator:
             wire.Done(
                 tally=sum((account.tally for account in accounts), start=Tally()),
                 amiss=sum(1 for account in accounts if account.amiss),
-                accounts=worst([account for account in accounts if account.amiss], _ACCOUNTS_TOLD),
+                accounts=worst([account for account in accounts if account.amiss], ACCOUNTS),
                 publishers=sum(room.ledger.publishers() for room in self._groups),
                 open=self.shared.open,
                 descriptors=self._descriptors,
@@ -298,6 +297,12 @@ async def _plan(orders: asyncio.StreamReader, report: asyncio.StreamWriter) -> w
     return None
 
 
+async def _dismissed(orders: asyncio.StreamReader) -> None:
+    """Wait for the last order, or the end of the coordinator."""
+    while (line := await orders.readline()) and not isinstance(wire.decode_order(line), wire.Bye):
+        pass
+
+
 async def main() -> None:
     """Read the plan and carry it out."""
     orders, report = await _stdio()
@@ -314,6 +319,7 @@ async def main() -> None:
     generator.say_done()
     with contextlib.suppress(ConnectionResetError):
         await report.drain()
+    await _dismissed(orders)
     await generator.close()
 
 

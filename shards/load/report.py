@@ -5,6 +5,7 @@ The page is made from the JSON alone.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +23,11 @@ from shards.load import files
 from shards.load.containers import KINDS
 from shards.load.coordinator import Load, Outcome
 from shards.load.dialects import DIALECTS
-from shards.load.disruptions import disruptions
+from shards.load.disruptions import HOLDERS, disruptions, kills
 from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
-from shards.load.steps import load_window
+from shards.load.steps import FAILURES, load_window
 from shards.load.usage import cpu_percent, ended, tier_of, wear
 
 SATURATED_CPU_PERCENT = 95.0
@@ -54,7 +55,8 @@ class Run:
         resources: what `Resources.report` gave.
         spread: what `Spread.samples` held.
         ring: what `Spread.ring` gave.
-        redis_clients: of all its Redis servers together, when the load began and after it; empty where nobody knows.
+        redis_clients: of all its Redis servers together, when the load began, meanwhile, and after it, while the
+            sockets were still open; empty where nobody knows.
     """
 
     load: Load
@@ -75,6 +77,20 @@ class Run:
         """How each process grew; see `usage.wear`."""
         return wear(self.resources, *self.window, self.outcome.tally.published)
 
+    @cached_property
+    def disruptions(self) -> list[dict[str, Any]]:
+        """What each event did to the clients; see `disruptions.disruptions`."""
+        return disruptions(
+            self.outcome.events,
+            {number: second.away for number, second in self.outcome.timeline.items()},
+            {number: second.p99_ms for number, second in self.outcome.timeline.items()},
+        )
+
+    @property
+    def kills(self) -> int:
+        """How many parts that hold sockets were to be killed."""
+        return sum(1 for event in self.load.events if event.kill in HOLDERS)
+
 
 def _per(amount: float, seconds: float) -> float:
     return amount / seconds if seconds else 0.0
@@ -89,11 +105,19 @@ def _worst(name: str) -> Callable[[Run], float | None]:
     return lambda run: max((one[name] for one in run.wear if one[name] is not None), default=None)
 
 
-def _delivered_per_s(run: Run) -> float:
-    """Give what was delivered a second while the load lasted; what came once it was over was late."""
+def _delivered_per_s(run: Run) -> float | None:
+    """Give what was delivered a second in the load's whole seconds; what came once it was over was late."""
     begin, end = run.window
-    seconds = run.outcome.timeline.items()
-    return _per(sum(second.delivered for t, second in seconds if int(begin) <= t < end), run.outcome.load_s)
+    first, last = math.ceil(begin), math.floor(end)
+    delivered = sum(second.delivered for t, second in run.outcome.timeline.items() if first <= t < last)
+    return delivered / (last - first) if last > first else None
+
+
+def _delivered_share(run: Run) -> float | None:
+    """Give what was delivered of what was due, sooner or later: 0 of a run in which nothing was published."""
+    load, outcome = run.load, run.outcome
+    due = load.rate * (load.duration_s if load.shape else outcome.load_s)
+    return outcome.tally.delivered / due if due else None
 
 
 def _ended(run: Run) -> float | None:
@@ -143,6 +167,16 @@ def _fastest_return(run: Run) -> float | None:
     return max((second.away.total() for second in run.outcome.timeline.values()), default=None)
 
 
+def _kills_unfelt(run: Run) -> float:
+    """Count the kills of parts which hold sockets that cut nobody, or did not come about: they show nothing."""
+    return run.kills - sum(1 for one in kills(run.disruptions) if one["clients"])
+
+
+def _kill_p95_ms(run: Run) -> float | None:
+    """Give the p95 of how long clients were away, of that kill of which it is the highest."""
+    return max((one["p95_ms"] for one in kills(run.disruptions) if one["clients"]), default=None)
+
+
 def _unacked(run: Run) -> float | None:
     tally = run.outcome.tally
     return tally.published - tally.ackless - tally.acked if DIALECTS[run.load.dialect].acks else None
@@ -153,11 +187,14 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "connect_rate_per_s": lambda run: _per(run.outcome.opened, run.outcome.connect_s),
     "not_back": lambda run: run.outcome.opened - run.outcome.open,
     "delivered_per_s": _delivered_per_s,
+    "delivered_share": _delivered_share,
     "p50_ms": _percentile(50),
     "p95_ms": _percentile(95),
     "p99_ms": _percentile(99),
     "resume_p95_ms": lambda run: run.outcome.away.percentiles_ms([95])[0] if run.outcome.away.count else None,
     "resume_max_ms": lambda run: run.outcome.away.max_ms if run.outcome.away.count else None,
+    "kills_unfelt": _kills_unfelt,
+    "kill_p95_ms": _kill_p95_ms,
     "reconnects": lambda run: run.outcome.reconnects,
     "closed_by_server": lambda run: run.outcome.closed_by_server,
     "publishers": lambda run: run.outcome.publishers,
@@ -169,7 +206,7 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "gaps": lambda run: run.outcome.tally.gaps,
     "unannounced_gaps": lambda run: run.outcome.tally.jumps,
     "unacked": _unacked,
-    "protocol_errors": lambda run: run.outcome.errors["protocol"],
+    "protocol_errors": lambda run: run.outcome.protocol_errors,
     "http_errors": _http_errors,
     "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,
     "during_exit": lambda run: run.outcome.during_exit,
@@ -185,8 +222,12 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
 
 _ONLY_WHERE: dict[str, tuple[Callable[[Run], bool], str]] = {
     "unacked": (lambda run: DIALECTS[run.load.dialect].acks, "this dialect has no acks"),
+    "overtaken": (lambda run: DIALECTS[run.load.dialect].acks, "without offsets it is among the reordered"),
     "http_errors": (lambda run: bool(run.load.probe_url), "without --http-probe nothing is asked over HTTP"),
     "during_exit": (lambda run: bool(run.load.events), "nothing happens meanwhile"),
+    **dict.fromkeys(
+        ("kills_unfelt", "kill_p95_ms"), (lambda run: bool(run.kills), "nobody is killed who holds sockets")
+    ),
     "cpu_share": (lambda run: bool(_limited(run)), "no part of this fleet has a limit of its CPU"),
     "memory_gb": (lambda run: bool(run.load.project or run.fleet), "nothing is known of this server's processes"),
 }
@@ -249,11 +290,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "messages": _messages(run),
         "latency_ms": _latency(outcome),
         "resume_ms": _resume(outcome),
-        "disruptions": disruptions(
-            outcome.events,
-            {number: second.away for number, second in outcome.timeline.items()},
-            {number: second.p99_ms for number, second in outcome.timeline.items()},
-        ),
+        "disruptions": run.disruptions,
         "http": _http(outcome),
         "errors": [
             {"kind": kind, "count": count, "example": outcome.examples.get(kind, "")}
@@ -295,7 +332,7 @@ def _connections(run: Run) -> dict[str, Any]:
         "not_back": outcome.opened - outcome.open,
         "reconnects": outcome.reconnects,
         "closed_by_server": outcome.closed_by_server,
-        "failures": [{"reason": reason, "count": n} for reason, n in outcome.failures.most_common(5)],
+        "failures": [{"reason": reason, "count": n} for reason, n in outcome.failures.most_common(FAILURES)],
     }
 
 

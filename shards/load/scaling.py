@@ -77,9 +77,11 @@ def _cost(runs: Sequence[Mapping[str, Any]], tier: str) -> dict[str, float]:
         "socket_bytes": round(max(0.0, memory.slope), 1),
         "socket_bytes_error": round(memory.error, 1),
         "socket_cpu_s": max(0.0, _short(silent.slope)),
+        "socket_cpu_s_error": _short(silent.error),
         "message_cpu_s": max(0.0, _short(busy.slope)),
         "message_cpu_s_error": _short(busy.error),
         "memory_residual_bytes": round(memory.residual),
+        "socket_cpu_residual": _short(silent.residual),
         "cpu_residual": _short(busy.residual),
     }
 
@@ -98,9 +100,61 @@ def table(found: Mapping[str, Any]) -> list[str]:
     """Give the fits as lines to read."""
     return [
         f"{tier:9} {cost['socket_bytes'] / 1e3:7.1f} ± {cost['socket_bytes_error'] / 1e3:.1f} kB a socket   "
-        f"{cost['message_cpu_s'] * 1e6:6.1f} ± {cost['message_cpu_s_error'] * 1e6:.1f} µs of CPU a delivered message"
+        f"{_micro(cost, 'socket_cpu_s', 5)} µs/s of CPU a silent one   "
+        f"{_micro(cost, 'message_cpu_s', 6)} µs of CPU a delivered message"
         for tier, cost in found["tiers"].items()
     ]
+
+
+def _micro(cost: Mapping[str, float], name: str, width: int = 0) -> str:
+    return f"{cost[name] * 1e6:{width}.1f} ± {cost[f'{name}_error'] * 1e6:.1f}"
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Give the fits, how far measurements are from them, and the measurements, as docs/scaling.md has them."""
+    costs_of = found["tiers"]
+    fits = [
+        ["tier", "a process", "a socket, memory", "a silent socket, CPU", "a delivered message, CPU"],
+        *(
+            [
+                *(tier, f"{cost['base_bytes'] / 1e6:.0f} MB"),
+                f"{cost['socket_bytes'] / 1e3:.1f} ± {cost['socket_bytes_error'] / 1e3:.2f} kB",
+                *(f"{_micro(cost, 'socket_cpu_s')} µs/s", f"{_micro(cost, 'message_cpu_s')} µs"),
+            ]
+            for tier, cost in costs_of.items()
+        ),
+    ]
+    seen = [
+        ["sockets", "delivered", *costs_of, "p99"],
+        *(
+            [f"{run['connections']:,}", f"{run['delivered_per_s']:,.0f}/s"]
+            + [_seen(run, tier) for tier in costs_of]
+            + [f"{run['p99_ms']:.1f} ms"]
+            for run in found["runs"]
+        ),
+    ]
+    return f"{_rows(fits)}\n{_residuals(costs_of)}\n\n{_rows(seen)}"
+
+
+def _seen(run: Mapping[str, Any], tier: str) -> str:
+    quiet, busy = run["quiet"][tier], run["busy"][tier]
+    return f"{quiet['rss_bytes'] / 1e6:,.0f} MB, {quiet['cpu_percent']:.1f} → {busy['cpu_percent']:.1f} %"
+
+
+def _residuals(costs_of: Mapping[str, Mapping[str, float]]) -> str:
+    memory, silent, busy = (
+        max(cost[name] for cost in costs_of.values())
+        for name in ("memory_residual_bytes", "socket_cpu_residual", "cpu_residual")
+    )
+    return (
+        f"The measurement that is farthest from its line is {memory / 1e6:.1f} MB from it in memory, "
+        f"{100 * silent:.1f} % of a core in the CPU of\nsilent sockets, and {100 * busy:.1f} % in that of messages."
+    )
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _scenario(most: int, processes: int) -> Scenario:
@@ -127,7 +181,8 @@ def run(arguments: list[str]) -> int:
     runs = _measure(_scenario(steps[-1], processes=2), steps)
     found = costs(runs, report.host(), datetime.now(UTC).isoformat(timespec="seconds"))
     files.write_json(found, options.output)
-    print("\n".join([*table(found), str(options.output)]))
+    files.write(options.output.with_suffix(".md"), markdown(found).encode())
+    print("\n".join([*table(found), f"{options.output} and {options.output.with_suffix('.md').name}"]))
     if failed := [f"{one['connections']:,}" for one in runs if one["verdict"] != "pass"]:
         print(f"the fit is not to be trusted: something went wrong with {', '.join(failed)} sockets")
     return 1 if failed else 0

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
+from shards.load.ledger import ACCOUNTS, Account, worst
 from shards.load.usage import tiers
 
 Report = dict[str, Any]
+
+FAILURES = 5
+"""How many reasons why connections failed are told, the most frequent ones."""
 
 _BEND_FOLD = 3.0
 _BEND_MS = 10.0
@@ -76,7 +83,7 @@ def bend(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def merged(reports: Sequence[Report]) -> Report:
     """Make one report of the steps': the last one's figures, all of their messages, time going on from one to the next.
 
-    A target's row is that of the first step that missed it, else of the last.
+    What went wrong is that of all steps. A target's row is that of the first step that missed it, else of the last.
     """
     last = reports[-1]
     offsets = [_seconds_between(reports[0], one) for one in reports]
@@ -88,8 +95,13 @@ def merged(reports: Sequence[Report]) -> Report:
         "duration_s": round(offsets[-1] + last["duration_s"], 3),
         "load_s": round(sum(one["load_s"] for one in reports), 3),
         "targets": _targets(reports),
+        "left_out": {name: why for one in reports for name, why in one["left_out"].items()},
         "problems": [problem for one in reports for problem in one["problems"]],
+        "connections": _connections(reports),
         "messages": last["messages"] | {name: sum(one["messages"][name] for one in reports) for name in _SUMS},
+        "errors": _errors(reports),
+        "clients": _clients(reports),
+        "disruptions": _moved(reports, offsets, "disruptions"),
         "generator": last["generator"] | {"saturated": any(one["generator"]["saturated"] for one in reports)},
         "steps": steps,
         "bend": bend(steps),
@@ -115,6 +127,37 @@ def _targets(reports: Sequence[Report]) -> list[dict[str, Any]]:
     for report in reversed(reports):
         rows |= {target["name"]: target for target in report["targets"] if not target["ok"]}
     return list(rows.values())
+
+
+def _connections(reports: Sequence[Report]) -> dict[str, Any]:
+    """Give the last step's, with what became of them in all steps."""
+    all_of = [one["connections"] for one in reports]
+    failures: Counter[str] = Counter()
+    for one in all_of:
+        failures.update({failure["reason"]: failure["count"] for failure in one["failures"]})
+    return {
+        **all_of[-1],
+        **{name: sum(one[name] for one in all_of) for name in ("not_back", "reconnects", "closed_by_server")},
+        "failures": [{"reason": reason, "count": count} for reason, count in failures.most_common(FAILURES)],
+    }
+
+
+def _errors(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for error in (error for one in reports for error in one["errors"]):
+        counts[error["kind"]] += error["count"]
+        examples.setdefault(error["kind"], error["example"])
+    return [{"kind": kind, "count": count, "example": examples[kind]} for kind, count in counts.most_common()]
+
+
+def _clients(reports: Sequence[Report]) -> dict[str, Any]:
+    """Tell with how many clients something went wrong, each step having its own, and give the worst of them."""
+    accounts = [msgspec.convert(account, Account) for one in reports for account in one["clients"]["worst"]]
+    return {
+        "amiss": sum(one["clients"]["amiss"] for one in reports),
+        "worst": msgspec.to_builtins(worst(accounts, ACCOUNTS)),
+    }
 
 
 def _moved(reports: Sequence[Report], offsets: Sequence[float], name: str) -> list[dict[str, Any]]:

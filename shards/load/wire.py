@@ -59,6 +59,10 @@ class Stop(msgspec.Struct, tag=True):
     settle_s: float
 
 
+class Bye(msgspec.Struct, tag=True):
+    """Close the sockets, and end; until then who is through keeps them open, so that what they cost can be read."""
+
+
 class Ask(msgspec.Struct, tag=True):
     """Say what time it is; before the plan. `asked_ns` is told back."""
 
@@ -151,7 +155,7 @@ class Done(msgspec.Struct, tag=True):
     examples: dict[str, str]
 
 
-Order = Ask | Plan | Go | Stop
+Order = Ask | Plan | Go | Stop | Bye
 Report = Hello | Time | Connected | Tick | Done
 
 encode = msgspec.json.encode

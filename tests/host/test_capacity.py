@@ -9,9 +9,9 @@ import pytest
 from shards.errors import UsageError
 from shards.host.capacity import Cost, Costs, Host, measured_costs, needed
 
-EDGE = Cost(50e6, 60e3, 1e3, 0, 26e-6, 1e-6)
-REPLICA = Cost(70e6, 20e3, 1e3, 0, 35e-6, 2e-6)
-SHARD = Cost(5e6, 100, 10, 0, 5e-6, 1e-6)
+EDGE = Cost(50e6, 60e3, 1e3, 0, 0, 26e-6, 1e-6)
+REPLICA = Cost(70e6, 20e3, 1e3, 0, 0, 35e-6, 2e-6)
+SHARD = Cost(5e6, 100, 10, 0, 0, 5e-6, 1e-6)
 COSTS = Costs({"edges": EDGE, "replicas": REPLICA, "shards": SHARD}, 20_000, {}, "2026-01-01T00:00:00+00:00")
 HOST = Host(cores=2, memory_bytes=24 * 10**9, descriptors=20_000, ports=28_232)
 BIG = replace(HOST, cores=64, memory_bytes=256 * 10**9, descriptors=1_048_576)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -41,6 +41,9 @@ class Server:
         stall: (offset, seconds) of one message to hold everything up at.
         pause: (every, seconds): hold everything up for so long, every so many seconds.
         limit: (a second, at once) that a socket may send; the others are refused.
+        unavailable: id of a publish → how often it is refused.
+        closed: how many subscriptions are refused.
+        at: offset → what else happens once the message there was sent to all.
         sessions: the session each socket brought with it, None for a new one.
     """
 
@@ -55,6 +58,9 @@ class Server:
     pause: tuple[float, float] | None = None
     paused: float = 0.0
     limit: tuple[float, float] | None = None
+    unavailable: dict[str, int] = field(default_factory=dict)
+    closed: int = 0
+    at: Mapping[int, Callable[[Server], Awaitable[None]]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     marks: dict[tuple[str, str], int] = field(default_factory=dict)
     sockets: list[ServerConnection] = field(default_factory=list)
@@ -77,6 +83,11 @@ class Server:
         self.sessions.append(query.get("session"))
         session = query.get("session") or f"s{len(self.sockets)}"
         await self.say(socket, type="welcome", session=session, replica="test")
+        if self.closed:
+            self.closed -= 1
+            await self.say(socket, type="error", group=group, code="unavailable", message="subscribe again")
+            await socket.wait_closed()
+            return
         recovered = self.recover and query.get("epoch") == "e"
         offset = int(query["offset"]) if recovered else len(self.log)
         await self.say(socket, type="subscribed", group=group, epoch="e", offset=offset, recovered=recovered)
@@ -105,6 +116,10 @@ class Server:
         if self.mute:
             self.mute -= 1
             return
+        if self.unavailable.get(str(frame["id"])):
+            self.unavailable[str(frame["id"])] -= 1
+            await self.say(socket, type="error", id=frame["id"], code="unavailable", message="publish it again")
+            return
         key = (session, str(frame["id"]))
         if key not in self.marks or self.forget:
             offset = self.marks[key] = len(self.log) + 1
@@ -116,6 +131,8 @@ class Server:
             if self.stall and self.stall[0] == offset:
                 await asyncio.sleep(self.stall[1])
             await self.fan_out(offset)
+            if offset in self.at:
+                await self.at[offset](self)
         await self.say(socket, type="ack", id=frame["id"], group=group, offset=self.marks[key])
 
     async def fan_out(self, offset: int) -> None:

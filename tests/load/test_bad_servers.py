@@ -71,6 +71,24 @@ async def test_a_server_that_never_shakes_hands(tmp_path: Path, bad: Bytes) -> N
 
 
 @asynccontextmanager
+async def dumb() -> AsyncIterator[str]:
+    """Run a server that accepts the WebSocket, and says nothing ever."""
+    async with serve(ServerConnection.wait_closed, "127.0.0.1", 0, compression=None) as listening:
+        yield f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/ws/"
+
+
+async def test_a_server_that_accepts_the_websocket_and_stays_silent(tmp_path: Path) -> None:
+    async with dumb() as url:
+        process = await start(tmp_path, "run", "--url", url, *FEW, "--connect-timeout", "1")
+        async with asyncio.timeout(60):
+            await process.communicate()
+    document = report(tmp_path)
+    assert (process.returncode, document["verdict"]) == (1, "fail")
+    assert document["connections"]["failures"] == [{"reason": "timeout", "count": 4}]
+    assert document["duration_s"] < 30
+
+
+@asynccontextmanager
 async def breaking(what: bytes) -> AsyncIterator[str]:
     """Run a server that subscribes its clients, and answers their first message with bytes that are no frame."""
 

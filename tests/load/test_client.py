@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic_ns
+from typing import Any
 
 import pytest
 
+from shards.load import connection
 from shards.load.client import Client, Room
 from shards.load.connection import CONNECT_ERRORS, Shared, reason
 from shards.load.ledger import Tally
@@ -296,14 +300,51 @@ async def test_a_server_that_forgets_where_it_was_says_so_or_loses() -> None:
         assert tally.expected == tally.delivered + tally.skipped == 6
 
 
-async def test_an_error_frame_is_counted_and_the_publish_tried_again() -> None:
+async def test_a_publish_that_is_refused_is_told_and_tried_again() -> None:
     async with pair(mute=1) as two:
         two.clients[0].publish(monotonic_ns())
         await until(lambda: two.server.mute == 0)
         await two.server.say(two.server.sockets[0], type="error", code="rate_limited", message="slow down", id="0")
         tally = await two.settled()
         assert tally.delivered == 2
-        assert two.shared.errors == {"error frame rate_limited": 1}
+        assert two.shared.errors == {"publish refused: rate_limited": 1}
+
+
+@pytest.mark.parametrize(
+    "about", [{}, {"id": "0"}, {"id": "7"}, {"id": "x"}], ids=["none", "acked", "not yet", "alien"]
+)
+async def test_an_error_frame_that_refuses_nothing_under_way_is_counted(about: dict[str, str]) -> None:
+    async with pair() as two:
+        await two.publish(1)
+        await two.settled()
+        await two.server.say(two.server.sockets[0], type="error", code="bad_message", message="what?", **about)
+        await until(lambda: two.shared.errors == {"error frame bad_message": 1})
+
+
+async def test_a_subscription_that_is_refused_fails_the_attempt_at_once_and_is_tried_again_by_who_had_it() -> None:
+    async with pair() as two:
+        two.server.closed = 2
+        with pytest.raises(CONNECT_ERRORS) as caught:
+            await Client(two.shared, two.room).connect()
+        assert reason(caught.value) == "not subscribed: unavailable"
+        await cut_off(two, 1)
+        assert two.shared.errors == {"reconnect failed: not subscribed: unavailable": 1}
+        assert two.shared.open == 2
+
+
+async def test_a_client_that_has_no_file_left_to_come_back_with_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as two:
+        real, left = connection.ws_connect, [2]
+
+        async def full(*arguments: Any, **options: Any) -> Any:
+            if left[0]:
+                left[0] -= 1
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return await real(*arguments, **options)
+
+        monkeypatch.setattr(connection, "ws_connect", full)
+        await cut_off(two, 1)
+        assert two.shared.errors == {"reconnect failed: Too many open files": 2}
 
 
 @pytest.mark.parametrize("status", [403, 503])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from shards.load.fit import fit
-from shards.load.scaling import costs
+from shards.load.scaling import costs, markdown, table
+from shards.load.scenarios import repository
+
+ROOT = repository()
 
 
 def test_a_straight_line_is_found_without_error() -> None:
@@ -30,6 +35,23 @@ def test_the_error_is_that_of_textbooks() -> None:
 def test_too_little_for_a_line_is_refused(points: list[tuple[float, float]]) -> None:
     with pytest.raises(ValueError, match="three measurements"):
         fit(points)
+
+
+def test_the_documentation_has_the_costs_that_are_counted_with() -> None:
+    found = json.loads((ROOT / "shards" / "host" / "costs.json").read_text())
+    assert costs(found["runs"], found["host"], found["measured"]) == found
+    assert markdown(found) in (ROOT / "docs" / "scaling.md").read_text()
+
+
+def test_each_cost_is_told_with_its_own_error() -> None:
+    """Silent sockets whose CPU is no line: its error is beside it, and the one of messages is another."""
+    found = json.loads((ROOT / "shards" / "host" / "costs.json").read_text())
+    edges = found["tiers"]["edges"]
+    silent = fit([(run["connections"], run["quiet"]["edges"]["cpu_percent"] / 100) for run in found["runs"]])
+    assert edges["socket_cpu_s_error"] == pytest.approx(silent.error, rel=0.01)
+    told = f"{1e6 * silent.slope:.1f} ± {1e6 * silent.error:.1f} µs/s"
+    assert told in markdown(found)
+    assert told in table(found)[0]
 
 
 def test_costs_follow_from_runs() -> None:

@@ -109,6 +109,47 @@ def test_a_message_logged_twice_is_a_duplicate_for_each_member() -> None:
     assert ledger.tally().duplicated == 2
 
 
+def test_a_message_that_is_given_again_in_another_epoch_is_a_duplicate_for_who_saw_both() -> None:
+    ledger, (a, b, c) = group(3)
+    publish(ledger, a, 2, acked=False)
+    give(a, 1, 2)
+    give(b, 1)
+    c.gap("f", 0)
+    for member in (a, b):
+        member.gap("f", 0)
+    for member in (a, b, c):
+        member.message(1, 1)
+        member.message(2, 0)
+    books = ledger.accounts()
+    assert [account.tally.duplicated for account in books] == [2, 1, 0]
+    assert "logged twice: offset 2, id 0" in books[1].examples
+
+
+def test_a_server_that_tells_of_gaps_without_end_does_not_fill_the_memory() -> None:
+    ledger, (a, _) = group()
+    publish(ledger, a, 2000, acked=False)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for offset in range(1, 2000, 2):
+        give(a, offset)
+        a.gap("e", offset + 1)
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert taken < 60_000
+    assert ledger.tally().gaps == 1000
+
+
+def test_a_message_logged_twice_is_none_for_who_was_told_that_the_first_is_gone() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 2, acked=False)
+    give(a, 1)
+    b.gap("e", 2)
+    a.gap("e", 2)
+    for member in (a, b):
+        member.message(3, 0)
+    assert [account.tally.duplicated for account in ledger.accounts()] == [1, 0]
+
+
 def test_a_swap() -> None:
     ledger, (a, b) = group()
     publish(ledger, a, 3)

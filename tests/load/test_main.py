@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shards.load import scenarios
-from tests.load.server import running, until
+from tests.load.server import Server, running, until
 
 SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--duration", "1.5", "--processes", "1")
 
@@ -79,6 +79,52 @@ async def test_a_loss_fails_the_run(tmp_path: Path) -> None:
     assert document["messages"]["lost"] == 1
 
 
+def missed(document: dict[str, Any]) -> set[str]:
+    return {target["name"] for target in document["targets"] if not target["ok"]}
+
+
+async def error_frame(server: Server) -> None:
+    await server.say(server.sockets[3], type="error", code="bad_message", message="what?")
+
+
+async def throw_out(server: Server) -> None:
+    await server.sockets[3].close(1008)
+
+
+async def lock_out(server: Server) -> None:
+    server.refuse = 503
+    await server.sockets[3].close(1012)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "figure", "kind"),
+    [
+        ({"at": {7: error_frame}}, "protocol_errors", "error frame bad_message"),
+        ({"unavailable": {"7": 10**6}}, "unacked", "publish refused: unavailable"),
+        ({"at": {7: throw_out}}, "not_back", "closed for good with 1008"),
+        ({"at": {7: lock_out}}, "not_back", "reconnect failed: HTTP 503"),
+    ],
+)
+async def test_whatever_goes_wrong_with_a_client_fails_the_run(
+    tmp_path: Path, mistake: dict[str, Any], figure: str, kind: str
+) -> None:
+    async with running(**mistake) as server:
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL)
+    document = report(tmp_path)
+    assert status == 1
+    assert figure in missed(document) <= {figure, "unacked", "lost", "delivered_share"}, document["targets"]
+    assert kind in [error["kind"] for error in document["errors"]]
+
+
+async def test_a_publish_that_was_refused_and_then_acked_is_told_and_no_failure(tmp_path: Path) -> None:
+    """Its publisher has nothing else to say until then, which would overtake it."""
+    async with running(unavailable={"7": 1}) as server:
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--rate", "150")
+    document = report(tmp_path)
+    assert status == 0, document["targets"]
+    assert document["errors"] == [{"kind": "publish refused: unavailable", "count": 1, "example": "publish it again"}]
+
+
 async def test_a_command_that_fails_meanwhile_fails_the_run(tmp_path: Path) -> None:
     async with running() as server:
         status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--during", "exit 3")
@@ -133,13 +179,17 @@ async def test_a_stall_of_a_second_each_5_s_is_in_the_corrected_p99_and_not_in_t
 
 
 async def test_a_stall_of_200_ms_each_5_s_is_in_the_corrected_p99_only(tmp_path: Path) -> None:
-    """1 in 25 messages is due in a stall; what else keeps a busy machine is in both figures."""
+    """1 in 25 messages is due in a stall, and a closed loop would have sent 1 in 2,000 then, two in all.
+
+    What else keeps a busy machine is in both figures, and less than a quarter of a stall.
+    """
     two = ("--connections", "2", "--group-size", "2", "--rate", "800", "--duration", "10.5", "--processes", "1")
     async with running(pause=(5, 0.2)) as server:
         await load(tmp_path, "run", "--url", server.url, *two)
     latency = report(tmp_path)["latency_ms"]
     assert latency["p99"] > 100, latency
-    assert latency["naive_p99"] < latency["p99"] - 50, latency
+    assert latency["naive_p99"] < latency["p99"] / 4, latency
+    assert latency["naive_p99"] < 50, latency
 
 
 async def test_a_rate_follows_its_shape_and_so_do_connects(tmp_path: Path) -> None:

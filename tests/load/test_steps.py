@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from shards.load import report, steps
 from shards.load.coordinator import Load
-from shards.load.ledger import Tally
+from shards.load.ledger import Account, Tally
 from shards.load.page import render
 from shards.load.report import Run
 from shards.load.scenarios import Target
@@ -41,7 +42,8 @@ def made(started: float, connections: int, **changes: object) -> dict[str, Any]:
     samples = [{"t": float(t), "rss_bytes": 1e6 * connections, "cpu_percent": 50.0} for t in range(1, 12)]
     process = {"name": "edge-0", "rss_max_bytes": 1, "cpu_max_percent": 1.0, "cpu_mean_percent": 1.0, "files_max": 3}
     events = [{"t": 0.5, "name": "load"}]
-    seen = outcome(started=started, opened=connections, open=connections, events=events, duration_s=12.0, **changes)
+    usual = {"started": started, "opened": connections, "open": connections, "events": events, "duration_s": 12.0}
+    seen = outcome(**(usual | changes))
     targets = {"connect_success": Target(">= 0.999"), "lost": Target("== 0"), "p99_ms": Target("< 50")}
     return report.build("gradual", targets, Run(load, seen, {}, [{**process, "samples": samples}]))
 
@@ -75,6 +77,35 @@ def test_what_went_wrong_in_any_step_is_in_the_sums() -> None:
     whole = steps.merged([made(1000, 100, tally=amiss), made(1030, 200)])["messages"]
     names = ("lost", "skipped", "duplicated", "reordered", "overtaken", "gaps", "unannounced_gaps", "late")
     assert [whole[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_who_was_hit_in_any_step_is_told() -> None:
+    lossy = made(
+        1000,
+        100,
+        tally=Tally(lost=1),
+        amiss=1,
+        accounts=[Account(7, Tally(lost=1), ["lost: offset 3, id 2"], "room")],
+        errors=Counter({"protocol": 2}),
+        examples={"protocol": "["},
+        reconnects=3,
+        open=99,
+        failures=Counter({"timeout": 1}),
+        events=[{"t": 0.5, "name": "load"}, {"t": 2.0, "name": "kill edge: edge-0", "pid": 1}],
+    )
+    second = made(1030, 200, errors=Counter({"protocol": 1, "other": 1}), failures=Counter({"timeout": 1}))
+    whole = steps.merged([lossy, second | {"left_out": {"unacked": "no acks"}}])
+    assert whole["clients"]["amiss"] == 1
+    assert [(one["client"], one["examples"]) for one in whole["clients"]["worst"]] == [(7, ["lost: offset 3, id 2"])]
+    assert whole["errors"] == [
+        {"kind": "protocol", "count": 3, "example": "["},
+        {"kind": "other", "count": 1, "example": ""},
+    ]
+    assert [(one["name"], one["t"]) for one in whole["disruptions"]] == [("kill edge: edge-0", 2.0)]
+    assert whole["left_out"] == {"unacked": "no acks"}
+    connections = whole["connections"]
+    assert (connections["not_back"], connections["reconnects"], connections["opened"]) == (1, 3, 200)
+    assert connections["failures"] == [{"reason": "timeout", "count": 2}]
 
 
 def test_a_step_that_was_stopped_is_no_pass() -> None:

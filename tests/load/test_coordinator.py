@@ -1,0 +1,76 @@
+"""What a coordinator sees to itself: when it looks at the fleet, and whom it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+from websockets.protocol import State
+
+from shards.load import coordinator
+from shards.load.coordinator import Coordinator, Load, Outcome, Second
+from shards.load.resources import Resources
+from tests.load.plain_server import PlainServer, running
+
+
+class Nobody:
+    """A `Watch` that does not."""
+
+    def phase(self, name: str) -> None:
+        pass
+
+    def second(self, number: int, second: Second) -> None:
+        pass
+
+    def event(self, text: str) -> None:
+        pass
+
+
+def load(url: str, duration_s: float) -> Load:
+    return Load(url, connections=20, duration_s=duration_s, rate=400, dialect="plain", connect_rate=200)
+
+
+async def outcome(run: Coordinator) -> Outcome:
+    async with asyncio.timeout(120):
+        return await run.run()
+
+
+async def test_it_looks_at_the_fleet_before_the_load_and_after_it_and_all_sockets_are_open_both_times() -> None:
+    open_sockets: list[tuple[int, bool]] = []
+
+    def seen(server: PlainServer) -> tuple[int, bool]:
+        return sum(socket.state is State.OPEN for socket in server.sockets), bool(server.texts)
+
+    async with running() as server:
+
+        async def look() -> None:
+            # As long as a command takes that asks a fleet.
+            await asyncio.sleep(1)
+            open_sockets.append(seen(server))
+
+        found = await outcome(Coordinator(load(server.url, 1), Resources(), Nobody(), look))
+    assert open_sockets == [(20, False), (20, True)]
+    assert (found.open, found.problems) == (20, [])
+
+
+async def test_a_process_that_says_nothing_any_more_is_named_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coordinator, "_SILENT_SECONDS", 3.0)
+    async with running() as server:
+        run = Coordinator(load(server.url, 6), Resources(), Nobody(), look=lambda: stop(run))
+        found = await outcome(run)
+    assert found.problems == [
+        "generator process 0 has said nothing for 3 s: what its clients saw is not in these figures"
+    ]
+    assert (found.opened, found.open) == (20, 10)
+    assert found.tally.expected == found.tally.delivered > 0, "the other process's clients are in the figures"
+
+
+async def stop(run: Coordinator) -> None:
+    """Keep one of its processes from going on."""
+    pid = run._children[0].pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
