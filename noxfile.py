@@ -65,7 +65,7 @@ def stress(session: nox.Session) -> None:
 
 @nox.session
 def failover(session: nox.Session) -> None:
-    """10,000 sockets through a promote, a rollback and kill -9 of a replica, an edge and a shard: nothing lost."""
+    """10,000 sockets through a promote, a rollback and kill -9 of a part of each kind: nothing lost."""
     _scenario(session, "failover")
 
 

@@ -33,7 +33,8 @@ _OUTPUT_LINES = 20
 _SECOND_NS = 1_000_000_000
 _NOT_KILLED = 1
 
-_PARTS = {"worker": "replicas", "replica": "replicas", "shard": "shards", "edge": "edges", "redis": "redis"}
+_PARTS = {"worker": "replicas", "replica": "replicas", "shard": "shards", "edge": "edges"}
+_CONTROL = "redis_shared"
 
 
 class Note(Protocol):
@@ -54,7 +55,11 @@ def victim(status: dict[str, Any], kind: str, chance: random.Random) -> tuple[st
     Returns:
         Its name and its process; None where there is none.
     """
-    running = [(part["name"], part["pid"]) for part in status.get(_PARTS[kind], ()) if part.get("pid")]
+    parts = status.get(_PARTS.get(kind, "redis"), ())
+    if kind not in _PARTS:
+        wanted = _CONTROL if kind == "control" else f"redis_{status.get('active_color')}"
+        parts = [part for part in parts if part["name"] == wanted]
+    running = [(part["name"], part["pid"]) for part in parts if part.get("pid")]
     return chance.choice(running) if running else None
 
 

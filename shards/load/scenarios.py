@@ -78,7 +78,7 @@ class Event:
         at: seconds after the load's start.
         after: seconds after the end of the last event before it that has an `after`, or else the load's start.
         kill: the kind of part of which one, chosen by chance, is killed with SIGKILL; a `worker` is a process of a
-            `replica`.
+            `replica`, `redis` the active color's own Redis, `control` the control Redis.
         run: an Invoke task, on the fleet under load.
         command: a shell command.
 
@@ -87,7 +87,7 @@ class Event:
     """
 
     at: float | None = None
-    kill: Literal["worker", "replica", "shard", "edge", "redis"] | None = None
+    kill: Literal["worker", "replica", "shard", "edge", "redis", "control"] | None = None
     run: str | None = None
     command: str | None = None
     after: float | None = None

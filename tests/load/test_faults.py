@@ -32,6 +32,14 @@ def test_the_victim_is_a_running_part_of_its_kind() -> None:
     assert victim({}, "edge", random.Random(1)) is None
 
 
+def test_the_redis_that_is_killed_is_the_one_that_was_meant() -> None:
+    names = ("redis_blue", "redis_green", "redis_shared")
+    fleet = {"active_color": "green", "redis": [{"name": name, "pid": 10 + i} for i, name in enumerate(names)]}
+    for seed in range(5):
+        assert victim(fleet, "redis", random.Random(seed)) == ("redis_green", 11)
+        assert victim(fleet, "control", random.Random(seed)) == ("redis_shared", 12)
+
+
 def test_chance_chooses_and_a_seed_makes_it_choose_again() -> None:
     chosen = [[victim(FLEET, "edge", chance) for _ in range(20)] for chance in (random.Random(1), random.Random(1))]
     assert chosen[0] == chosen[1]
