@@ -115,8 +115,8 @@ class Settings:
 
     def redis_credentials(self) -> Credentials:
         """Read what the fleet's own Redis servers are shown, anew each time: passwords change while one runs."""
-        password = first_line(Path(self.redis_password_file).read_text()) if self.redis_password_file else ""
-        return Credentials(self.redis_username, password)
+        known = passwords_in(Path(self.redis_password_file).read_text()) if self.redis_password_file else []
+        return Credentials(self.redis_username, next(iter(known), ""))
 
     def credentials(self, url: str) -> Credentials:
         """Read what the shard at `url` is shown, anew each time: shards come while one runs."""
@@ -155,9 +155,9 @@ class Launch:
         return cls(**_values(cls, environ))
 
 
-def first_line(text: str) -> str:
-    """Give the password to show, of a file with one a line: while passwords are rotated, servers take others too."""
-    return next(iter(text.strip().splitlines()), "").rstrip()
+def passwords_in(text: str) -> list[str]:
+    """Read a file of passwords, one a line: the first is shown, and servers take all while they are rotated."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def read_credentials(path: Path) -> dict[str, Credentials]:

@@ -23,7 +23,7 @@ from shards.errors import ShardsError
 from shards.fleet.accounts import Passwords
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import Color, FleetSpec
-from shards.settings import Credentials, first_line, read_credentials
+from shards.settings import Credentials, passwords_in, read_credentials
 
 LOOPBACK = "127.0.0.1"
 
@@ -148,7 +148,7 @@ class FleetDir:
         Raises:
             ShardsError: there is none to read.
         """
-        return first_line(_read(self.password_file))
+        return _passwords(self.password_file)[0]
 
     def app_password(self) -> str:
         """Read what replicas show the fleet's Redis servers.
@@ -156,7 +156,7 @@ class FleetDir:
         Raises:
             ShardsError: there is none to read.
         """
-        return first_line(_read(self.app_password_file))
+        return _passwords(self.app_password_file)[0]
 
     def passwords(self) -> Passwords:
         """Read all passwords that the fleet's Redis servers shall take.
@@ -164,8 +164,7 @@ class FleetDir:
         Raises:
             ShardsError: there are none to read.
         """
-        admin, app = (tuple(_read(file).split()) for file in (self.password_file, self.app_password_file))
-        return Passwords(admin, app)
+        return Passwords(_passwords(self.password_file), _passwords(self.app_password_file))
 
     def keep_passwords(self, good: Passwords) -> None:
         """Write which passwords the fleet's Redis servers shall take, the first one of each user to be shown.
@@ -357,6 +356,13 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise ShardsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _passwords(path: Path) -> tuple[str, ...]:
+    found = passwords_in(_read(path))
+    if not found:
+        raise ShardsError(f"{path} holds no password: delete it, and `inv down` and `inv up` make one")
+    return tuple(found)
 
 
 def write_atomically(path: Path, text: str, by_way_of: Path | None = None, mode: int = 0o600) -> None:
