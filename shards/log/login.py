@@ -30,6 +30,10 @@ class Login(CredentialProvider):
             raise RedisConnectionError(f"cannot read what to show it: {error}") from None
         return (shown.username, shown.password) if shown.password else ()  # type: ignore[return-value]
 
+    async def get_credentials_async(self) -> tuple[str, str]:
+        """See `redis.credentials.CredentialProvider`; what it does where this is left out warns each time."""
+        return self.get_credentials()
+
 
 def login_at(url: str, ask: Callable[[], Credentials]) -> Login | None:
     """Give the login of the server at `url`; None where the url itself says what to show, which wins."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.retry import Retry
 
 from shards.fleet import accounts
 from shards.fleet.accounts import ADMIN, APP, Passwords
@@ -38,7 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 def client(server: RedisServer, user: str, password: str) -> Redis:
-    return Redis(port=server.port, username=user, password=password, decode_responses=True)
+    once = Retry(NoBackoff(), 0)
+    return Redis(port=server.port, username=user, password=password, decode_responses=True, retry=once)
 
 
 @pytest.mark.parametrize("command", REFUSED)

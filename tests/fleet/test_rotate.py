@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
+from redis.retry import Retry
 
 from shards.fleet.accounts import ADMIN, APP
 from shards.tokens import KeyFile, grant_of
@@ -34,7 +36,9 @@ def passwords(fleet: Commands) -> Shown:
 
 def client(fleet: Commands, name: str, user: str, password: str) -> Redis:
     port = fleet.remembered()["ports"][name]
-    return Redis(port=port, username=user, password=password, decode_responses=True)
+    # Otherwise it tries a password that is refused again and again.
+    once = Retry(NoBackoff(), 0)
+    return Redis(port=port, username=user, password=password, decode_responses=True, retry=once)
 
 
 def lets_in(fleet: Commands, name: str, user: str, password: str) -> bool:
@@ -73,7 +77,7 @@ async def test_passwords_change_under_clients_that_notice_nothing(fleet: Command
     async with crowd(fleet.url, 20) as ledger:
         await acked_more(ledger)
         kept = await asyncio.to_thread(connections, fleet)
-        assert all(kept[name] for name in ("shared-0", "shared-1", "redis_blue"))
+        assert all(kept[name] for name in ("shared-0", "shared-1"))
         told = await asyncio.to_thread(fleet.ok, "rotate")
         await acked_more(ledger)
         assert await asyncio.to_thread(connections, fleet) == kept, "workers keep their connections as well"
@@ -115,15 +119,15 @@ def test_no_password_is_said_anywhere(fleet: Commands) -> None:
 
 
 def amid_the_first_stage(before: Shown, now: Shown) -> bool:
-    return len(now[APP]) == 2 and now[APP][0] == before[APP][0]
+    return len(now[APP]) > len(before[APP]) and now[APP][0] == before[APP][0]
 
 
 def amid_the_second_stage(before: Shown, now: Shown) -> bool:
-    return len(now[APP]) == 2 and now[APP][0] != before[APP][0]
+    return len(now[APP]) > len(before[APP]) and now[APP][0] not in before[APP]
 
 
 def amid_the_third_stage(before: Shown, now: Shown) -> bool:
-    return now[APP] != before[APP] and len(now[APP]) == 1
+    return len(now[APP]) == 1 and now[APP][0] not in before[APP]
 
 
 @pytest.mark.parametrize("point", [amid_the_first_stage, amid_the_second_stage, amid_the_third_stage])
