@@ -4,7 +4,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-from shards.tasks import backend, containers, cutover, fleet, host, top, tune
+from shards.tasks import backend, containers, cutover, fleet, host, rotation, top, tune
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -16,6 +16,7 @@ ns = Collection(
     cutover.rollback,
     cutover.restart,
     fleet.reshard,
+    rotation.rotate,
     fleet.logs,
     fleet.down,
     host.doctor,

@@ -245,7 +245,7 @@ class _Home:
         self._layer = layer
         self.node = secrets.token_hex(6)
         self.channels: dict[str, Channel] = {}
-        self.mailboxes = Mailboxes(settings.channel_redis_url, settings.redis_password(), layer.expiry)
+        self.mailboxes = Mailboxes(settings.channel_redis_url, settings.redis_credentials, layer.expiry)
         self._plane = plane or Plane(settings)
         self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []

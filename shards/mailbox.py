@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar, cast
@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shards.aio import end
 from shards.log.link import Reply
+from shards.log.login import login_at
 from shards.log.shard import ShardConnection
 from shards.metrics import METRICS
 from shards.router.table import Shard
@@ -51,7 +52,7 @@ class Mailboxes:
 
     Args:
         url: of the color's Redis.
-        password: its password; None: none.
+        credentials: gives what it is shown; asked at each connect.
         expiry: seconds after which a message that nobody took is dropped.
 
     Every method but `take`, which waits, raises `redis.exceptions.RedisError` where the color's Redis does not answer
@@ -60,11 +61,12 @@ class Mailboxes:
     Each channel that `take` waits on holds a connection of its own: no more than `MOST_LISTENED` may be waited on.
     """
 
-    def __init__(self, url: str, password: str | None, expiry: int) -> None:
+    def __init__(self, url: str, credentials: Callable[[], Credentials], expiry: int) -> None:
+        login = login_at(url, credentials)
         # More callers than connections wait for one, rather than open more.
         pool = BlockingConnectionPool.from_url(
             url,
-            password=password,
+            credential_provider=login,
             max_connections=MOST_CONNECTIONS,
             timeout=_ANSWER_SECONDS,
             socket_timeout=_ANSWER_SECONDS,
@@ -74,13 +76,13 @@ class Mailboxes:
         # A blocked BLPOP holds its connection: its answer may take as long as it waits, and then some.
         self._listening = Redis.from_url(
             url,
-            password=password,
+            credential_provider=login,
             max_connections=MOST_LISTENED,
             socket_timeout=_WAIT_SECONDS + _ANSWER_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
         )
         # Each group_send asks who is in the group by name; over redis-py that took three quarters of its CPU.
-        self._asking = ShardConnection(Shard("color", url), lambda _: Credentials(password=password or ""), _Deaf())
+        self._asking = ShardConnection(Shard("color", url), lambda _: credentials(), _Deaf())
         self._put = self._redis.register_script((files("shards") / "lua" / "put.lua").read_text())
         self._expiry = expiry
         self._waits_for_redis = False

@@ -18,6 +18,7 @@ from shards.aio import end
 from shards.attendance import Attendance
 from shards.hub import Hub
 from shards.log.log import GroupLog
+from shards.log.login import login_at
 from shards.presence import Presence
 from shards.router.control import WORKER_DEAD_AFTER_MS, Control, WorkerRecord
 from shards.settings import Settings
@@ -67,11 +68,14 @@ class Plane:
     ) -> None:
         self.settings = settings
         self.worker = worker or f"process/{os.getpid()}-{secrets.token_hex(3)}"
-        password = settings.redis_password()
+        url = settings.message_redis_url
         self._redis = Redis.from_url(
-            settings.message_redis_url, password=password, socket_timeout=2, socket_connect_timeout=2
+            url,
+            credential_provider=login_at(url, settings.redis_credentials),
+            socket_timeout=2,
+            socket_connect_timeout=2,
         )
-        parts = urlsplit(settings.message_redis_url)
+        parts = urlsplit(url)
         self._control_redis = f"{parts.hostname}:{parts.port}"
         self.control = Control(self._redis)
         self.hub = Hub(observe_delivery, observe_gap)

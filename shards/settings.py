@@ -31,8 +31,9 @@ class Settings:
     Attributes:
         message_redis_url: MESSAGE_REDIS_URL: the shared control Redis: slot table, registry, orders.
         channel_redis_url: CHANNEL_REDIS_URL: the color's own Redis: sends to a channel by its name.
+        redis_username: SHARDS_REDIS_USERNAME: the user of that password; a fleet's replicas are ``app``.
         redis_password_file: SHARDS_REDIS_PASSWORD_FILE: the password of the control Redis, of the colors' own and of
-            the fleet's own shards; empty: none.
+            the fleet's own shards: the first line, read at each connect; empty: none.
         shard_credentials_file: SHARDS_SHARD_CREDENTIALS_FILE: of shards that have others, JSON by URL:
             ``{"redis://host:6379/0": {"username": …, "password": …}}``; empty: none has.
         color: COLOR: blue or green: which release's clients this replica serves.
@@ -68,6 +69,7 @@ class Settings:
 
     message_redis_url: str = "redis://127.0.0.1:6379/0"
     channel_redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_username: str = "default"
     redis_password_file: str = ""
     shard_credentials_file: str = ""
     color: str = "blue"
@@ -111,17 +113,18 @@ class Settings:
             # Whoever is to get such a message would be closed for it, each time he comes back.
             raise UsageError(f"SHARDS_SEND_BUDGET_BYTES must be {BESIDE_DATA_BYTES} or more above SHARDS_MESSAGE_BYTES")
 
-    def redis_password(self) -> str | None:
-        """Read the password of the fleet's Redis servers; None where there is none."""
-        return Path(self.redis_password_file).read_text().strip() if self.redis_password_file else None
+    def redis_credentials(self) -> Credentials:
+        """Read what the fleet's own Redis servers are shown, anew each time: passwords change while one runs."""
+        known = passwords_in(Path(self.redis_password_file).read_text()) if self.redis_password_file else []
+        return Credentials(self.redis_username, next(iter(known), ""))
 
     def credentials(self, url: str) -> Credentials:
-        """Read what the shard at `url` is shown, anew each time: shards come, and passwords change, while one runs."""
+        """Read what the shard at `url` is shown, anew each time: shards come while one runs."""
         if self.shard_credentials_file:
             others = read_credentials(Path(self.shard_credentials_file))
             if url in others:
                 return others[url]
-        return Credentials(password=self.redis_password() or "")
+        return self.redis_credentials()
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,11 @@ class Launch:
             UsageError: a number is not one, or makes no sense.
         """
         return cls(**_values(cls, environ))
+
+
+def passwords_in(text: str) -> list[str]:
+    """Read a file of passwords, one a line: the first is shown, and servers take all while they are rotated."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def read_credentials(path: Path) -> dict[str, Credentials]:

@@ -18,7 +18,7 @@ from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
 from shards.settings import Settings
 from tests.contract.engines import docker_environment
-from tests.redis_server import RedisServer
+from tests.redis_server import AS_APP, RedisServer
 from tests.swarm.lab import Lab, lab, missing
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -38,7 +38,7 @@ class Redises:
     shards: list[RedisServer]
 
     def settings(self) -> Settings:
-        return Settings(message_redis_url=self.control.url, channel_redis_url=self.control.url)
+        return Settings(message_redis_url=self.control.url, channel_redis_url=self.control.url, **AS_APP)
 
     def table(self) -> SlotTable:
         return SlotTable.first([Shard(f"shared-{i}", shard.url) for i, shard in enumerate(self.shards)])

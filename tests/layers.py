@@ -12,7 +12,7 @@ from redis import Redis
 from shards.layer import ShardedChannelLayer
 from shards.router.table import Shard, SlotTable
 from shards.settings import Settings
-from tests.redis_server import RedisServer
+from tests.redis_server import AS_APP, RedisServer
 
 MOST_SHARDS = 16
 
@@ -26,7 +26,12 @@ class Pool:
         self.control, self.color, *self.shards = servers
 
     def settings(self, **values: object) -> Settings:
-        return Settings(message_redis_url=self.control.url, channel_redis_url=self.color.url, **values)  # type: ignore[arg-type]
+        return Settings(
+            message_redis_url=self.control.url,
+            channel_redis_url=self.color.url,
+            **AS_APP,
+            **values,  # type: ignore[arg-type]
+        )
 
     def use(self, shards: int) -> None:
         """Make a new fleet of the first so many shards."""

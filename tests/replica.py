@@ -18,8 +18,9 @@ from typing import Any
 from redis import Redis
 
 from shards.ports import free_port
+from shards.settings import variable_of
 from shards.tokens import VERBS, KeyFile, grant_of
-from tests.redis_server import RedisServer
+from tests.redis_server import AS_APP, RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,6 +49,7 @@ class Replica:
             "SHARDS_APP_DIR": str(ROOT),
             "MESSAGE_REDIS_URL": self.control.url,
             "CHANNEL_REDIS_URL": self.control.url,
+            **{variable_of(name): value for name, value in AS_APP.items()},
             **self.environ,
         }
         self.process = subprocess.Popen([sys.executable, "-m", "shards.server"], env=environ, cwd=ROOT)

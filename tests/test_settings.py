@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from shards.errors import UsageError
 from shards.server.__main__ import config
-from shards.settings import Settings, chosen, variable_of
+from shards.settings import Credentials, Settings, chosen, variable_of
 
 
 def test_the_environment_is_read() -> None:
@@ -57,13 +58,25 @@ def test_what_breaks_the_guarantee_together_is_refused(environ: dict[str, str]) 
         Settings.read(environ)
 
 
+def test_the_first_password_of_the_file_is_shown_as_it_is_now(tmp_path: Path) -> None:
+    file = tmp_path / "redis-app"
+    file.write_text("new\nold\n")
+    environ = {"SHARDS_REDIS_PASSWORD_FILE": str(file)}
+    settings = Settings.read({**environ, "SHARDS_REDIS_USERNAME": "app"})
+    assert settings.redis_credentials() == settings.credentials("redis://any") == Credentials("app", "new")
+    file.write_text("newer, with a space")
+    assert settings.redis_credentials() == Credentials("app", "newer, with a space")
+    assert Settings.read(environ).redis_credentials().username == "default", "as servers of your own have it"
+    assert Settings.read({}).redis_credentials() == Credentials()
+
+
 def test_what_is_chosen_for_an_app_is_told_apart_from_what_its_fleet_is() -> None:
     choice = {"SHARDS_RATE_LIMIT": "0", "SHARDS_SOCKETS_PER_SUBJECT": "0", "DJANGO_SETTINGS_MODULE": "site.settings"}
     assert chosen({**choice, "SHARDS_REPLICA": "blue-0", "SHARDS_HANDOFF_DIR": "/x", "PATH": "/bin"}) == choice
     with pytest.raises(UsageError, match="SHARDS_RATE_LIMIT"):
         chosen({"SHARDS_RATE_LIMIT": "many"})
     fleets = {"message_redis_url", "channel_redis_url", "redis_password_file", "shard_credentials_file", "color"}
-    fleets |= {"replica", "release", "token_key_file", "handoff_dir", "reports_dir"}
+    fleets |= {"redis_username", "replica", "release", "token_key_file", "handoff_dir", "reports_dir"}
     defaults = {field.name: _as_text(field.default) for field in fields(Settings)}
     found = chosen({variable_of(name): text for name, text in defaults.items()})
     assert found.keys() == {variable_of(name) for name in defaults.keys() - fleets}

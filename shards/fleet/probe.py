@@ -117,7 +117,7 @@ async def primary_client(url: str, credentials: Credentials, within_s: float) ->
     if pair is None:
         return shard_client(url, credentials, within_s)
     try:
-        host, port = await primary_of(pair, credentials.password)
+        host, port = await primary_of(pair, credentials)
     except ConnectionError as error:
         raise RedisConnectionError(f"{pair.name}: {error}") from None
     return shard_client(f"redis://{host}:{port}/0", credentials, within_s, PrimaryClient)

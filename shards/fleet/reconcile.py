@@ -24,6 +24,7 @@ from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet, refuse_amid_cutover
 from shards.fleet.release import release_of
 from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_orders, tell_release, until_routed
+from shards.fleet.rotate import accept
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
@@ -227,6 +228,8 @@ async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetStat
     lasting = layout.without_stand_in(state)
     replicas = layout.replica_parts(lasting, state.active)
     await sharding.start_redis(fleet, engine, state)
+    # What a rotation that was cut short, or an older release of ours, has left is brought to what the files say.
+    await accept(fleet, state)
     await engine.add(replicas)
     await health.until_healthy(fleet, engine, replicas, fleet.ready_s)
     await engine.route(layout.route(lasting))

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ import msgspec
 import psutil
 
 from shards.errors import ShardsError
+from shards.fleet.accounts import Passwords
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import Color, FleetSpec
-from shards.settings import Credentials, read_credentials
+from shards.settings import Credentials, passwords_in, read_credentials
 
 LOOPBACK = "127.0.0.1"
 
@@ -110,6 +111,7 @@ class FleetDir:
         self.path = root.resolve() / project
         self.logs = self.path / "logs"
         self.password_file = self.path / "secrets" / "redis"
+        self.app_password_file = self.path / "secrets" / "redis-app"
         self.secret_key_file = self.path / "secrets" / "django"
         self.credentials_file = self.path / "secrets" / "shards"
         self.token_key_file = self.path / "secrets" / "tokens"
@@ -128,22 +130,68 @@ class FleetDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in _FOLDERS:
                 (self.path / folder).mkdir(mode=0o700, exist_ok=True)
-            for file in (self.password_file, self.secret_key_file, self.token_key_file, self.grafana_password_file):
+            for file in (
+                self.password_file,
+                self.app_password_file,
+                self.secret_key_file,
+                self.token_key_file,
+                self.grafana_password_file,
+            ):
                 if not file.exists():
-                    write_atomically(file, secrets.token_urlsafe(48))
+                    write_atomically(file, new_secret())
             if not self.credentials_file.exists():
                 write_atomically(self.credentials_file, "{}")
 
     def password(self) -> str:
-        """Read the password of the fleet's Redis servers.
+        """Read what commands, and servers among themselves, show the fleet's Redis servers: the admin's password.
 
         Raises:
             ShardsError: there is none to read.
         """
-        try:
-            return self.password_file.read_text().strip()
-        except OSError as error:
-            raise ShardsError(f"cannot read {self.password_file}: {error.strerror}") from None
+        return _passwords(self.password_file)[0]
+
+    def app_password(self) -> str:
+        """Read what replicas show the fleet's Redis servers.
+
+        Raises:
+            ShardsError: there is none to read.
+        """
+        return _passwords(self.app_password_file)[0]
+
+    def passwords(self) -> Passwords:
+        """Read all passwords that the fleet's Redis servers shall take.
+
+        Raises:
+            ShardsError: there are none to read.
+        """
+        return Passwords(_passwords(self.password_file), _passwords(self.app_password_file))
+
+    def keep_passwords(self, good: Passwords) -> None:
+        """Write which passwords the fleet's Redis servers shall take, the first one of each user to be shown.
+
+        Raises:
+            ShardsError: they can't be written.
+        """
+        with _writing(self.path):
+            for file, lines in ((self.password_file, good.admin), (self.app_password_file, good.app)):
+                write_atomically(file, "\n".join(lines))
+
+    def token_keys(self) -> list[str]:
+        """Read the keys of tokens, the one that signs first.
+
+        Raises:
+            ShardsError: there are none to read.
+        """
+        return _read(self.token_key_file).split()
+
+    def keep_token_keys(self, keys: Sequence[str]) -> None:
+        """Write the keys of tokens, the one that signs first.
+
+        Raises:
+            ShardsError: they can't be written.
+        """
+        with _writing(self.path):
+            write_atomically(self.token_key_file, "\n".join(keys))
 
     def credentials(self, url: str) -> Credentials:
         """Read what the shard at `url` is shown.
@@ -296,6 +344,25 @@ class Holder:
     command: str
     pid: int
     since: float
+
+
+def new_secret() -> str:
+    """Make up a password or a key."""
+    return secrets.token_urlsafe(48)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ShardsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _passwords(path: Path) -> tuple[str, ...]:
+    found = passwords_in(_read(path))
+    if not found:
+        raise ShardsError(f"{path} holds no password: delete it, and `inv down` and `inv up` make one")
+    return tuple(found)
 
 
 def write_atomically(path: Path, text: str, by_way_of: Path | None = None, mode: int = 0o600) -> None:

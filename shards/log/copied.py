@@ -156,7 +156,7 @@ class PairConnection(ShardConnection):
         self._gate = Gate(link, super()._hearing())
 
     async def _primary(self) -> Address:
-        return await primary_of(self._pair, self._credentials(self.shard.url).password)
+        return await primary_of(self._pair, self._credentials(self.shard.url))
 
     def is_well(self, reply: Reply) -> bool:
         """Tell from the answer to ROLE whether the server is a primary."""

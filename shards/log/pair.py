@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shards.log.link import Link
+from shards.settings import Credentials
 
 SCHEME = "redis+sentinel://"
 
@@ -58,8 +59,12 @@ def pair_of(url: str) -> Pair | None:
     return Pair(name, tuple((host, int(port)) for host, _, port in addresses))
 
 
-async def primary_of(pair: Pair, password: str | None) -> Address:
+async def primary_of(pair: Pair, shown: Credentials) -> Address:
     """Ask the Sentinels, one after the other in any order, which server of the pair is the primary.
+
+    Args:
+        pair: which.
+        shown: what the Sentinels are shown.
 
     Raises:
         ConnectionError: none of them says.
@@ -67,7 +72,7 @@ async def primary_of(pair: Pair, password: str | None) -> Address:
     for address in random.sample(pair.sentinels, len(pair.sentinels)):
         try:
             async with asyncio.timeout(_SENTINEL_SECONDS):
-                found = await _ask(address, pair.name, password)
+                found = await _ask(address, pair.name, shown)
         except (OSError, TimeoutError, hiredis.ReplyError):
             continue
         if found:
@@ -75,12 +80,12 @@ async def primary_of(pair: Pair, password: str | None) -> Address:
     raise ConnectionError("no Sentinel says which server is the primary")
 
 
-async def _ask(sentinel: Address, name: str, password: str | None) -> Address | None:
+async def _ask(sentinel: Address, name: str, shown: Credentials) -> Address | None:
     loop = asyncio.get_running_loop()
     _, link = await loop.create_connection(lambda: Link(lambda *_: None, lambda _: None), *sentinel)
     try:
-        if password:
-            await link.ask("AUTH", password)
+        if shown.password:
+            await link.ask("AUTH", shown.username, shown.password)
         found = await link.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
     finally:
         link.abort()

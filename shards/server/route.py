@@ -21,6 +21,7 @@ import uvicorn
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shards.log.login import login_at
 from shards.router.control import Control
 from shards.settings import Settings
 
@@ -35,7 +36,7 @@ Reply = tuple[int, bytes]
 
 
 def token_of(password: str) -> str:
-    """Give the token that commands show: who knows the password of the control Redis knows it too."""
+    """Give the token that commands show: who knows the app's password of the control Redis knows it too."""
     return hashlib.blake2b(b"route", key=password.encode()[:64], digest_size=24).hexdigest()
 
 
@@ -100,11 +101,10 @@ def _get(url: str) -> Reply:
 def main() -> None:
     """Answer until SIGTERM."""
     settings = Settings.read()
-    password = settings.redis_password() or ""
-    redis = Redis.from_url(
-        settings.message_redis_url, password=password, socket_timeout=_REDIS_S, socket_connect_timeout=_REDIS_S
-    )
-    app = Route(Control(redis), token_of(password))
+    url = settings.message_redis_url
+    login = login_at(url, settings.redis_credentials)
+    redis = Redis.from_url(url, credential_provider=login, socket_timeout=_REDIS_S, socket_connect_timeout=_REDIS_S)
+    app = Route(Control(redis), token_of(settings.redis_credentials().password))
     port = int(os.environ["SHARDS_PORT"])
     uvicorn.run(app, host="0.0.0.0", port=port, access_log=False, log_level="warning", lifespan="off")
 

@@ -12,10 +12,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from shards.log.login import login_at
 from shards.log.pair import pair_of, primary_of
 from shards.plane import Plane
 from shards.server.exposition import Family
-from shards.settings import Settings
+from shards.settings import Credentials, Settings
 
 _ANSWER_S = 1.0
 _FRESH_S = 2.0
@@ -64,12 +65,12 @@ class Servers:
         shown = self._settings.credentials(url)
         pair = pair_of(url)
         if pair is not None:
-            host, port = await primary_of(pair, shown.password)
+            host, port = await primary_of(pair, shown)
             url = f"redis://{host}:{port}/0"
-        return await _info(url, shown.username if shown.password else None, shown.password or None)
+        return await _info(url, shown)
 
     async def _server(self, url: str) -> Info:
-        return await _info(url, None, self._settings.redis_password())
+        return await _info(url, self._settings.redis_credentials())
 
 
 async def _within(asked: Any) -> Info | None:
@@ -81,10 +82,11 @@ async def _within(asked: Any) -> Info | None:
         return None
 
 
-async def _info(url: str, username: str | None, password: str | None) -> Info:
+async def _info(url: str, shown: Credentials) -> Info:
     # A connection of its own, and no second try: one that waits for a dead server must be in nobody's way.
     once = Retry(NoBackoff(), 0)
-    async with Redis.from_url(url, username=username, password=password, socket_timeout=_ANSWER_S, retry=once) as redis:
+    login = login_at(url, lambda: shown)
+    async with Redis.from_url(url, credential_provider=login, socket_timeout=_ANSWER_S, retry=once) as redis:
         said: Info = await redis.info()
         return said
 

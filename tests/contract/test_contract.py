@@ -54,6 +54,25 @@ def test_no_secret_is_in_status_or_logs(fleet: AnyCommands) -> None:
         assert len(text) < 10 or text not in said
 
 
+async def test_passwords_are_rotated_under_clients_or_the_engine_says_why_not(fleet: AnyCommands, engine: str) -> None:
+    await asyncio.to_thread(fleet.until, steady)
+    before = [(fleet.directory / "secrets" / name).read_text() for name in ("redis", "redis-app")]
+    async with crowd(fleet.url, 20) as ledger:
+        done = await asyncio.to_thread(fleet, "rotate")
+        now = [(fleet.directory / "secrets" / name).read_text() for name in ("redis", "redis-app")]
+        if engine == "swarm":
+            assert (done.code, "a swarm's secrets can't be changed" in done.last, now) == (1, True, before)
+            return
+        assert done.code == 0, done.stderr
+        assert len({*before, *now}) == 4
+        assert (ledger.connects, ledger.failures, ledger.faults) == (20, [], [])
+        # One that starts later finds the new ones where it looks for them.
+        await command(fleet, "restart", "blue-0")
+        await asyncio.to_thread(fleet.kill, part(await asyncio.to_thread(fleet.status), "redis_shared"))
+        await asyncio.to_thread(fleet.until, steady)
+    assert (ledger.failures, ledger.faults) == ([], [])
+
+
 @pytest.mark.parametrize("kind,index", [("replicas", 0), ("edges", 1), ("shards", 1), ("redis", 2)])
 def test_a_part_that_is_killed_comes_back(fleet: AnyCommands, kind: str, index: int) -> None:
     killed = fleet.until(steady)[kind][index]

@@ -14,10 +14,11 @@ from docker.errors import APIError
 
 from shards.errors import ShardsError, UsageError
 from shards.fleet import layout
-from shards.fleet.engines.docker import compose, daemon, figures, stack
+from shards.fleet.engines.docker import compose, daemon, figures, files, stack
 from shards.fleet.engines.docker.options import DockerOptions, Limits
 from shards.fleet.engines.docker.stack import Stack
 from shards.fleet.spec import FleetSpec
+from shards.fleet.state import FleetDir
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = DockerOptions(ROOT)
@@ -115,6 +116,27 @@ def test_no_secret_is_an_environment_variable_or_an_argument() -> None:
         }
         said = " ".join([*told, *told.values(), *one.get("command", [])])
         assert not re.search(r"password|secret|token", said, re.IGNORECASE), name
+
+
+def test_containers_of_replicas_and_servers_are_given_no_password_of_the_admin(tmp_path: Path) -> None:
+    fleet = FleetDir(tmp_path, "p")
+    fleet.create()
+    beside = fleet.path / "docker"
+    for earlier in ("app", "redis"):
+        (beside / "secrets" / earlier).mkdir(parents=True)
+    (beside / "secrets" / "app" / "redis").write_text(fleet.password())
+    files.write_secrets(beside, fleet)
+    given = {path.relative_to(beside / "secrets").as_posix(): path for path in beside.rglob("secrets/*/*")}
+    assert set(given) == {
+        *(f"app/{name}" for name in ("redis-app", "django", "tokens", "shards")),
+        *("redis/password", "redis/redis.conf", "grafana/password"),
+    }
+    assert not [name for name, path in given.items() if fleet.password() in path.read_text()]
+    assert given["app/redis-app"].read_text() == given["redis/password"].read_text() == fleet.app_password()
+    assert (beside / "secrets").stat().st_mode & 0o777 == 0o700
+    for name in ("app_blue_0", "app_green_0", "prepare"):
+        assert "./secrets/app:/run/secrets:ro" in SERVICES[name]["volumes"]
+        assert not [mount for mount in SERVICES[name]["volumes"] if "secrets/redis" in mount]
 
 
 def test_shards_have_one_name_for_workers_and_one_for_this_host() -> None:

@@ -13,6 +13,7 @@ from supervisor.options import ServerOptions
 
 from shards.errors import ShardsError
 from shards.fleet import layout
+from shards.fleet.accounts import Passwords
 from shards.fleet.engines import edge, redis_server
 from shards.fleet.engines.base import EdgePart
 from shards.fleet.engines.local import LocalEngine, LocalOptions, last_line, last_line_of, socket_path_of
@@ -130,7 +131,10 @@ def test_what_supervisor_cannot_take_is_refused(bad: str) -> None:
 
 def test_redis_keeps_what_all_have_in_common_and_lowers_what_the_host_does_not_allow() -> None:
     base = (ROOT / "docker" / "redis" / "redis.conf").read_text()
-    text = redis_server.render(base, port=7, directory=Path("/a b"), password='p"w', descriptors=20_000, backlog=4096)
+    good = Passwords(('p"w', "old"), ("of the app",))
+    text = redis_server.render(
+        base, port=7, directory=Path("/a b"), good=good, descriptors=20_000, backlog=4096, paired=True
+    )
     settings = dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
     assert settings["maxclients"] == "19968"
     assert settings["tcp-keepalive"] == "300"
@@ -138,8 +142,9 @@ def test_redis_keeps_what_all_have_in_common_and_lowers_what_the_host_does_not_a
     assert settings["save"] == "60 1000"
     assert settings["client-output-buffer-limit"] == "pubsub 256mb 64mb 60"
     assert (settings["bind"], settings["port"], settings["dir"]) == ("127.0.0.1", "7", '"/a b"')
-    assert settings["requirepass"] == '"p\\"w"'
-    enough = redis_server.render(base, port=7, directory=Path("/"), password="p", descriptors=1 << 20, backlog=1)
+    assert settings["masterauth"] == '"p\\"w"'
+    assert "requirepass" not in settings
+    enough = redis_server.render(base, port=7, directory=Path("/"), good=good, descriptors=1 << 20, backlog=1)
     assert "maxclients 20000" in enough
 
 

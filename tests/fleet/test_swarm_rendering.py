@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shards.errors import ShardsError
 from shards.fleet import layout
 from shards.fleet.engines.base import EdgePart
 from shards.fleet.engines.docker import compose
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import nodes, render, stack
+from shards.fleet.engines.swarm.engine import SwarmEngine
 from shards.fleet.engines.swarm.nodes import Node
 from shards.fleet.engines.swarm.stack import Stack
 from shards.fleet.spec import FleetSpec
-from shards.fleet.state import FleetState
+from shards.fleet.state import FleetDir, FleetState
 
 SECRET = "not to be seen"
 SECRETS = {kind: {"redis": SECRET} for kind in ("app", "redis", "route")}
@@ -63,6 +65,17 @@ def test_no_secret_is_in_a_service_or_in_the_stack_file(tmp_path: Path) -> None:
         said = json.dumps(stack.task_template("shards", one, one.image, ids, 4096, 2))
         assert SECRET not in said
     assert SECRET not in render.render(found, tmp_path, 4096)
+
+
+async def test_no_service_is_given_the_admins_password_and_none_changes_while_they_run(tmp_path: Path) -> None:
+    directory = FleetDir(tmp_path, "p")
+    directory.create()
+    engine = SwarmEngine(FleetSpec("p", "swarm"), directory, DockerOptions(Path()), print)
+    given = engine._secrets()
+    assert set(given["route"]) == {"redis-app"} < set(given["app"])
+    assert not [name for names in given.values() for name, text in names.items() if directory.password() in text]
+    with pytest.raises(ShardsError, match="while services have them"):
+        await engine.spread_secrets([])
 
 
 def test_no_task_may_use_more_cores_than_its_node_has() -> None:

@@ -39,12 +39,9 @@ async def read_only(shard: RedisServer, _proxy: Proxy) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def another_password(shard: RedisServer, _proxy: Proxy) -> AsyncIterator[None]:
-    async with Redis.from_url(shard.url) as redis:
-        await redis.config_set("requirepass", "another")
-        async with Redis.from_url(shard.url, password="another") as admin:
-            await admin.client_kill_filter(_type="pubsub")
-        yield
-        await redis.config_set("requirepass", "")
+    await asyncio.to_thread(shard.give_app, "another")
+    yield
+    await asyncio.to_thread(shard.give_app)
 
 
 @asynccontextmanager

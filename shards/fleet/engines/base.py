@@ -275,5 +275,16 @@ class Engine(ABC):
         """Delete the data of parts that are gone for good."""
 
     @abstractmethod
+    async def spread_secrets(self, parts: Sequence[Part]) -> None:
+        """Bring the fleet's secrets, which have changed, to where those read them that connect or start from now on.
+
+        Args:
+            parts: the Redis servers and Sentinels that there are.
+
+        Raises:
+            ShardsError: they can't be changed while the fleet is up; the message says what to do.
+        """
+
+    @abstractmethod
     async def purge(self) -> None:
         """Delete what is kept of a fleet that does not run elsewhere than in its directory: all its data."""

@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from shards.errors import PartFailed, ShardsError, UsageError
-from shards.fleet import certificate, layout, probe, processes
+from shards.fleet import accounts, certificate, layout, probe, processes
 from shards.fleet.engines import app_check, log_files, redis_server, sentinel
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
@@ -333,6 +333,12 @@ class LocalEngine(Engine):
         for name in names:
             self.directory.forget_data(name)
 
+    async def spread_secrets(self, parts: Sequence[Part]) -> None:
+        # Everything else reads them where they are; a Sentinel writes down itself what it is told.
+        for part in parts:
+            if isinstance(part, RedisPart):
+                self._configure_redis(part)
+
     async def purge(self) -> None:
         """Nothing: all of it is in the fleet's directory."""
 
@@ -344,22 +350,26 @@ class LocalEngine(Engine):
     def _redis(self, part: RedisPart) -> Program:
         data = self.path / "data" / part.name
         data.mkdir(mode=0o700, exist_ok=True)
+        configuration = self._configure_redis(part)
+        server = redis_server.find_server(self.options.redis_server)
+        if part.twin:
+            return self._paired(part, server)
+        return self._program(part.name, [server, str(configuration)], data, stop_s=20)
+
+    def _configure_redis(self, part: RedisPart) -> Path:
         configuration = self.path / "conf" / f"{part.name}.conf"
         text = redis_server.render(
             self._redis_base(),
             port=part.port,
-            directory=data,
-            password=self.directory.password(),
+            directory=self.path / "data" / part.name,
+            good=self.directory.passwords(),
             descriptors=processes.descriptor_limit(),
             backlog=redis_server.somaxconn(),
             sync_first=part.sync_first,
             paired=part.twin is not None,
         )
         write_atomically(configuration, text)
-        server = redis_server.find_server(self.options.redis_server)
-        if part.twin:
-            return self._paired(part, server)
-        return self._program(part.name, [server, str(configuration)], data, stop_s=20)
+        return configuration
 
     def _paired(self, part: RedisPart, server: str) -> Program:
         description = msgspec.json.encode(part).decode()
@@ -372,7 +382,7 @@ class LocalEngine(Engine):
         data.mkdir(mode=0o700, exist_ok=True)
         # It writes down there what it finds out: what an earlier run has found was read by `newest`.
         configuration = data / "sentinel.conf"
-        text = sentinel.render(port=part.port, directory=data, password=self.directory.password())
+        text = sentinel.render(port=part.port, directory=data, good=self.directory.passwords())
         write_atomically(configuration, text)
         server = redis_server.find_server(self.options.redis_server)
         return self._program(part.name, [server, str(configuration), "--sentinel"], self.path, stop_s=5)
@@ -412,7 +422,8 @@ class LocalEngine(Engine):
             "SHARDS_REPLICA": part.name,
             "SHARDS_HOST": "127.0.0.1",
             "SHARDS_PORT": str(part.port),
-            "SHARDS_REDIS_PASSWORD_FILE": str(self.directory.password_file),
+            "SHARDS_REDIS_USERNAME": accounts.APP,
+            "SHARDS_REDIS_PASSWORD_FILE": str(self.directory.app_password_file),
             "SHARDS_SHARD_CREDENTIALS_FILE": str(self.directory.credentials_file),
             "SHARDS_SECRET_KEY_FILE": str(self.directory.secret_key_file),
             "SHARDS_TOKEN_KEY_FILE": str(self.directory.token_key_file),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -47,10 +47,10 @@ class Watch:
     """Looks at servers, and tells those that say otherwise what they should say.
 
     Args:
-        password: of the servers and the Sentinels.
+        password: reads that of the servers and the Sentinels, at each connect.
     """
 
-    def __init__(self, password: str) -> None:
+    def __init__(self, password: Callable[[], str]) -> None:
         self._password = password
         self._clients: dict[int, Any] = {}
 
@@ -89,7 +89,7 @@ def main() -> None:
     """Run as supervisor's command."""
     path = Path(sys.argv[1])
     directory = FleetDir(path.parent, path.name)
-    watch = Watch(directory.password())
+    watch = Watch(directory.password)
     while True:
         time.sleep(EVERY_S)
         if state := directory.read():

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from shards.errors import ShardsError
+from shards.fleet import accounts
+from shards.fleet.accounts import Passwords
 
 OLDEST = (6, 2)
 _NAMES = ("redis-server", "valkey-server")
@@ -72,7 +74,7 @@ def render(
     *,
     port: int,
     directory: Path,
-    password: str,
+    good: Passwords,
     descriptors: int,
     backlog: int,
     sync_first: bool = False,
@@ -84,7 +86,7 @@ def render(
         base: what all servers have in common; what is appended here wins over it.
         port: where it shall listen, on loopback only.
         directory: for its data.
-        password: that clients must show.
+        good: the passwords of its users.
         descriptors: how many files it may open.
         backlog: how many connections may wait to be accepted; the kernel allows no more than `somaxconn`.
         sync_first: sync before every answer.
@@ -106,9 +108,9 @@ def render(
         f"dir {_quoted(str(directory))}",
         f"maxclients {min(wanted, descriptors - RESERVED_DESCRIPTORS)}",
         f"tcp-backlog {backlog}",
-        f"requirepass {_quoted(password)}",
+        *accounts.configuration(accounts.server_users(good)),
         *(_SYNC_FIRST if sync_first else ()),
-        *([*_PAIRED, f"masterauth {_quoted(password)}"] if paired else ()),
+        *([*_PAIRED, f"masterauth {_quoted(good.admin[0])}"] if paired else ()),
         "",
     ]
     return "\n".join(lines)

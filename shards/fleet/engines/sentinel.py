@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from shards.fleet import accounts
+from shards.fleet.accounts import Passwords
 
-def render(*, port: int, directory: Path, password: str) -> str:
+
+def render(*, port: int, directory: Path, good: Passwords) -> str:
     """Write a Sentinel's first configuration; what it shall watch, and finds out, it adds itself.
 
     Args:
         port: where it shall listen, on loopback only.
         directory: that it may write in.
-        password: that clients, the other Sentinels among them, must show.
+        good: the passwords of its users.
     """
     lines = [
         "bind 127.0.0.1",
@@ -22,7 +25,8 @@ def render(*, port: int, directory: Path, password: str) -> str:
         # A title of its own would overwrite the environment, by which the processes of a fleet are found.
         "set-proc-title no",
         f'dir "{directory}"',
-        f'requirepass "{password}"',
+        *accounts.configuration(accounts.sentinel_users(good)),
+        f'sentinel sentinel-pass "{good.admin[0]}"',
         "sentinel deny-scripts-reconfig yes",
         "",
     ]

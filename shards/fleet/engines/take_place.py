@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,9 @@ from redis.retry import Retry
 
 from shards.fleet.engines.base import RedisPart, Twin
 from shards.fleet.engines.redis_server import has_data
+from shards.fleet.state import FleetDir
+from shards.log.login import Login
+from shards.settings import Credentials
 
 SWITCH_S = 8.0
 """How long the Sentinels are given to make the twin the primary."""
@@ -64,18 +67,23 @@ def place(part: RedisPart, named: Sequence[int | None], waited_s: float, data: b
     return "primary" if data and waited_s >= SWITCH_S else "wait"
 
 
-def client_at(port: int, password: str) -> Any:
-    """Make a client of a server or a Sentinel; it tries nothing again by itself, which would take seconds."""
+def client_at(port: int, password: Callable[[], str]) -> Any:
+    """Make a client of a server or a Sentinel; it tries nothing again by itself, which would take seconds.
+
+    Args:
+        port: of it.
+        password: reads the admin's, at each connect.
+    """
     return Redis(
         port=port,
-        password=password,
+        credential_provider=Login(lambda: Credentials(password=password())),
         socket_timeout=_ANSWER_S,
         socket_connect_timeout=_ANSWER_S,
         retry=Retry(NoBackoff(), 0),
     )
 
 
-def primaries_named(twin: Twin, password: str) -> list[int | None]:
+def primaries_named(twin: Twin, password: Callable[[], str]) -> list[int | None]:
     """Ask each Sentinel for the port of the primary; None where it does not know the pair."""
     answers: list[int | None] = []
     for port in twin.sentinels:
@@ -86,7 +94,7 @@ def primaries_named(twin: Twin, password: str) -> list[int | None]:
     return answers
 
 
-def _primary_named(sentinel: int, shard: str, password: str) -> int | None:
+def _primary_named(sentinel: int, shard: str, password: Callable[[], str]) -> int | None:
     with client_at(sentinel, password) as client:
         found = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", shard)
     return int(found[1]) if found else None
@@ -100,7 +108,7 @@ def _listens(port: int) -> bool:
         return False
 
 
-def until_placed(part: RedisPart, password: str, data: Path) -> Place:
+def until_placed(part: RedisPart, password: Callable[[], str], data: Path) -> Place:
     """Ask until it is clear as what the server starts."""
     assert part.twin is not None
     began, said = time.monotonic(), False
@@ -122,7 +130,7 @@ def main() -> None:
     assert part.twin is not None
     data = fleet / "data" / name
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = until_placed(part, (fleet / "secrets" / "redis").read_text().strip(), data)
+    found = until_placed(part, FleetDir(fleet.parent, fleet.name).password, data)
     # Sentinel has a server rewrite its configuration when it changes its place; the next start begins from the first.
     configuration = fleet / "conf" / f"{name}.now.conf"
     configuration.write_text((fleet / "conf" / f"{name}.conf").read_text())

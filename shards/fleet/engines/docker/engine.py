@@ -242,5 +242,9 @@ class DockerEngine(Engine):
     async def forget_data(self, names: Collection[str]) -> None:
         await asyncio.to_thread(self._containers.remove_volumes, [f"{name}_data" for name in names])
 
+    async def spread_secrets(self, parts: Sequence[Part]) -> None:
+        # What containers mount are directories: they see a file that takes another one's place.
+        await asyncio.to_thread(files.write_secrets, self.path, self.directory)
+
     async def purge(self) -> None:
         await asyncio.to_thread(self._containers.remove_everything_kept)

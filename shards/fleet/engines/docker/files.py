@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from shards.errors import ShardsError
+from shards.fleet import accounts
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Route
 from shards.fleet.engines.docker.stack import DYNAMIC, WEB_PORT, edge_port, routed, static_file
@@ -54,17 +55,31 @@ def write_route(directory: Path, route: Route, tls: Tls | None) -> None:
     _write(directory / "traefik" / "dynamic" / ROUTE_FILE, dynamic(route, tls), directory)
 
 
+def app_secrets(fleet: FleetDir) -> dict[str, str]:
+    """Give what a replica may know, by the names of the files: not the admin's password of the Redis servers."""
+    known = (fleet.app_password_file, fleet.secret_key_file, fleet.token_key_file, fleet.credentials_file)
+    return {file.name: file.read_text() for file in known}
+
+
+def redis_secrets(fleet: FleetDir) -> dict[str, str]:
+    """Give what a Redis server may know, by the names of the files: digests, and what its own health check shows."""
+    users = accounts.configuration(accounts.server_users(fleet.passwords()))
+    return {"password": fleet.app_password(), "redis.conf": "\n".join([*users, ""])}
+
+
 def write_secrets(directory: Path, fleet: FleetDir) -> None:
     """Copy the secrets of a fleet to where containers find them, each kind only its own."""
     for folder in ("secrets", "secrets/app", "secrets/redis", "secrets/grafana"):
         (directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / "secrets").chmod(0o700)
-    for file in (fleet.password_file, fleet.secret_key_file, fleet.token_key_file, fleet.credentials_file):
-        _write(directory / "secrets" / "app" / file.name, file.read_text())
+    for name, text in app_secrets(fleet).items():
+        _write(directory / "secrets" / "app" / name, text)
+    # Where an earlier release of ours put the only password there was.
+    (directory / "secrets" / "app" / fleet.password_file.name).unlink(missing_ok=True)
     if fleet.grafana_password_file.exists():  # not in a fleet's directory that is older than the profile `monitoring`
         _write(directory / "secrets" / "grafana" / "password", fleet.grafana_password_file.read_text())
-    _write(directory / "secrets" / "redis" / "password", fleet.password())
-    _write(directory / "secrets" / "redis" / "redis.conf", f'requirepass "{fleet.password()}"\n')
+    for name, text in redis_secrets(fleet).items():
+        _write(directory / "secrets" / "redis" / name, text)
 
 
 def open_to_containers(directories: Iterable[Path]) -> None:

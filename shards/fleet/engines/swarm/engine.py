@@ -15,7 +15,7 @@ from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, Route, Running
-from shards.fleet.engines.docker import container_logs, daemon, usage
+from shards.fleet.engines.docker import container_logs, daemon, files, usage
 from shards.fleet.engines.docker import stack as containers
 from shards.fleet.engines.docker.images import Images
 from shards.fleet.engines.docker.options import DockerOptions
@@ -129,12 +129,12 @@ class SwarmEngine(Engine):
         nodes.check(known)
         cores = min(node.cores for node in known if node.usable)
         shape = Stack(state, self.options, self._secrets(), cores)
-        files = self.path / "files"
-        files.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside = self.path / "files"
+        beside.mkdir(mode=0o700, parents=True, exist_ok=True)
         for texts in render.texts(shape):
             for name, text in texts.items():
-                write_atomically(files / name, text)
-        return render.render(shape, files, self.options.nofile)
+                write_atomically(beside / name, text)
+        return render.render(shape, beside, self.options.nofile)
 
     # -- the keeper
 
@@ -157,12 +157,10 @@ class SwarmEngine(Engine):
     def _secrets(self) -> dict[str, dict[str, str]]:
         """Give what each kind of service may know."""
         fleet = self.directory
-        app = (fleet.password_file, fleet.secret_key_file, fleet.token_key_file, fleet.credentials_file)
-        password = fleet.password()
         return {
-            "app": {file.name: file.read_text() for file in app},
-            "redis": {"password": password, "redis.conf": f'requirepass "{password}"\n'},
-            "route": {fleet.password_file.name: password},
+            "app": files.app_secrets(fleet),
+            "redis": files.redis_secrets(fleet),
+            "route": {fleet.app_password_file.name: fleet.app_password()},
         }
 
     def _secret_texts(self) -> dict[str, str]:
@@ -247,7 +245,7 @@ class SwarmEngine(Engine):
 
     async def ask_edge(self, edge: EdgePart, path: str) -> probe.Answer | None:
         state = self.directory.read() or FleetState(self.spec)
-        token = token_of(self.directory.password())
+        token = token_of(self.directory.app_password())
         answer = await probe.get(
             state.ports[layout.ROUTE], f"/edges/{edge.port}{path}", edge.host, within_s=_ASK_S, token=token
         )
@@ -277,6 +275,12 @@ class SwarmEngine(Engine):
 
     async def forget_data(self, names: Collection[str]) -> None:
         await asyncio.to_thread(self._services.remove_volumes, [f"{name}_data" for name in names])
+
+    async def spread_secrets(self, parts: Sequence[Part]) -> None:
+        raise ShardsError(
+            "a swarm's secrets can't be changed while services have them: `inv down`, delete the files in "
+            f"{self.directory.password_file.parent} that shall be new, then `inv up` makes them"
+        )
 
     async def purge(self) -> None:
         await asyncio.to_thread(self._services.remove_everything_kept)

@@ -1,0 +1,107 @@
+"""What the users of a fleet's Redis servers may do, asked of real ones; and how passwords follow one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.retry import Retry
+
+from shards.fleet import accounts
+from shards.fleet.accounts import ADMIN, APP, Passwords
+from shards.fleet.engines import redis_server, sentinel
+from tests.redis_server import RedisServer
+
+GOOD = Passwords(("of the admin",), ("of the app", "of the app before"))
+
+REFUSED = [
+    *("FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "KEYS *", "SORT list", "RESTORE key 0 dump", "MIGRATE host 1 key 0 1"),
+    *("CONFIG GET *", "CONFIG SET maxmemory 1", "CONFIG REWRITE", "ACL LIST", "ACL SETUSER app +@all", "ACL WHOAMI"),
+    *("SHUTDOWN", "DEBUG SLEEP 0", "MONITOR", "REPLICAOF NO ONE", "SLAVEOF NO ONE", "FAILOVER", "SYNC", "PSYNC ? -1"),
+    *("SAVE", "BGSAVE", "BGREWRITEAOF", "LASTSAVE", "MODULE LIST", "SLOWLOG GET", "LATENCY RESET", "CLUSTER INFO"),
+    *("CLIENT LIST", "CLIENT KILL TYPE pubsub", "SCRIPT FLUSH", "SCRIPT KILL"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server with the configuration of a fleet's."""
+    directory = tmp_path_factory.mktemp("server")
+    text = redis_server.render("", port=0, directory=directory, good=GOOD, descriptors=1000, backlog=10)
+    (directory / "users").write_text("\n".join(line for line in text.splitlines() if line.startswith("user ")))
+    started = RedisServer(directory / "data", "--include", str(directory / "users"), with_app=False).start()
+    yield started
+    started.kill()
+
+
+def client(server: RedisServer, user: str, password: str) -> Redis:
+    once = Retry(NoBackoff(), 0)
+    return Redis(port=server.port, username=user, password=password, decode_responses=True, retry=once)
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_a_replica_may_not(server: RedisServer, command: str) -> None:
+    with client(server, APP, "of the app") as app, pytest.raises(NoPermissionError):
+        app.execute_command(*command.split())
+
+
+@pytest.mark.parametrize("words", [("FLUSHALL",), ("KEYS", "*")], ids=" ".join)
+def test_a_replica_may_not_from_a_script_or_a_transaction_either(server: RedisServer, words: tuple[str, ...]) -> None:
+    with client(server, APP, "of the app") as app:
+        with pytest.raises(ResponseError, match=r"can't run this command|NOPERM|ACL failure"):
+            app.eval(f"return redis.call({', '.join(map(repr, words))})", 0)
+        with pytest.raises(NoPermissionError), app.pipeline(transaction=True) as pipe:
+            pipe.execute_command(*words)
+            pipe.execute()
+
+
+def test_who_has_no_password_or_a_wrong_one_may_nothing(server: RedisServer) -> None:
+    with Redis(port=server.port) as nobody, pytest.raises(AuthenticationError):
+        nobody.ping()
+    for user, password in ((ADMIN, "of the app"), (APP, "of the admin"), (ADMIN, "")):
+        with client(server, user, password) as wrong, pytest.raises(AuthenticationError):
+            wrong.execute_command("AUTH", user, password)
+
+
+def test_all_passwords_of_a_user_are_good(server: RedisServer) -> None:
+    for password in GOOD.app:
+        with client(server, APP, password) as app:
+            assert app.ping() is True
+
+
+def test_a_configuration_tells_no_password(tmp_path: Path) -> None:
+    text = redis_server.render("", port=1, directory=tmp_path, good=GOOD, descriptors=1000, backlog=10)
+    assert not [password for password in (*GOOD.admin, *GOOD.app) if password in text]
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Sentinel with the configuration of a fleet's."""
+    file = tmp_path / "sentinel.conf"
+    file.write_text(sentinel.render(port=1, directory=tmp_path, good=GOOD))
+    started = RedisServer(tmp_path / "data", sentinel=str(file), with_app=False).start()
+    yield started
+    started.kill()
+
+
+def test_a_replica_may_ask_a_sentinel_for_the_primary_and_nothing_else(watching: RedisServer) -> None:
+    with client(watching, APP, "of the app") as app:
+        assert app.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "shared-0") is None
+        for command in ("SENTINEL MASTERS", "SENTINEL REMOVE shared-0", "SHUTDOWN", "ACL LIST", "INFO"):
+            with pytest.raises(NoPermissionError):
+                app.execute_command(*command.split())
+
+
+def test_the_password_that_is_shown_is_good_from_one_stage_to_the_next() -> None:
+    stages = [GOOD, *accounts.rotation(GOOD, Passwords(("new",), ("new of the app",)))]
+    for before, after in pairwise(stages):
+        for user in ("admin", "app"):
+            was, becomes = getattr(before, user), getattr(after, user)
+            assert becomes[0] in was, "servers know what is shown before it is"
+            assert was[0] in becomes, "who has read it before is let in still"
+    assert stages[-1] == Passwords(("new",), ("new of the app",)), "what was left of earlier runs goes too"
