@@ -21,9 +21,9 @@ GOOD = Passwords(("of the admin",), ("of the app", "of the app before"))
 
 REFUSED = [
     *("FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "KEYS *", "SORT list", "RESTORE key 0 dump", "MIGRATE host 1 key 0 1"),
-    *("CONFIG GET *", "CONFIG SET maxmemory 1", "CONFIG REWRITE", "ACL LIST", "ACL SETUSER app +@all", "ACL WHOAMI"),
+    *("CONFIG GET *", "CONFIG SET maxmemory 1", "CONFIG REWRITE", "ACL LIST", "ACL SETUSER app +@all", "ACL USERS"),
     *("SHUTDOWN", "DEBUG SLEEP 0", "MONITOR", "REPLICAOF NO ONE", "SLAVEOF NO ONE", "FAILOVER", "SYNC", "PSYNC ? -1"),
-    *("SAVE", "BGSAVE", "BGREWRITEAOF", "LASTSAVE", "MODULE LIST", "SLOWLOG GET", "LATENCY RESET", "CLUSTER INFO"),
+    *("SAVE", "BGSAVE", "BGREWRITEAOF", "LASTSAVE", "MODULE LIST", "SLOWLOG GET", "LATENCY RESET", "CLUSTER RESET"),
     *("CLIENT LIST", "CLIENT KILL TYPE pubsub", "SCRIPT FLUSH", "SCRIPT KILL"),
 ]
 
@@ -46,7 +46,8 @@ def client(server: RedisServer, user: str, password: str) -> Redis:
 
 @pytest.mark.parametrize("command", REFUSED)
 def test_a_replica_may_not(server: RedisServer, command: str) -> None:
-    with client(server, APP, "of the app") as app, pytest.raises(NoPermissionError):
+    # DEBUG is refused from Redis 7 on whoever asks.
+    with client(server, APP, "of the app") as app, pytest.raises(ResponseError, match=r"no permissions|not allowed"):
         app.execute_command(*command.split())
 
 
