@@ -103,7 +103,13 @@ async def echo_past_asgi(scope: Any, receive: Any, send: Any, heard: list[Any]) 
 class Host:
     """A worker in memory, and a client's connection to it; it pings where it is told how often."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], ping_s: float | None = None, pong_s: float = 20) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        ping_s: float | None = None,
+        pong_s: float = 20,
+        most: int = 70_000,
+    ) -> None:
         self.heard: list[Any] = []
         self.written = bytearray()
         self.paths: set[str] = set()
@@ -114,7 +120,7 @@ class Host:
             await app(scope, receive, send, self.heard)
 
         self.config = uvicorn.Config(
-            application, ws_max_size=70_000, log_config=None, ws_ping_interval=ping_s, ws_ping_timeout=pong_s
+            application, ws_max_size=most, log_config=None, ws_ping_interval=ping_s, ws_ping_timeout=pong_s
         )
         self.config.load()
         self.state = ServerState()

@@ -9,12 +9,12 @@ from typing import Any, Literal, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from shards.carried import EXTENSION, Carried, Passenger, Rider, serve_as
-from shards.server.frames import frame_end, text_at
+from shards.server.frames import frame_end, payload_start, text_at
 from shards.server.handoff.message import Offer
 from shards.server.handoff.stand_in import StandIn
 from shards.server.small import SmallEvent, SmallQueue
@@ -100,6 +100,14 @@ class MovableSocket(WebSocketsSansIOProtocol):
             self._take_frames(self._partial + data if self._partial else data)
         else:
             super().data_received(data)
+            if not self.handshake_initiated and self.conn.handshake_exc is not None:
+                self._refuse_handshake()
+
+    def _refuse_handshake(self) -> None:
+        """Answer a request that the parser can't take, and which uvicorn hears nothing of: it would wait for ever."""
+        said = b"".join(self.conn.data_to_send())
+        self.transport.write(said or b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self.transport.close()
 
     def _take_frames(self, data: bytes) -> None:
         """Take the whole frames in `data`, and keep what is left of it; one that is too long is refused at its head.
@@ -112,13 +120,14 @@ class MovableSocket(WebSocketsSansIOProtocol):
                 return
             start = end
         self._partial = data[start:]
-        if end is not None and end - start > self.config.ws_max_size:
+        if end is not None and end - payload_start(data, start) > self.config.ws_max_size:
             super().data_received(self._partial)
             self._partial = b""
 
     def _take_frame(self, data: bytes, start: int, end: int) -> bool:
         """Take a frame; give whether there may be more: after a close nothing counts."""
-        if self.on_text is not None and not self._in_fragments and not self.close_sent:
+        plain = not self._in_fragments and not self.close_sent and end - start <= self.config.ws_max_size
+        if self.on_text is not None and plain:
             text = text_at(data, start, end)
             if text is not None:
                 self.on_text(text)
@@ -128,6 +137,16 @@ class MovableSocket(WebSocketsSansIOProtocol):
             self._in_fragments = not final
         super().data_received(data[start:end])
         return not self.transport.is_closing()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a fragment to its message, in one piece: a list of single bytes takes fifty times as much, or no end."""
+        whole = self.frames[0]
+        if not isinstance(whole, bytearray):
+            whole = bytearray(whole)
+        whole += event.data
+        self.frames = [bytes(whole) if event.fin else whole]
+        if event.fin:
+            self.send_receive_event_to_app()
 
     # Leaving
 
@@ -280,8 +299,8 @@ class MovableSocket(WebSocketsSansIOProtocol):
         self.curr_msg_data_type = "bytes" if offer.binary else "text"
         if offer.fragments is not None:
             self._in_fragments = True
-            self.frames = list(offer.fragments)
-            self.conn.current_size = sum(map(len, self.frames))
+            self.frames = [b"".join(offer.fragments)]
+            self.conn.current_size = len(self.frames[0])
         self._silent_since = offer.silent_since
         now = self.loop.time()
         self._ping = None if offer.ping is None else (offer.ping, now + offer.pong_s)
