@@ -12,6 +12,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from shards.server.frames import frame_end, text_at
 from tests.replica import Replica
 from tests.server.raw import RawSocket
+from tests.server.test_handoff_frames import connected, echo, frames
 
 
 def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
@@ -105,3 +106,17 @@ async def test_who_publishes_in_its_own_group_gets_each_message_and_its_ack_in_o
         acks, messages = await socket.texts(count, "ack"), await socket.texts(count, "message")
     for found in (acks, messages):
         assert [(frame["offset"], frame["id"]) for frame in found] == [(n + 1, str(n)) for n in range(count)]
+
+
+async def test_of_many_pings_a_client_that_does_not_read_gets_one_answer() -> None:
+    host = await connected(echo)
+    host.socket.pause_writing()
+    before = len(host.written)
+    for number in range(1000):
+        await host.feed(masked(Opcode.PING, b"%d" % number))
+    assert len(host.written) == before, "they would pile up without end"
+    host.socket.resume_writing()
+    assert frames(host.written) == [(0x8A, b"999")]
+    await host.feed(masked(Opcode.PING, b"again"))
+    assert frames(host.written)[1:] == [(0x8A, b"again")]
+    await host.end()
