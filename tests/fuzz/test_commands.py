@@ -57,10 +57,10 @@ ODD = st.sampled_from(
 )
 TEXTS = COMMANDS | VALUES.map(json.dumps) | st.text(max_size=30) | ODD
 
-CODES = frozenset(
-    ("bad_json", "bad_message", "bad_name", "bad_id", "bad_limit", "bad_place", "too_large", "already_subscribed")
-    + ("not_subscribed", "too_many_groups", "rate_limited")
-)
+CODES = {
+    *("bad_json", "bad_message", "bad_name", "bad_id", "bad_limit", "bad_place", "too_large", "already_subscribed"),
+    *("not_subscribed", "too_many_groups", "rate_limited"),
+}
 
 
 class Hub:

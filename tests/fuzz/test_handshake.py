@@ -1,4 +1,4 @@
-"""Whatever comes as a request is answered, or waited for; nothing is raised, and no connection is left without a word."""
+"""Whatever comes as a request is answered, or waited for; nothing is raised, and no connection left without a word."""
 
 from __future__ import annotations
 

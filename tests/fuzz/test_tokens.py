@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,8 +82,6 @@ def test_a_token_of_which_anything_was_changed_is_bad_or_means_the_same(keys: Ke
     token, _ = keys.sign(grant, 60)
     changed = bytearray(token.encode())
     changed[at % len(changed)] ^= by
-    try:
+    with contextlib.suppress(BadToken):
         # The last bits of base64 may mean nothing.
         assert keys.verify(changed.decode("latin-1")) == grant
-    except BadToken:
-        pass

@@ -154,7 +154,9 @@ async def test_who_goes_on_after_a_close_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    "last", [masked(Opcode.CLOSE, b""), b"\x83\x80aaaa", masked(Opcode.TEXT, b"\xff")], ids=["close", "nonsense", "text"]
+    "last",
+    [masked(Opcode.CLOSE, b""), b"\x83\x80aaaa", masked(Opcode.TEXT, b"\xff")],
+    ids=["close", "nonsense", "text"],
 )
 async def test_who_is_closed_and_does_not_read_is_dropped_in_time(last: bytes) -> None:
     host = await connected(echo)
