@@ -187,3 +187,16 @@ def test_a_place_a_session_and_a_token_may_be_anything(query: str) -> None:
     kinds = [answer["type"] for answer in answers]
     assert kinds in (["welcome", "subscribed"], ["welcome", "error", "subscribed"])
     assert [answer["code"] for answer in answers if answer["type"] == "error"] in ([], ["bad_place"])
+
+
+@settings(max_examples=100)
+@example("http://[")
+@example("https://test@evil")
+@example("http://\u212b")
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=255, exclude_categories=["Cc"]), min_size=1, max_size=20))
+def test_a_page_of_any_origin_but_our_own_is_refused_and_costs_nothing_more(origin: str) -> None:
+    # In lower case, as the HTTP server gives them.
+    told = b"host: test\r\norigin: " + origin.encode()
+    request = PLAIN.replace(b"Host: test", told)
+    status, _, _ = asyncio.run(talk(request, []))
+    assert status.startswith(b"HTTP/1.1 403 ")
