@@ -25,12 +25,13 @@ from websockets.frames import Frame, Opcode
 SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
 _OPEN_S = 10.0
 _NICE = 10
+_COMPRESSED = 0x40
 _TEXT, _BINARY, _CONT, _PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
 
 
-def masked(opcode: Opcode, data: bytes, fin: bool = True, rsv1: bool = False) -> bytes:
+def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
     """Write a frame as clients do."""
-    return Frame(opcode, data, fin, rsv1=rsv1).serialize(mask=True)
+    return Frame(opcode, data, fin).serialize(mask=True)
 
 
 def upgrade(path: str = "/ws/", *headers: str) -> bytes:
@@ -78,10 +79,13 @@ class Raw:
 
     async def told(self) -> str:
         """Read until the end; give the code of the close."""
-        while True:
-            opcode, payload = await self.frame()
-            if opcode == Opcode.CLOSE:
-                return f"closed {int.from_bytes(payload[:2], 'big')}"
+        try:
+            while True:
+                opcode, payload = await self.frame()
+                if opcode == Opcode.CLOSE:
+                    return f"closed {int.from_bytes(payload[:2], 'big')}"
+        except (OSError, asyncio.IncompleteReadError):
+            return "cut"
 
 
 class Attacker:
@@ -124,7 +128,9 @@ class Attacker:
         finally:
             writer.transport.abort()
 
-    async def hold(self, number: int, rate: float, one: Callable[[int], Awaitable[None]]) -> None:
+    async def hold(
+        self, number: int, rate: float, one: Callable[[int], Awaitable[None]], holding: bool = False
+    ) -> None:
         """Have so many done at once, so many begun a second, each once; those that last end in the end."""
         tasks = []
         for index in range(number):
@@ -133,7 +139,9 @@ class Attacker:
             tasks.append(asyncio.ensure_future(self._shielded(one, index)))
             await asyncio.sleep(1 / rate)
         if tasks:
-            await asyncio.wait(tasks, timeout=max(0.0, self.left))
+            _, lasting = await asyncio.wait(tasks, timeout=max(0.0, self.left))
+            if holding:
+                self.count["held to the end"] += len(lasting)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,7 +154,9 @@ class Attacker:
         """Have it done so many times a second until time is over."""
         await self.hold(int(rate * max(0.0, self.left)) + 1, rate, one)
 
-    async def flood(self, sockets: int, rate: float, frames: Callable[[int], bytes], at_once: int = 50) -> None:
+    async def flood(
+        self, sockets: int, rate: float, frames: Callable[[int], bytes], at_once: int = 50, first: bytes = b""
+    ) -> None:
         """Send frames on some WebSockets, so many a second in all; who is closed comes again at once."""
 
         pause = sockets * at_once / rate
@@ -158,6 +168,7 @@ class Attacker:
                     await asyncio.sleep(pause)
                     return
                 told = asyncio.ensure_future(raw.told())
+                await raw.say(first)
                 with contextlib.suppress(OSError):
                     while self.left > 0 and not told.done():
                         await raw.say(b"".join(frames(self.count["sent"] + n) for n in range(at_once)))
@@ -178,8 +189,6 @@ class Attacker:
             return await asyncio.wait_for(told, 1.0)
         except TimeoutError:
             return "not closed"
-        except (OSError, asyncio.IncompleteReadError):
-            return "cut"
 
     async def broken(self, *streams: bytes, rate: float = 50, headers: Iterable[str] = ()) -> None:
         """Open a WebSocket, say what is none of its words, and hear what is said to that; again and again."""
@@ -230,7 +239,7 @@ async def slowloris(attacker: Attacker) -> None:
             finally:
                 ending.cancel()
 
-    await attacker.hold(1000, 500, one)
+    await attacker.hold(1000, 500, one, holding=True)
 
 
 @attack
@@ -241,7 +250,7 @@ async def half_open(attacker: Attacker) -> None:
         async with attacker.connection() as raw:
             await _until_cut(attacker, raw)
 
-    await attacker.hold(2000, 1000, one)
+    await attacker.hold(2000, 1000, one, holding=True)
 
 
 @attack
@@ -253,7 +262,7 @@ async def stopped_handshakes(attacker: Attacker) -> None:
             await raw.say(upgrade())
             await _until_cut(attacker, raw)
 
-    await attacker.hold(1000, 500, one)
+    await attacker.hold(1000, 500, one, holding=True)
 
 
 @attack
@@ -264,9 +273,9 @@ async def deaf_handshakes(attacker: Attacker) -> None:
         async with attacker.connection() as raw:
             raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await raw.say(upgrade() + b"\r\n")
-            await asyncio.sleep(attacker.left)
+            await asyncio.sleep(attacker.left + 1)
 
-    await attacker.hold(1000, 200, one)
+    await attacker.hold(1000, 200, one, holding=True)
 
 
 @attack
@@ -280,8 +289,7 @@ async def ping_flood(attacker: Attacker) -> None:
 async def fragment_flood(attacker: Attacker) -> None:
     """Messages on 20 sockets that never end, in empty fragments, 20,000 a second, back at once when closed."""
     begin, on = masked(_TEXT, b"", fin=False), masked(_CONT, b"", fin=False)
-    # A second beginning would be an error of its own.
-    await attacker.flood(20, 20_000, lambda number: on if number else begin + on, at_once=200)
+    await attacker.flood(20, 20_000, lambda _: on, at_once=200, first=begin)
 
 
 @attack
@@ -290,7 +298,9 @@ async def compression_bombs(attacker: Attacker) -> None:
     packed = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packed.compress(bytes(10 << 20)) + packed.flush(zlib.Z_SYNC_FLUSH)
     offer = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",)
-    await attacker.broken(masked(_TEXT, bomb[:-4], rsv1=True), headers=offer)
+    frame = bytearray(masked(_TEXT, bomb[:-4]))
+    frame[0] |= _COMPRESSED
+    await attacker.broken(bytes(frame), headers=offer)
 
 
 @attack
@@ -345,7 +355,7 @@ async def subscription_churn(attacker: Attacker) -> None:
 
 @attack
 async def never_reads(attacker: Attacker) -> None:
-    """20 members of a group that get 3 MB a second each and read nothing, back at once when closed."""
+    """20 members of a group that get 3 MB a second each and read nothing."""
     subscribe = masked(_TEXT, b'{"type":"subscribe","group":"busy"}')
 
     async def deaf(index: int) -> None:
@@ -354,8 +364,9 @@ async def never_reads(attacker: Attacker) -> None:
                 if await raw.handshake():
                     await raw.say(subscribe)
                     raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
-                    # Whether it was closed can only be told by reading, so now and then it does.
-                    await asyncio.sleep(min(3.0, max(0.0, attacker.left)))
+                    # Whether it was closed can only be told by reading, so in the end it does. The buffers of the
+                    # kernels on the way hold some 15 MB.
+                    await asyncio.sleep(max(0.5, attacker.left - 2.0))
                     raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
                     told = asyncio.ensure_future(raw.told())
                     attacker.count[await attacker.end_of(told)] += 1
