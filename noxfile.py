@@ -150,6 +150,13 @@ def swarm(session: nox.Session) -> None:
 
 
 @nox.session
+def attacks(session: nox.Session) -> None:
+    """200 ordinary clients go on while a fleet is attacked in every way we know; -- --only slowloris,ping-flood."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.attacks", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """This project beside its peers, as ratios; N=, DURATION= and RATE= scale it down."""
     session.install("-e", ".[bench]")

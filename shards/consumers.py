@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -574,4 +574,4 @@ def origin_allowed(headers: list[tuple[bytes, bytes]], allowed: str) -> bool:
     origin = named.get(b"origin", b"").decode("latin-1").lower()
     if not origin or allowed == "*" or origin in allowed.lower().replace(" ", "").split(","):
         return True
-    return urlsplit(origin).netloc == named.get(b"host", b"").decode("latin-1").lower()
+    return origin.partition("://")[2] == named.get(b"host", b"").decode("latin-1").lower()

@@ -102,7 +102,8 @@ def verify(token: str, keys: Sequence[str]) -> Grant:
             continue
         except jwt.ExpiredSignatureError:
             raise BadToken("the token has expired: get a new one") from None
-        except (jwt.InvalidTokenError, RecursionError) as error:
+        except (jwt.InvalidTokenError, RecursionError, ValueError, OverflowError, TypeError) as error:
+            # The library does not look at everything: a time may be infinite, and text no UTF-8.
             raise BadToken(f"that is no token of ours: {type(error).__name__}") from None
         return _grant(claims)
     raise BadToken("the token is not signed with a key of this fleet")

@@ -8,11 +8,14 @@ and its asyncio client took nine times the CPU a message here (docs/decisions/00
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
+
+logger = logging.getLogger(__name__)
 
 Reply = Any
 Answered = Callable[[Reply], None]
@@ -21,6 +24,10 @@ Answered = Callable[[Reply], None]
 
 class LinkLost(ConnectionError):
     """The connection went away before the reply came; the command may or may not have been carried out."""
+
+
+class Nonsense(ConnectionError):
+    """A server's answer is none to what it was asked."""
 
 
 class Link(asyncio.Protocol):
@@ -96,6 +103,14 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._read(data)
+        except Exception as error:
+            # Where one answer is none, nobody knows whose the next one is.
+            logger.warning("a Redis server says what makes no sense: %r", error)
+            self.abort()
+
+    def _read(self, data: bytes) -> None:
         self._reader.feed(data)
         gets, pushed, waiting = self._reader.gets, self._on_push, self._waiting
         while (reply := gets()) is not Ellipsis:

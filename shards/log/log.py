@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from bisect import bisect_left, insort
@@ -16,11 +17,13 @@ import msgspec
 
 from shards.errors import ShardUnavailable
 from shards.log.copied import connection_to
-from shards.log.link import Answered, LinkLost, Reply
+from shards.log.link import Answered, LinkLost, Nonsense, Reply
 from shards.log.shard import ANNOUNCEMENTS, FENCE, NO_GROUP, PUBLISH, READ, ShardConnection
 from shards.ring import SLOTS, slot_of
 from shards.router.table import SlotTable
 from shards.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MOST_WAITING_BYTES = 64 << 20
 """What publishes that wait for their shards may take in one process; more are refused at once."""
@@ -264,17 +267,19 @@ class GroupLog:
 
     def _take_answer(self, publish: _Publish, owner: ShardConnection, reply: Reply) -> None:
         slot = publish.slot
-        if isinstance(reply, Exception):
-            owner.refused(reply)
-            self._hold(publish, reply)
-        elif reply[0] < 0:
+        place = None if isinstance(reply, Exception) else _place_in(reply)
+        if isinstance(reply, Exception) or isinstance(place, Nonsense):
+            refusal = place or reply
+            owner.refused(refusal)
+            self._hold(publish, refusal)
+        elif place is None:
             self._fenced(slot, reply[1])
             self._hold(publish, reply)
             if self._has_moved(slot, reply[1]):
                 self._send_held()
         else:
             self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
-            publish.answered(Place(reply[1].decode(), reply[0]))
+            publish.answered(place)
             if self._tried and self._tried.get(publish.group) is publish:
                 self._release(publish.group)
 
@@ -359,11 +364,14 @@ class GroupLog:
             if isinstance(reply, Exception):
                 self._owners[slot].refused(reply)
                 answered(None)
-            elif reply[0] < 0:
+            elif isinstance(found := _page_in(reply), Nonsense):
+                self._owners[slot].refused(found)
+                answered(None)
+            elif found is None:
                 self._fenced(slot, reply[1])
                 answered(None)
             else:
-                answered(Page(reply[1].decode(), reply[0], [Entry(*entry) for entry in reply[2]]))
+                answered(found)
 
         slot = _slot(group)
         self._owners[slot].run(
@@ -448,6 +456,13 @@ class GroupLog:
 
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         """See `shards.log.shard.Listener`."""
+        try:
+            self._pushed(connection, channel, payload)
+        except (LookupError, ValueError, msgspec.MsgspecError) as error:
+            # Whoever may publish on that server may say anything. Of what was ours, the next message shows the hole.
+            logger.warning("shard %s: what was published on %r is not ours: %s", connection.shard.name, channel, error)
+
+    def _pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         if channel[0] == NO_GROUP:
             self._announced(channel.decode(), payload)
             return
@@ -483,6 +498,29 @@ class GroupLog:
         ]
         if pairs:
             connection.run(FENCE, lambda _: None, ("fence",), pairs)
+
+
+def _place_in(reply: Reply) -> Place | Nonsense | None:
+    """Read the answer to a publish; None: a closed fence, which the second item tells of."""
+    match reply:
+        case [int(offset), bytes(epoch)] if offset > 0:
+            return Place(epoch.decode(), offset)
+        case [-1, int()]:
+            return None
+    return Nonsense(f"no answer to a publish: {reply!r:.100}")
+
+
+def _page_in(reply: Reply) -> Page | Nonsense | None:
+    """Read the answer to a read; None: a closed fence, which the second item tells of."""
+    match reply:
+        case [int(head), bytes(epoch), list(entries)] if head >= 0:
+            try:
+                return Page(epoch.decode(), head, [Entry(*entry) for entry in entries])
+            except (TypeError, ValueError):
+                pass
+        case [-1, int()]:
+            return None
+    return Nonsense(f"no answer to a read: {reply!r:.100}")
 
 
 def _settle(done: asyncio.Future[Place], answer: Place | ShardUnavailable) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from shards.aio import end
-from shards.log.link import Answered, Link, LinkLost, Reply
+from shards.log.link import Answered, Link, LinkLost, Nonsense, Reply
 from shards.router.table import Shard
 from shards.settings import Credentials
 
@@ -107,8 +107,8 @@ class ShardConnection:
             self._link.send(answered, *command)
 
     def refused(self, error: Exception) -> None:
-        """Connect anew where the shard has forgotten the scripts (SCRIPT FLUSH), since that loads them."""
-        if self._link is not None and str(error).startswith("NOSCRIPT"):
+        """Connect anew where the shard has forgotten the scripts (SCRIPT FLUSH), since that loads them; or is mad."""
+        if self._link is not None and (isinstance(error, Nonsense) or str(error).startswith("NOSCRIPT")):
             self._link.abort()
 
     def subscribe(self, channels: Sequence[str]) -> None:

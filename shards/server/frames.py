@@ -29,6 +29,12 @@ def frame_end(data: bytes, start: int) -> int | None:
     return start + head + size + int.from_bytes(data[start + 2 : start + 2 + size], "big")
 
 
+def payload_start(data: bytes, start: int) -> int:
+    """Tell where the payload of a client's frame begins whose head is whole."""
+    length, mask = data[start + 1] & 0x7F, 4 if data[start + 1] & _MASKED else 0
+    return start + 2 + mask + (0 if length < _LENGTH_IN_2 else 2 if length == _LENGTH_IN_2 else 8)
+
+
 def text_at(data: bytes, start: int, end: int) -> str | None:
     """Read a client's frame; None where it is not one plain text of less than 64 KiB (RFC 6455, section 5.2)."""
     length = data[start + 1]

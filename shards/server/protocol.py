@@ -42,6 +42,9 @@ class SocketProtocol(MovableSocket):
     _held = b""
     """Messages that go out with an answer, or at the end of this turn of the event loop."""
 
+    _pong = b""
+    """The answer to a client's last ping, while more than the send budget waits for it to read."""
+
     _served = False
     """Whether the app is through with it."""
 
@@ -78,6 +81,20 @@ class SocketProtocol(MovableSocket):
         super().pause_writing()
         if self.on_slow is not None:
             self.on_slow()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        pong, self._pong = self._pong, b""
+        if pong and not self.transport.is_closing():
+            self.transport.write(pong)
+
+    def handle_ping(self) -> None:
+        """Answer a ping; of those of a client that does not read, only the last one (RFC 6455, section 5.5.3)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self.transport.write(pong)
+        else:
+            self._pong = pong
 
     def send_keepalive_ping(self) -> None:
         """Ping a client that has been silent; one that talks is alive, and with 10,000 of them pings are work."""

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
+_FEW = 8
+
+
 class SmallQueue(Generic[T]):
-    """An unbounded queue with one reader."""
+    """An unbounded queue with one reader; small while it is short."""
 
     __slots__ = ("_items", "_reader")
 
     def __init__(self) -> None:
-        self._items: tuple[T, ...] = ()
+        self._items: tuple[T, ...] | deque[T] = ()
         self._reader: asyncio.Future[None] | None = None
 
     def put_nowait(self, item: T) -> None:
         """Add an item."""
-        self._items += (item,)
+        if isinstance(self._items, deque):
+            self._items.append(item)
+        elif len(self._items) < _FEW:
+            self._items += (item,)
+        else:
+            # To copy all there are for each that comes would stop a worker, where somebody sends 40,000 at once.
+            self._items = deque((*self._items, item))
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
@@ -29,8 +39,12 @@ class SmallQueue(Generic[T]):
         while not self._items:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        item, *rest = self._items
-        self._items = tuple(rest)
+        if isinstance(self._items, deque):
+            item = self._items.popleft()
+            self._items = self._items or ()
+        else:
+            item, *rest = self._items
+            self._items = tuple(rest)
         return item
 
     def empty(self) -> bool:
@@ -45,7 +59,8 @@ class SmallQueue(Generic[T]):
     def take_all(self, which: Callable[[T], bool]) -> list[T]:
         """Take the items that `which` says yes to."""
         taken = [item for item in self._items if which(item)]
-        self._items = tuple(item for item in self._items if not which(item))
+        left = [item for item in self._items if not which(item)]
+        self._items = tuple(left) if len(left) <= _FEW else deque(left)
         return taken
 
 
@@ -56,6 +71,10 @@ class SmallEvent:
 
     def __init__(self) -> None:
         self._change: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        """Tell whether nobody who called `wait` would have to."""
+        return self._change is None
 
     def clear(self) -> None:
         """Make those wait who call `wait` from now on."""

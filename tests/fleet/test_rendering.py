@@ -58,6 +58,9 @@ def test_an_edge_shares_its_port_and_shows_itself_on_loopback_only() -> None:
     assert static["entryPoints"]["web"]["address"] == "0.0.0.0:8000"
     assert static["entryPoints"]["web"]["reusePort"] is True
     assert static["entryPoints"]["traefik"]["address"] == "127.0.0.1:9001"
+    web = static["entryPoints"]["web"]
+    assert web["transport"]["respondingTimeouts"]["readTimeout"] == "60s", "who says nothing is not waited for for ever"
+    assert web["http"]["maxHeaderBytes"] == 32_768, "1,000 requests that don't end take 32 MB, not a gigabyte"
     for feature in ("ping", "metrics"):
         assert "traefik" in str(static[feature])
     assert "fastProxy" not in edge.dump(static)

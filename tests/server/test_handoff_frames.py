@@ -32,6 +32,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = written
         self.paused = self.closing = False
+        self.unread = 0
         self.protocol: Any = None
 
     def write(self, data: Any) -> None:
@@ -42,7 +43,7 @@ class Wire(asyncio.Transport):
         return self.closing
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unread
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
@@ -57,11 +58,14 @@ class Wire(asyncio.Transport):
         return {"peername": ("10.0.0.1", 1), "sockname": ("10.0.0.2", 2)}.get(name, default)
 
     def close(self) -> None:
-        if not self.closing:
-            self.closing = True
+        if not self.closing and not self.unread:
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+        self.closing = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closing = self.closing and not self.unread
+        self.unread = 0
+        self.close()
 
 
 class Worker:
@@ -103,7 +107,13 @@ async def echo_past_asgi(scope: Any, receive: Any, send: Any, heard: list[Any]) 
 class Host:
     """A worker in memory, and a client's connection to it; it pings where it is told how often."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], ping_s: float | None = None, pong_s: float = 20) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        ping_s: float | None = None,
+        pong_s: float = 20,
+        most: int = 70_000,
+    ) -> None:
         self.heard: list[Any] = []
         self.written = bytearray()
         self.paths: set[str] = set()
@@ -114,7 +124,7 @@ class Host:
             await app(scope, receive, send, self.heard)
 
         self.config = uvicorn.Config(
-            application, ws_max_size=70_000, log_config=None, ws_ping_interval=ping_s, ws_ping_timeout=pong_s
+            application, ws_max_size=most, log_config=None, ws_ping_interval=ping_s, ws_ping_timeout=pong_s
         )
         self.config.load()
         self.state = ServerState()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from shards.server.frames import frame_end, text_at
 from tests.replica import Replica
 from tests.server.raw import RawSocket
+from tests.server.test_handoff_frames import connected, echo, echo_past_asgi, frames, until
 
 
 def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
@@ -105,3 +107,61 @@ async def test_who_publishes_in_its_own_group_gets_each_message_and_its_ack_in_o
         acks, messages = await socket.texts(count, "ack"), await socket.texts(count, "message")
     for found in (acks, messages):
         assert [(frame["offset"], frame["id"]) for frame in found] == [(n + 1, str(n)) for n in range(count)]
+
+
+async def test_of_many_pings_a_client_that_does_not_read_gets_one_answer() -> None:
+    host = await connected(echo)
+    host.socket.pause_writing()
+    before = len(host.written)
+    for number in range(999):
+        await host.feed(masked(Opcode.PING, b"%d" % number))
+    assert len(host.written) == before, "they would pile up without end"
+    host.socket.resume_writing()
+    assert frames(host.written) == [(0x8A, b"998")]
+    await host.feed(masked(Opcode.PING, b"again"))
+    assert frames(host.written)[1:] == [(0x8A, b"again")]
+    await host.end()
+
+
+@pytest.mark.parametrize("app", [echo, echo_past_asgi])
+@pytest.mark.parametrize(
+    "piece",
+    [masked(Opcode.PING, b""), masked(Opcode.PONG, b"x"), masked(Opcode.CONT, b"", fin=False)],
+    ids=["pings", "pongs", "empty fragments"],
+)
+async def test_who_sends_control_frames_or_fragments_without_end_is_closed(app: Any, piece: bytes) -> None:
+    host = await connected(app)
+    await host.feed(masked(Opcode.TEXT, b"", fin=False))
+    await host.feed(piece * 900)
+    assert not host.wire.closing, "a large message may come in many"
+    await host.feed(piece * 40_000)
+    assert host.wire.closing
+    assert [payload[:2] for head, payload in frames(host.written) if head == 0x88] == [struct.pack(">H", 1008)]
+    await host.end()
+
+
+async def test_who_goes_on_after_a_close_is_dropped() -> None:
+    host = await connected(echo_past_asgi)
+    host.socket.close(1008, "enough")
+    written = len(host.written)
+    for _ in range(3):
+        await host.feed(masked(Opcode.PING, b"") * 40_000)
+        assert not host.wire.closing, "its close may be on its way"
+    assert len(host.written) == written
+    await host.feed(masked(Opcode.TEXT, bytes(40_000)) * 40)
+    assert host.wire.closing
+    await host.end()
+
+
+@pytest.mark.parametrize(
+    "last",
+    [masked(Opcode.CLOSE, b""), b"\x83\x80aaaa", masked(Opcode.TEXT, b"\xff")],
+    ids=["close", "nonsense", "text"],
+)
+async def test_who_is_closed_and_does_not_read_is_dropped_in_time(last: bytes) -> None:
+    host = await connected(echo)
+    host.wire.unread, host.socket.close_timeout = 1000, 0.05
+    await host.feed(last)
+    assert host.wire.closing
+    assert host.socket in host.state.connections
+    await until(lambda: host.socket not in host.state.connections)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -43,3 +44,24 @@ async def test_an_event_lets_all_go_on_even_if_one_was_cancelled() -> None:
     event.set()
     async with asyncio.timeout(60):
         await asyncio.gather(*others)
+
+
+async def test_a_queue_that_gets_long_stays_quick_and_gets_small_again() -> None:
+    queue: SmallQueue[int] = SmallQueue()
+    began = time.perf_counter()
+    for number in range(100_000):
+        queue.put_nowait(number)
+    assert queue.take_all(lambda number: number % 2 == 1) == list(range(1, 100_000, 2))
+    assert [await queue.get() for _ in range(50_000)] == list(range(0, 100_000, 2))
+    assert time.perf_counter() - began < 5, "it took minutes while each one copied all the others"
+    assert queue.empty()
+    assert queue._items == ()
+
+
+async def test_an_event_tells_whether_it_is_set() -> None:
+    event = SmallEvent()
+    assert event.is_set()
+    event.clear()
+    assert not event.is_set()
+    event.set()
+    assert event.is_set()

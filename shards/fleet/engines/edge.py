@@ -28,6 +28,12 @@ ROUTER = "app"
 GRACE_S = 10
 """For so long an edge that stops waits for the sockets that it has; it listens no more meanwhile."""
 
+READ_S, IDLE_S = 60, 60
+"""Within which a request must have come, with its body; and after which a connection without one is closed."""
+
+HEADER_BYTES = 32_768
+"""A request's head (431 above it). Traefik's own limit, 1 MiB, is a gigabyte of memory for 1,000 who are slow."""
+
 CANARY = "canary"
 """Name of the service that shares requests out between two colors."""
 
@@ -83,8 +89,11 @@ def static(edge: EdgePart, host: str, port: int, told: Path | str, admin: str = 
             "web": {
                 "address": f"{host}:{port}",
                 "reusePort": True,
-                "transport": {"lifeCycle": {"graceTimeOut": f"{GRACE_S}s"}},
-                "http": _HEADERS,
+                "transport": {
+                    "lifeCycle": {"graceTimeOut": f"{GRACE_S}s"},
+                    "respondingTimeouts": {"readTimeout": f"{READ_S}s", "idleTimeout": f"{IDLE_S}s"},
+                },
+                "http": {**_HEADERS, "maxHeaderBytes": HEADER_BYTES},
             },
             "traefik": {"address": f"{admin}:{edge.port}", "http": _HEADERS},
         },

@@ -34,6 +34,8 @@ MAX_BYTES = 4 << 20
 
 _LENGTH_BYTES = 4
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class BadMessage(ShardsError):
     """A peer says what is no message, or what nobody says at this point."""
@@ -157,7 +159,7 @@ def read_message(frame: bytes) -> Message:
     """Read what follows the greeting. Raises `BadMessage`."""
     try:
         return cast(Message, _decode_message(frame))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise BadMessage(f"that is no message of version {VERSION}: {error}") from None
 
 
@@ -165,7 +167,7 @@ def read_hello(frame: bytes) -> Hello:
     """Read a giver's first word. Raises `BadMessage`."""
     try:
         return _decode_hello(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise BadMessage(f"that is no greeting: {error}") from None
 
 
@@ -173,7 +175,7 @@ def read_answer(frame: bytes) -> Welcome | Sorry:
     """Read what a taker answers to the greeting. Raises `BadMessage`."""
     try:
         return cast(Welcome | Sorry, _decode_answer(frame))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise BadMessage(f"that answers no greeting: {error}") from None
 
 

@@ -9,15 +9,23 @@ from typing import Any, Literal, cast
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from shards.carried import EXTENSION, Carried, Passenger, Rider, serve_as
-from shards.server.frames import frame_end, text_at
+from shards.rate import TokenBucket
+from shards.server.frames import frame_end, payload_start, text_at
 from shards.server.handoff.message import Offer
 from shards.server.handoff.stand_in import StandIn
 from shards.server.small import SmallEvent, SmallQueue
+
+_ODD_A_SECOND, _ODD_AT_ONCE = 100.0, 1000.0
+_FRAGMENT = 1024
+"""Control frames, and fragments shorter than that, of one client. Each is work, and 40,000 fit into one read."""
+
+_MOST_AFTER_CLOSE = 1 << 20
+"""Bytes that are read of a client once it was told to close."""
 
 _GONE = 1012
 """What an app is told whose socket has moved: the service restarts, and the client is elsewhere now."""
@@ -65,6 +73,9 @@ class MovableSocket(WebSocketsSansIOProtocol):
     _partial = b""
     """Of a frame that is not whole yet, what came."""
 
+    _after_close = 0
+    """Bytes that came once a close was sent."""
+
     _in_fragments = False
     """Whether a text or binary message has begun whose last fragment has not come."""
 
@@ -83,6 +94,7 @@ class MovableSocket(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.queue = SmallQueue[ASGIReceiveEvent]()
+        self._odd = TokenBucket(_ODD_A_SECOND, _ODD_AT_ONCE)
         self.writable = cast(Any, SmallEvent())
         self.passenger = Passenger()
         self.rider = self.passenger
@@ -96,10 +108,27 @@ class MovableSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
+        if self.close_sent and self._deaf_to(data):
+            return
         if self.handshake_initiated:
             self._take_frames(self._partial + data if self._partial else data)
         else:
             super().data_received(data)
+            if not self.handshake_initiated and self.conn.handshake_exc is not None:
+                self._refuse_handshake()
+
+    def _deaf_to(self, data: bytes) -> bool:
+        """Drop who goes on and on after its close, instead of an answer to that."""
+        self._after_close += len(data)
+        if self._after_close > _MOST_AFTER_CLOSE:
+            self.transport.abort()
+        return self.transport.is_closing()
+
+    def _refuse_handshake(self) -> None:
+        """Answer a request that the parser can't take, and which uvicorn hears nothing of: it would wait for ever."""
+        said = b"".join(self.conn.data_to_send())
+        self.transport.write(said or b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self.transport.close()
 
     def _take_frames(self, data: bytes) -> None:
         """Take the whole frames in `data`, and keep what is left of it; one that is too long is refused at its head.
@@ -112,22 +141,59 @@ class MovableSocket(WebSocketsSansIOProtocol):
                 return
             start = end
         self._partial = data[start:]
-        if end is not None and end - start > self.config.ws_max_size:
+        if end is not None and end - payload_start(data, start) > self.config.ws_max_size:
             super().data_received(self._partial)
             self._partial = b""
 
     def _take_frame(self, data: bytes, start: int, end: int) -> bool:
         """Take a frame; give whether there may be more: after a close nothing counts."""
-        if self.on_text is not None and not self._in_fragments and not self.close_sent:
+        plain = not self._in_fragments and not self.close_sent and end - start <= self.config.ws_max_size
+        if self.on_text is not None and plain:
             text = text_at(data, start, end)
             if text is not None:
                 self.on_text(text)
                 return True
         opcode, final = data[start] & 0x0F, data[start] & 0x80
+        if self.close_sent and opcode != Opcode.CLOSE:
+            return True
+        is_odd = opcode >= Opcode.CLOSE or (not final and end - start < _FRAGMENT)
+        if is_odd and not self._odd.take(self.heard_at):
+            self.conn.fail(CloseCode.POLICY_VIOLATION, "too many control frames or small fragments")
+            self.handle_parser_exception()
+            return False
         if opcode in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             self._in_fragments = not final
         super().data_received(data[start:end])
         return not self.transport.is_closing()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a fragment to its message, in one piece: a list of single bytes takes fifty times as much, or no end."""
+        whole = self.frames[0]
+        if not isinstance(whole, bytearray):
+            whole = bytearray(whole)
+        whole += event.data
+        self.frames = [bytes(whole) if event.fin else whole]
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    # The end
+
+    def handle_parser_exception(self) -> None:
+        super().handle_parser_exception()
+        self._end_in_time()
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._end_in_time()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        """Drop what a client that is closed does not read; else it would be kept for as long as that client likes."""
+        if self.transport.is_closing() and self.close_timer is None and self.transport.get_write_buffer_size():
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     # Leaving
 
@@ -280,8 +346,8 @@ class MovableSocket(WebSocketsSansIOProtocol):
         self.curr_msg_data_type = "bytes" if offer.binary else "text"
         if offer.fragments is not None:
             self._in_fragments = True
-            self.frames = list(offer.fragments)
-            self.conn.current_size = sum(map(len, self.frames))
+            self.frames = [b"".join(offer.fragments)]
+            self.conn.current_size = len(self.frames[0])
         self._silent_since = offer.silent_since
         now = self.loop.time()
         self._ping = None if offer.ping is None else (offer.ping, now + offer.pong_s)

@@ -1,0 +1,168 @@
+"""Ordinary clients: groups of ten that talk all the while, and notice what is wrong. A process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvloop
+
+from shards.client import Client, Event, Gap, Lost, Subscribed, connect
+
+GROUP_SIZE = 10
+SETTLE_S = 5.0
+"""How long messages may be on their way at the end of a window."""
+
+
+@dataclass
+class Window:
+    """What clients saw of the messages that were due in a stretch of time.
+
+    Attributes:
+        latencies_ms: of each delivery, from when its message was due.
+        lags_ms: how late this process itself was with each publish.
+        acked: the messages that are in a log.
+        pending: those that nobody knows of yet.
+        heard: deliveries of each.
+        count: of what was wrong.
+    """
+
+    latencies_ms: list[float] = field(default_factory=list)
+    lags_ms: list[float] = field(default_factory=list)
+    acked: set[str] = field(default_factory=set)
+    pending: set[str] = field(default_factory=set)
+    heard: Counter[str] = field(default_factory=Counter)
+    count: Counter[str] = field(default_factory=Counter)
+
+    def lost(self) -> int:
+        """Count deliveries of acked messages that did not come."""
+        return sum(max(0, GROUP_SIZE - self.heard[id]) for id in self.acked)
+
+    def settled(self) -> bool:
+        """Tell whether nothing is on its way."""
+        return not self.pending and not self.lost()
+
+    def told(self) -> dict[str, Any]:
+        """Sum it up."""
+        names = ("reconnects", "gaps", "refused")
+        return {
+            "published": len(self.acked),
+            "delivered": len(self.latencies_ms),
+            "lost": self.lost(),
+            "doubled": sum(max(0, times - GROUP_SIZE) for times in self.heard.values()),
+            "unacked": len(self.pending),
+            **{name: self.count[name] for name in names},
+            "p50_ms": quantile(self.latencies_ms, 0.50),
+            "p99_ms": quantile(self.latencies_ms, 0.99),
+            "max_ms": quantile(self.latencies_ms, 1.0),
+            "lag_p99_ms": quantile(self.lags_ms, 0.99),
+        }
+
+
+def quantile(values: list[float], share: float) -> float | None:
+    """Give the value that this share of all is not above; None where there is none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+
+
+class Crowd:
+    """So many clients, of which one after the other publishes.
+
+    Args:
+        url: of the fleet's WebSocket.
+        number: of clients, a multiple of `GROUP_SIZE`.
+        rate: publishes a second.
+    """
+
+    def __init__(self, url: str, number: int, rate: float) -> None:
+        self.url, self.number, self.rate = url, number, rate
+        self.windows = [Window()]
+        self.clients: dict[int, Client] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, orders: asyncio.StreamReader) -> None:
+        """Connect and say so; then tell of a window at each line that comes, and begin another one, until the end."""
+        for number in range(self.number):
+            self._start(self._follow(number))
+        while len(self.clients) < self.number:
+            await asyncio.sleep(0.05)
+        self._start(self._publish())
+        _say({"ready": self.number})
+        while await orders.readline():
+            window = self.windows[-1]
+            self.windows.append(Window())
+            until = time.monotonic() + SETTLE_S
+            while not window.settled() and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+            _say(window.told())
+        for task in self._tasks:
+            task.cancel()
+
+    def _start(self, doing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(doing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, number: int) -> None:
+        def observe(event: Event) -> None:
+            if isinstance(event, Subscribed):
+                self.clients[number] = client
+            self.windows[-1].count["reconnects"] += isinstance(event, Lost)
+
+        client = connect(self.url, observe=observe, open_seconds=30)
+        async with client, client.subscribe(_group(number)) as items:
+            async for item in items:
+                if isinstance(item, Gap):
+                    self.windows[-1].count["gaps"] += 1
+                else:
+                    window = self.windows[item.data["window"]]
+                    window.latencies_ms.append(time.monotonic() * 1000 - item.data["due_ms"])
+                    window.heard[item.id] += 1
+
+    async def _publish(self) -> None:
+        """Open loop: what is due is published, whether the last one is acked or not."""
+        began = time.monotonic()
+        for count in itertools.count():
+            due = began + count / self.rate
+            if (early := due - time.monotonic()) > 0:
+                await asyncio.sleep(early)
+            self.windows[-1].lags_ms.append((time.monotonic() - due) * 1000)
+            self._start(self._publish_one(count * 7919 % self.number, str(count), due * 1000))
+
+    async def _publish_one(self, number: int, id: str, due_ms: float) -> None:
+        window, index = self.windows[-1], len(self.windows) - 1
+        window.pending.add(id)
+        try:
+            await self.clients[number].publish(_group(number), {"due_ms": due_ms, "window": index}, id=id)
+        except Exception:
+            window.count["refused"] += 1
+        else:
+            window.acked.add(id)
+        window.pending.discard(id)
+
+
+def _group(number: int) -> str:
+    return f"crowd-{number // GROUP_SIZE}"
+
+
+def _say(told: dict[str, Any]) -> None:
+    print(json.dumps(told), flush=True)
+
+
+async def _main(url: str, number: str, rate: str) -> None:
+    orders = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    await Crowd(url, int(number), float(rate)).run(orders)
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(*sys.argv[1:]))
