@@ -267,11 +267,10 @@ class GroupLog:
 
     def _take_answer(self, publish: _Publish, owner: ShardConnection, reply: Reply) -> None:
         slot = publish.slot
-        place = None if isinstance(reply, Exception) else _place_in(reply)
-        if isinstance(reply, Exception) or isinstance(place, Nonsense):
-            refusal = place or reply
-            owner.refused(refusal)
-            self._hold(publish, refusal)
+        place = reply if isinstance(reply, Exception) else _place_in(reply)
+        if isinstance(place, Exception):
+            owner.refused(place)
+            self._hold(publish, place)
         elif place is None:
             self._fenced(slot, reply[1])
             self._hold(publish, reply)
