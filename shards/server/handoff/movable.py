@@ -168,7 +168,7 @@ class MovableSocket(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message, in one piece: a list of single bytes takes fifty times as much, or no end."""
-        whole = self.frames[0]
+        whole: Any = self.frames[0]
         if not isinstance(whole, bytearray):
             whole = bytearray(whole)
         whole += event.data
