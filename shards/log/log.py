@@ -267,18 +267,18 @@ class GroupLog:
 
     def _take_answer(self, publish: _Publish, owner: ShardConnection, reply: Reply) -> None:
         slot = publish.slot
-        place = reply if isinstance(reply, Exception) else _place_in(reply)
-        if isinstance(place, Exception):
-            owner.refused(place)
-            self._hold(publish, place)
-        elif place is None:
+        found = reply if isinstance(reply, Exception) else _place_in(reply)
+        if isinstance(found, Exception):
+            owner.refused(found)
+            self._hold(publish, found)
+        elif found is None:
             self._fenced(slot, reply[1])
             self._hold(publish, reply)
             if self._has_moved(slot, reply[1]):
                 self._send_held()
         else:
             self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
-            publish.answered(place)
+            publish.answered(found)
             if self._tried and self._tried.get(publish.group) is publish:
                 self._release(publish.group)
 
@@ -360,10 +360,8 @@ class GroupLog:
             return
 
         def page(reply: Reply) -> None:
-            if isinstance(reply, Exception):
-                self._owners[slot].refused(reply)
-                answered(None)
-            elif isinstance(found := _page_in(reply), Nonsense):
+            found = reply if isinstance(reply, Exception) else _page_in(reply)
+            if isinstance(found, Exception):
                 self._owners[slot].refused(found)
                 answered(None)
             elif found is None:

@@ -168,11 +168,11 @@ class MovableSocket(WebSocketsSansIOProtocol):
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message, in one piece: a list of single bytes takes fifty times as much, or no end."""
-        whole = cast(bytes | bytearray, self.frames[0])
-        if isinstance(whole, bytes):
+        whole: Any = self.frames[0]
+        if not isinstance(whole, bytearray):
             whole = bytearray(whole)
         whole += event.data
-        self.frames = [bytes(whole) if event.fin else cast(Any, whole)]
+        self.frames = [bytes(whole) if event.fin else whole]
         if event.fin:
             self.send_receive_event_to_app()
 
