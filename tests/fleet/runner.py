@@ -135,7 +135,7 @@ class Commands:
 
 
 def _is_anothers(port: int) -> bool:
-    """Tell whether a port that a fleet has let go was taken by another test; what a daemon holds may be this fleet's."""
+    """Tell whether a port that a fleet has let go was taken by another test; a daemon's may be this fleet's."""
     holder = processes.listener(port)
     return holder is not None and not holder.startswith("docker")
 
