@@ -8,6 +8,7 @@ members with it. So a group costs a read a worker and change, and only where som
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +18,8 @@ import msgspec
 from shards.errors import ShardUnavailable
 from shards.log.log import GroupLog
 from shards.presence import REPORTED, Presence, Present
+
+logger = logging.getLogger(__name__)
 
 MOST_NAMED = 20
 """Comings and goings of one look that are told by name; of more, only how many there are now is told."""
@@ -183,6 +186,11 @@ class Attendance:
         try:
             said = await self._presence.by_worker(group)
         except ShardUnavailable:
+            self._to_look.add(group)
+            return
+        except Exception:
+            # Others look on: this task is all there is for them.
+            logger.exception("presence of group %s", group)
             self._to_look.add(group)
             return
         watch = self._watches.get(group)

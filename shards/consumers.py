@@ -230,8 +230,9 @@ class GroupConsumer:
             self.socket.on_drain = self._ask_to_reconnect
             self.socket.rider = self
             self.socket.take_over(self._hear, self._close_slow, self.settings.send_budget_bytes)
-            # What is written to all members of a group goes straight to the socket.
-            self.on_message = self.socket.write_message  # type: ignore[method-assign]
+            if type(self).on_message is GroupConsumer.on_message:
+                # What is written to all members of a group goes straight to the socket.
+                self.on_message = self.socket.write_message  # type: ignore[method-assign]
             await (self._welcome() if arrived is None else self._go_on(arrived))
             while (event := await receive())["type"] != "websocket.disconnect":
                 await self._take_deferred(event)

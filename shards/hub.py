@@ -395,14 +395,23 @@ class Hub:
         topic.last_ms = entry.at_ms
         message = Message(topic.group, entry)
         for member in topic.members:
-            member.on_message(message)
+            try:
+                member.on_message(message)
+            except Exception:
+                self._missed(member, topic.group, topic.place)
         self._observe_delivery(len(topic.members), entry.at_ms)
+
+    def _missed(self, member: Member, group: str, place: Place) -> None:
+        """Tell a member of a gap that has failed to take a message, up to `place`; the others have it."""
+        logger.exception("a member of group %s has failed to take a message", group)
+        self._observe_gap(1)
+        _tell(member.on_gap, group, place)
 
     def _skip(self, topic: _Topic, place: Place) -> None:
         topic.place, topic.last_ms, topic.unsure = place, None, False
         self._observe_gap(len(topic.members))
         for member in list(topic.members):
-            member.on_gap(topic.group, place)
+            _tell(member.on_gap, topic.group, place)
 
     def _find_fork(self, topic: _Topic, after: int) -> None:
         """Look for the last message that the log and this topic have in common, and go on from there, after a gap."""
@@ -446,10 +455,10 @@ class Hub:
             # Or it is ahead: another worker has heard what is still on its way here. The log tells.
             return False
         if not joining.welcomed:
-            joining.member.on_subscribed(topic.group, place, since is not None and not lost)
+            _tell(joining.member.on_subscribed, topic.group, place, since is not None and not lost)
         if lost:
             self._observe_gap(1)
-            joining.member.on_gap(topic.group, place)
+            _tell(joining.member.on_gap, topic.group, place)
         topic.members[joining.member] = None
         joining.over = True
         return True
@@ -514,17 +523,20 @@ class Hub:
             return
         if not joining.welcomed:
             joining.welcomed = True
-            joining.member.on_subscribed(joining.group, since, True)
+            _tell(joining.member.on_subscribed, joining.group, since, True)
         if not follows_on:
             joining.since = Place(page.epoch, page.entries[0].offset - 1)
             self._observe_gap(1)
-            joining.member.on_gap(joining.group, joining.since)
+            _tell(joining.member.on_gap, joining.group, joining.since)
         for entry in page.entries:
             if not joining.member.has_room(len(entry.body)):
                 break
-            joining.member.on_message(Message(joining.group, entry))
-            self._observe_delivery(1, None)
             joining.since = Place(page.epoch, entry.offset)
+            try:
+                joining.member.on_message(Message(joining.group, entry))
+            except Exception:
+                self._missed(joining.member, joining.group, joining.since)
+            self._observe_delivery(1, None)
 
     # What the log calls
 
@@ -588,3 +600,11 @@ def _by_shard(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
     for shard, group in pairs:
         shards.setdefault(shard, []).append(group)
     return shards
+
+
+def _tell(told: Callable[..., None], *what: object) -> None:
+    """Tell a member something; one that fails is nobody else's trouble."""
+    try:
+        told(*what)
+    except Exception:
+        logger.exception("a member of a group has failed")

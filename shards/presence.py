@@ -128,11 +128,11 @@ class Presence:
                 said = await reply
         except TimeoutError:
             said = TimeoutError()
-        if isinstance(said, Exception):
+        if not isinstance(said, dict):
             raise ShardUnavailable(self._log.owner(group) or "?", f"no answer for group {group}")
         workers = {name.decode(): value for name, value in said.items()}
         self._forget_dead(group, workers.keys() - living - {self._worker}, living)
-        others = [msgspec.json.decode(value, type=Present) for name, value in workers.items() if name in living]
+        others = [present for name, value in workers.items() if name in living and (present := _read(value))]
         return [Present(len(here), here[:MEMBERS_NAMED]), *others]
 
     def _forget_dead(self, group: str, dead: set[str], living: set[str]) -> None:
@@ -147,3 +147,11 @@ class Presence:
 
 def _ignore(_reply: Reply) -> None:
     """What is lost of this is done again sooner or later."""
+
+
+def _read(said: bytes) -> Present | None:
+    """Read what a worker says; None: it is of a release that says it in another way."""
+    try:
+        return msgspec.json.decode(said, type=Present)
+    except msgspec.MsgspecError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -42,6 +43,19 @@ class Redises:
 
     def table(self) -> SlotTable:
         return SlotTable.first([Shard(f"shared-{i}", shard.url) for i, shard in enumerate(self.shards)])
+
+
+@pytest.fixture(autouse=True)
+def members_do_not_fail(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a member of a group finds wrong is logged by the hub, so that others hear on; in a test it is an error."""
+    found: list[logging.LogRecord] = []
+    watch = logging.Handler(logging.ERROR)
+    watch.emit = found.append  # type: ignore[method-assign]
+    log = logging.getLogger("shards.hub")
+    log.addHandler(watch)
+    yield
+    log.removeHandler(watch)
+    assert not found or request.node.get_closest_marker("member_fails"), found[0].exc_info
 
 
 @pytest.fixture

@@ -539,3 +539,29 @@ async def test_presence_counts_members_in_every_process(start_plane: StartPlane)
     async with asyncio.timeout(60):
         while (await planes[0].presence.of("room")).count != 6:
             await asyncio.sleep(0.05)
+
+
+class FailingListener(Listener):
+    """One whose code breaks at one message, and then goes on."""
+
+    def on_message(self, message: Message) -> None:
+        if message.entry.offset == 2:
+            raise KeyError("an app's")
+        super().on_message(message)
+
+
+@pytest.mark.member_fails
+async def test_a_member_that_fails_costs_nobody_else_a_message_and_hears_of_its_gap(
+    start_plane: Callable[..., Awaitable[Plane]],
+) -> None:
+    plane = await start_plane()
+    failing, other = FailingListener(), Listener()
+    for member in (failing, other):
+        plane.hub.join("room", member)
+        await member.subscribed()
+    for number in (1, 2, 3):
+        await plane.log.publish("room", "s", str(number), body_of(str(number), b"%d" % number))
+    await other.until(lambda self: len(self.heard) == 3)
+    await failing.until(lambda self: len(self.heard) == 2)
+    assert [place.offset for place in failing.gaps] == [2]
+    assert not other.gaps

@@ -24,6 +24,7 @@ GARBAGE = [
     b"+OK\r\n",
     b"*2\r\n:1\r\n:2\r\n",
     b"*3\r\n:5\r\n$2\r\n\xff\xfe\r\n*1\r\n:1\r\n",
+    b"*2\r\n:5\r\n$2\r\n\xff\xfe\r\n",
     b"$1000000000000\r\n",
     b">3\r\n$7\r\nmessage\r\n$1\r\n!\r\n$9\r\n999 {oops}\r\n",
 ]

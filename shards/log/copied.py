@@ -8,15 +8,18 @@ answered was done before it, and WAIT answers once the copy has confirmed everyt
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from shards.aio import end
-from shards.log.link import Answered, Link, LinkLost, Reply
+from shards.log.link import Answered, Link, LinkLost, Nonsense, Reply
 from shards.log.pair import COPIED_MS, Address, NotCopied, Pair, pair_of, primary_of
 from shards.log.shard import NO_GROUP, Listener, Pushed, Script, ShardConnection
 from shards.router.table import Shard
 from shards.settings import Credentials
+
+logger = logging.getLogger(__name__)
 
 MOST_HELD_BYTES = 64 << 20
 """Pushed messages held back on one connection; with more it is dropped, and the log read instead."""
@@ -86,16 +89,21 @@ class Gate:
 
     def _waited(self, reply: Reply) -> None:
         self._asking = False
-        if isinstance(reply, Exception):
+        if not isinstance(reply, int):
             self._link.abort()
-            self._drop(reply)
+            self._drop(reply if isinstance(reply, Exception) else Nonsense(f"no answer to WAIT: {reply!r:.100}"))
             return
         self.alone = reply < 1
-        if self.alone:
-            self._refuse()
-        else:
-            for _ in range(self._done_before_ping):
-                self._release()
+        try:
+            if self.alone:
+                self._refuse()
+            else:
+                for _ in range(self._done_before_ping):
+                    self._release()
+        except Exception as error:
+            # Who was told has failed. The link goes for it, and nobody else would tell the others.
+            self._drop(LinkLost(f"dropped: {error!r}"))
+            raise
         if self._held:
             self._ask_soon()
 
@@ -109,8 +117,8 @@ class Gate:
 
     def _refuse(self) -> None:
         """Have every command that was answered tried again; pushed messages wait on."""
-        held, self._held = self._held, deque()
-        for first, second in held:
+        for _ in range(len(self._held)):
+            first, second = self._held.popleft()
             if callable(first):
                 first(NotCopied("the copy did not confirm it"))
             else:
@@ -120,7 +128,10 @@ class Gate:
         held, self._held, self._held_bytes = self._held, deque(), 0
         for first, _ in held:
             if callable(first):
-                first(reason if isinstance(reason, LinkLost) else LinkLost(str(reason)))
+                try:
+                    first(reason if isinstance(reason, LinkLost) else LinkLost(str(reason)))
+                except Exception:
+                    logger.exception("whoever was told that a connection is lost has failed")
 
 
 class PairConnection(ShardConnection):

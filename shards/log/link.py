@@ -30,6 +30,28 @@ class Nonsense(ConnectionError):
     """A server's answer is none to what it was asked."""
 
 
+_CONFIRMED = (b"subscribe", b"unsubscribe")
+
+
+class _Pushes:
+    """What is expected of a server in a command's place: so many pushes. Called where it gives a reply instead."""
+
+    __slots__ = ("_left", "_refused")
+
+    def __init__(self, count: int, refused: Callable[[], None]) -> None:
+        self._left, self._refused = count, refused
+
+    def came(self) -> bool:
+        """Count a push; gives whether it was the last one."""
+        self._left -= 1
+        return self._left <= 0
+
+    def __call__(self, reply: Reply) -> None:
+        if not isinstance(reply, LinkLost):
+            logger.warning("a Redis server does not subscribe: %s", reply)
+            self._refused()
+
+
 class Link(asyncio.Protocol):
     """A connection in use.
 
@@ -45,6 +67,7 @@ class Link(asyncio.Protocol):
         self._waiting: deque[Answered] = deque()
         self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._dropped = False
         self._loop = asyncio.get_running_loop()
 
     def send(self, answered: Answered, *command: bytes | str | int) -> None:
@@ -58,10 +81,14 @@ class Link(asyncio.Protocol):
         self._waiting.append(answered)
         self._write(hiredis.pack_command(cast(Any, command)))
 
-    def send_unanswered(self, *command: bytes | str) -> None:
-        """Send a command whose reply is a push: SUBSCRIBE, UNSUBSCRIBE."""
+    def send_pushed(self, command: str, *channels: bytes | str) -> None:
+        """Send SUBSCRIBE or UNSUBSCRIBE: a push for each channel is the answer, in its place among the replies.
+
+        A server that refuses loses the connection: it would never tell of what is published there.
+        """
         if self._transport is not None:
-            self._write(hiredis.pack_command(cast(Any, command)))
+            self._waiting.append(_Pushes(len(channels), self.abort))
+            self._write(hiredis.pack_command(cast(Any, (command, *channels))))
 
     async def ask(self, *command: bytes | str | int) -> Reply:
         """Send a command and wait for its reply.
@@ -83,7 +110,8 @@ class Link(asyncio.Protocol):
         return self._transport is not None
 
     def abort(self) -> None:
-        """Drop the connection now."""
+        """Drop the connection now; nothing more is believed that it has said."""
+        self._dropped = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -105,23 +133,36 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._read(data)
-        except Exception as error:
+        except (hiredis.ProtocolError, IndexError) as error:
             # Where one answer is none, nobody knows whose the next one is.
             logger.warning("a Redis server says what makes no sense: %r", error)
+            self.abort()
+        except Exception:
+            logger.exception("whoever was told what a Redis server says has failed; it is asked anew")
             self.abort()
 
     def _read(self, data: bytes) -> None:
         self._reader.feed(data)
         gets, pushed, waiting = self._reader.gets, self._on_push, self._waiting
-        while (reply := gets()) is not Ellipsis:
+        while not self._dropped and (reply := gets()) is not Ellipsis:
             if type(reply) is not hiredis.PushNotification:
                 waiting.popleft()(reply)
             elif reply[0] == b"message":
                 pushed(reply[1], reply[2])
+            elif reply[0] in _CONFIRMED:
+                self._confirmed()
+
+    def _confirmed(self) -> None:
+        """Take note that a channel was subscribed, or is no more."""
+        if isinstance(expected := self._waiting[0], _Pushes) and expected.came():
+            self._waiting.popleft()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         waiting, self._waiting = self._waiting, deque()
         for answered in waiting:
-            answered(LinkLost(str(exc or "closed by the server")))
+            try:
+                answered(LinkLost(str(exc or "closed by the server")))
+            except Exception:
+                logger.exception("whoever was told that a connection is lost has failed")
         self._on_lost(self)

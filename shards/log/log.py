@@ -362,7 +362,7 @@ class GroupLog:
         def page(reply: Reply) -> None:
             found = reply if isinstance(reply, Exception) else _page_in(reply)
             if isinstance(found, Exception):
-                self._owners[slot].refused(found)
+                owner.refused(found)
                 answered(None)
             elif found is None:
                 self._fenced(slot, reply[1])
@@ -371,7 +371,8 @@ class GroupLog:
                 answered(found)
 
         slot = _slot(group)
-        self._owners[slot].run(
+        owner = self._owners[slot]
+        owner.run(
             READ,
             page,
             ("fence", f"meta:{slot}:{group}", f"log:{slot}:{group}", f"index:{slot}"),
@@ -454,19 +455,18 @@ class GroupLog:
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
         """See `shards.log.shard.Listener`."""
         try:
-            self._pushed(connection, channel, payload)
+            if channel[0] == NO_GROUP:
+                self._announced(channel.decode(), payload)
+                return
+            comma = payload.index(b",")
+            epoch, offset, at_ms = payload[:comma].split(b":")
+            entry = Entry(int(offset), int(at_ms), payload[comma:])
+            group, said = channel.decode(), epoch.decode()
         except (LookupError, ValueError, msgspec.MsgspecError) as error:
             # Whoever may publish on that server may say anything. Of what was ours, the next message shows the hole.
             logger.warning("shard %s: what was published on %r is not ours: %s", connection.shard.name, channel, error)
-
-    def _pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:
-        if channel[0] == NO_GROUP:
-            self._announced(channel.decode(), payload)
             return
-        comma = payload.index(b",")
-        epoch, offset, at_ms = payload[:comma].split(b":")
-        entry = Entry(int(offset), int(at_ms), payload[comma:])
-        self._listener.log_pushed(connection.shard.name, channel.decode(), epoch.decode(), entry)
+        self._listener.log_pushed(connection.shard.name, group, said, entry)
 
     def _announced(self, channel: str, payload: bytes) -> None:
         if channel == ANNOUNCEMENTS:
@@ -500,7 +500,7 @@ class GroupLog:
 def _place_in(reply: Reply) -> Place | Nonsense | None:
     """Read the answer to a publish; None: a closed fence, which the second item tells of."""
     match reply:
-        case [int(offset), bytes(epoch)] if offset > 0:
+        case [int(offset), bytes(epoch)] if offset > 0 and epoch.isascii():
             return Place(epoch.decode(), offset)
         case [-1, int()]:
             return None

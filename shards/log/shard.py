@@ -114,12 +114,12 @@ class ShardConnection:
     def subscribe(self, channels: Sequence[str]) -> None:
         """Have messages on `channels` pushed; forgotten when the connection is lost."""
         if self._link is not None and channels:
-            self._link.send_unanswered("SUBSCRIBE", *channels)
+            self._link.send_pushed("SUBSCRIBE", *channels)
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
         """Have messages on `channels` pushed no more."""
         if self._link is not None and channels:
-            self._link.send_unanswered("UNSUBSCRIBE", *channels)
+            self._link.send_pushed("UNSUBSCRIBE", *channels)
 
     async def _keep_up(self) -> None:
         backoff, told = _BACKOFF_SECONDS[0], ""
@@ -175,7 +175,7 @@ class ShardConnection:
             await link.ask("SELECT", database)
         for script in (PUBLISH, READ, FENCE):
             await link.ask("SCRIPT", "LOAD", script.source)
-        link.send_unanswered("SUBSCRIBE", ANNOUNCEMENTS)
+        link.send_pushed("SUBSCRIBE", ANNOUNCEMENTS)
 
     async def _watch(self, link: Link, lost: asyncio.Event) -> None:
         """Return once the connection is lost; drop it where a ping stays unanswered, as half-open TCP leaves it."""

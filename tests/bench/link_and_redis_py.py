@@ -50,7 +50,7 @@ async def with_link(server: RedisServer) -> float:
     loop = asyncio.get_running_loop()
     _, link = await loop.create_connection(lambda: Link(push, lambda _: None), "127.0.0.1", server.port)
     await link.ask("HELLO", "3")
-    link.send_unanswered("SUBSCRIBE", *CHANNELS)
+    link.send_pushed("SUBSCRIBE", *CHANNELS)
     await link.ask("PING")
     began = time.process_time()
     with publisher(server):

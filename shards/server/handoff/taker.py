@@ -200,13 +200,19 @@ class _Guest:
             opening = asyncio.create_task(self._open(boarding.descriptor, boarding.protocol))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
+        else:
+            # The giver has let go of it, and here it was turned back: it took too long to say so.
+            self._lose("it was given too late")
+
+    def _lose(self, why: object) -> None:
+        logger.error("handoff: a socket that was given here is lost, its client comes back: %s", why)
+        self._arrivals.metrics.handoffs.labels("lost").inc()
 
     async def _open(self, descriptor: int, protocol: MovableSocket) -> None:
         try:
             await self._connect(descriptor, protocol)
-        except OSError as error:
-            logger.error("handoff: a socket that was given here is lost, its client comes back: %s", error)
-            self._arrivals.metrics.handoffs.labels("lost").inc()
+        except (OSError, ValueError) as error:
+            self._lose(error)
             protocol.turn_back()
             return
         if protocol.read_paused and not protocol.transport.is_closing():
@@ -225,7 +231,7 @@ class _Guest:
         try:
             sock.setblocking(False)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
-        except OSError:
+        except (OSError, ValueError):
             sock.close()
             raise
 
