@@ -203,10 +203,16 @@ def begin(verb: Verb, active: Color, release: str, previous: str | None, id: str
         id: a new one.
 
     Raises:
-        ShardsError: there is nothing to roll back to.
+        ShardsError: there is nothing to roll back to, or what would run is something else.
     """
     if verb == "rollback" and previous is None:
         raise ShardsError("there is nothing to roll back to: nothing was promoted since this fleet was started")
+    if verb == "rollback" and release != previous:
+        # Who goes back at night would believe that the old release runs.
+        raise ShardsError(
+            f"the release before is {previous}, and the app's directory holds {release}: check {previous} out there "
+            "first, or `inv promote` what is there"
+        )
     return Cutover(id, verb, active, other_color(active), release, previous)
 
 

@@ -39,21 +39,13 @@ async def remove_edges(
         ShardsError: one does not stop.
     """
     names = [edge.name for edge in edges]
-    through = await _through(engine, edges, replicas)
-    fleet.note(f"stopping {', '.join(names)}: {sum(map(len, through.values())):,} clients come back through the others")
-    within_ms = round(min(drain_s, WINDOW_S) * 1000)
-    orders = {name: Orders("active", within_ms, through=tuple(sorted(ports))) for name, ports in through.items()}
+    through: set[int] = set().union(*[await engine.ports_of(edge) for edge in edges])
+    fleet.note(f"stopping {', '.join(names)}: the clients that came through come back through the others")
+    order = Orders("active", round(min(drain_s, WINDOW_S) * 1000), through=tuple(sorted(through)))
+    # To all: who has a socket now need not be the one to which the edge has connected it.
+    orders = {replica.name: order for replica in replicas} if through else {}
     await insist(lambda: control.order(orders))
     try:
         await engine.remove(names)
     finally:
         await insist(lambda: control.order(dict.fromkeys(orders)))
-
-
-async def _through(engine: Engine, edges: Collection[EdgePart], replicas: Sequence[ReplicaPart]) -> dict[str, set[int]]:
-    """Find out by what ports sockets come through these edges to each replica."""
-    found: dict[str, set[int]] = {}
-    for edge in edges:
-        for name, ports in (await engine.ports_through(edge, replicas)).items():
-            found.setdefault(name, set()).update(ports)
-    return found

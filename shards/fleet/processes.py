@@ -11,7 +11,7 @@ import contextlib
 import os
 import resource
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,19 +167,14 @@ def listener(port: int) -> str | None:
     return None
 
 
-def connected(pid: int, by_port: Mapping[int, str]) -> dict[str, set[int]]:
-    """Find the TCP connections of a process to ports of this host.
+def connects_from(pid: int, listens_on: Collection[int]) -> set[int]:
+    """Find the ports from which a process has connected to others.
 
     Args:
         pid: the process.
-        by_port: names of those ports.
-
-    Returns:
-        The process's own ports, by the name of the one that each is connected to.
+        listens_on: its ports at which others connect to it.
     """
-    found: dict[str, set[int]] = {}
     with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.Process(pid).net_connections("tcp"):
-            if connection.raddr and connection.raddr.port in by_port:
-                found.setdefault(by_port[connection.raddr.port], set()).add(connection.laddr.port)
-    return found
+        found = psutil.Process(pid).net_connections("tcp")
+        return {one.laddr.port for one in found if one.raddr and one.laddr.port not in listens_on}
+    return set()

@@ -173,9 +173,6 @@ class _Performance:
             on = go_on(under_way, wish.verb, release)
             self.fleet.note(f"an earlier {under_way.verb} stopped at {under_way.step}: going on with {on.step}")
             return replace(on, canary=wish.canary or on.canary, hold=wish.hold or on.hold)
-        if wish.verb == "rollback" and state.previous not in (None, release):
-            # Nobody is told that an old release runs when it does not.
-            self.fleet.note(f"{state.spec.app_dir} holds {release}, not {state.previous}: that is what will run")
         cutover = begin(wish.verb, state.active, release, state.previous, secrets.token_hex(4))
         return replace(cutover, canary=wish.canary, hold=wish.hold)
 

@@ -166,7 +166,8 @@ def _memory(evidence: Evidence) -> Iterable[Found]:
         if server.maxmemory_bytes and server.used_bytes >= NEAR * server.maxmemory_bytes:
             yield "warn", f"{server.name} holds {server.used_bytes / server.maxmemory_bytes:.0%} of its maxmemory"
     if evidence.oom_kills:
-        yield "warn", f"the kernel has killed {evidence.oom_kills} processes since this host started (oom_kill)"
+        killed = f"the kernel has killed {evidence.oom_kills} processes, of whomever, since this host started"
+        yield "warn", f"{killed} (oom_kill)"
     if evidence.memory_available < (1 - NEAR) * evidence.memory_total / 2:
         yield "warn", f"{evidence.memory_available / 1e9:,.1f} GB of memory are left on this host"
     yield from _said(evidence, MEMORY)
@@ -202,7 +203,11 @@ def _said(evidence: Evidence, name: str) -> Iterable[Found]:
 _TABLE: Sequence[tuple[str, Callable[[Evidence], Iterable[Found]], str]] = (
     (FILES, _files, "more edges or replicas (inv up --edges N --replicas N), or a higher nofile: see the line above"),
     (REFUSED, _refused, f"inv logs NAME of what does not answer, inv up; {TUNE} for backlogs; maxclients for Redis"),
-    (MEMORY, _memory, "a higher limit (INVOKE_DOCKER_APP_MEMORY and its like), more memory, or fewer sockets"),
+    (
+        MEMORY,
+        _memory,
+        "more memory, fewer sockets, or in containers a higher limit (INVOKE_DOCKER_APP_MEMORY and its like)",
+    ),
     (DISK, _disk, "make room before any Redis server is killed or started again: what it acked last is in its memory"),
     (CPU, _cpu, "inv up --replicas N or inv reshard --shards N while cores are idle; else more cores or hosts"),
 )

@@ -56,7 +56,7 @@ def promote(
 def rollback(
     context: Context, drain_seconds: str | None = None, project: str | None = None, debug: bool = False
 ) -> None:
-    """Go back: to the release before the last promote, or out of a promote that is half-way, wherever it is."""
+    """Go back: to the release before the last promote, which the app's directory holds again, or out of a promote."""
 
     async def work() -> None:
         await _roll(context, rollout.Wish("rollback", _options(context, drain_seconds)), project)

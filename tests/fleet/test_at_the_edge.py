@@ -130,3 +130,16 @@ async def test_an_address_connects_no_faster_than_it_may(commands: Commands) -> 
     assert told[:8] == [101] * 8, "twice as many at once"
     await asyncio.to_thread(commands.ok, "up", INVOKE_FLEET_ADDRESS_CONNECTS="0")
     assert {await tries() for _ in range(60)} == {101}
+
+
+async def test_an_edge_that_goes_also_asks_those_back_who_were_handed_over(commands: Commands) -> None:
+    commands.ok("up", *SMALL)
+    async with member(commands.url) as early:
+        await asyncio.to_thread(commands.ok, "promote")
+        async with member(commands.url) as late:
+            await asyncio.to_thread(commands.ok, "restart", "edge-0")
+            for socket in (early, late):
+                await socket.wait_closed()
+                assert socket.close_code == 1012
+    async with asyncio.timeout(10), member(commands.url):
+        pass

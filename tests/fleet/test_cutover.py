@@ -107,7 +107,12 @@ def test_the_journal_gives_back_what_was_written() -> None:
 
 def test_a_cutover_deploys_the_idle_color() -> None:
     assert begin("promote", "blue", "r3", "r1", "7") == Cutover("7", "promote", "blue", "green", "r3", "r1")
-    assert begin("rollback", "green", "r3", "r1", "7") == Cutover("7", "rollback", "green", "blue", "r3", "r1")
+    assert begin("rollback", "green", "r1", "r1", "7") == Cutover("7", "rollback", "green", "blue", "r1", "r1")
+
+
+def test_who_goes_back_gets_the_release_before_and_no_other() -> None:
+    with pytest.raises(ShardsError, match="the release before is r1, and the app's directory holds r3"):
+        begin("rollback", "green", "r3", "r1", "7")
 
 
 def test_there_must_be_something_to_go_back_to() -> None:

@@ -236,12 +236,12 @@ class Engine(ABC):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         """Tell whether an edge says that it works by `route`."""
 
-    async def ports_through(self, edge: EdgePart, replicas: Sequence[ReplicaPart]) -> dict[str, set[int]]:
-        """Tell from which ports of its own an edge is connected to each replica, by the replica's name.
+    async def ports_of(self, edge: EdgePart) -> set[int]:
+        """Tell from which ports of its own an edge is connected to replicas: those of today, and those before.
 
         Where that can't be told there is nothing: then the clients of an edge that goes are cut off.
         """
-        return {}
+        return set()
 
     @abstractmethod
     def newest(self, state: FleetState) -> dict[str, str]:

@@ -481,10 +481,10 @@ class LocalEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), route)
 
-    async def ports_through(self, edge: EdgePart, replicas: Sequence[ReplicaPart]) -> dict[str, set[int]]:
+    async def ports_of(self, edge: EdgePart) -> set[int]:
         pid = (await self.running()).get(edge.name, Running(False)).pid
-        by_port = {replica.port: replica.name for replica in replicas}
-        return await asyncio.to_thread(processes.connected, pid, by_port) if pid else {}
+        # A socket that was handed over has the port of the replica that it came to, which may be gone.
+        return await asyncio.to_thread(processes.connects_from, pid, (self.spec.port, edge.port)) if pid else set()
 
 
 def socket_path_of(directory: Path) -> Path:
