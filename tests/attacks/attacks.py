@@ -26,6 +26,7 @@ SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
 _OPEN_S = 10.0
 _NICE = 10
 _COMPRESSED = 0x40
+_ERROR = b'{"type":"error","code":"'
 _TEXT, _BINARY, _CONT, _PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
 
 
@@ -48,13 +49,16 @@ class Unreachable(Exception):
 class Raw:
     """A connection on which anything may be said.
 
+    Args:
+        count: where errors are counted that it is told.
+
     Attributes:
         status: of the answer to its handshake; empty: none yet.
         head: that answer.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Counter[str]) -> None:
+        self.reader, self.writer, self._count = reader, writer, count
         self.status = ""
         self.head = b""
 
@@ -84,6 +88,8 @@ class Raw:
                 opcode, payload = await self.frame()
                 if opcode == Opcode.CLOSE:
                     return f"closed {int.from_bytes(payload[:2], 'big')}"
+                if payload.startswith(_ERROR):
+                    self._count[payload[len(_ERROR) :].partition(b'"')[0].decode()] += 1
         except (OSError, asyncio.IncompleteReadError):
             return "cut"
 
@@ -122,7 +128,7 @@ class Attacker:
             raise Unreachable from error
         self.count["connections"] += 1
         try:
-            yield Raw(reader, writer)
+            yield Raw(reader, writer, self.count)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             self.count["cut" if isinstance(error, asyncio.IncompleteReadError | OSError) else "?"] += 1
         finally:
