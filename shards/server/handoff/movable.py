@@ -20,7 +20,7 @@ from shards.server.handoff.message import Offer
 from shards.server.handoff.stand_in import StandIn
 from shards.server.small import SmallEvent, SmallQueue
 
-_ODD_A_SECOND, _ODD_AT_ONCE = 100.0, 1000.0
+_ODD_A_SECOND, _ODD_AT_ONCE = 100.0, 200.0
 _FRAGMENT = 1024
 """Control frames, and fragments shorter than that, of one client. Each is work, and 40,000 fit into one read."""
 
