@@ -210,6 +210,8 @@ class LocalEngine(Engine):
 
     async def _end_keeper(self) -> None:
         pid = int(await self._ask("getPID"))
+        # One that still knows of programs takes a second for each of them, also where they have ended.
+        await self._forget(list(await self._processes()))
         with contextlib.suppress(ShardsError):
             await self._ask("shutdown")
 
