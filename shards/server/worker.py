@@ -36,6 +36,9 @@ _HURRY_SECONDS = 0.1
 _LEAVE_SECONDS = 4.0
 """Within which sockets go elsewhere when this process is asked to stop."""
 
+_LEAVE_PAUSES = (0.0, 0.3, 0.6)
+"""Seconds before each try: a socket may be busy, and the registry may not know yet who serves."""
+
 
 class Worker:
     """A worker that runs.
@@ -185,10 +188,14 @@ class Worker:
         await self._drainer.stop()
         if not self._sockets or not self.settings.handoff_dir:
             return
-        others = {r.replica for r in await self.plane.workers() if r.state == "active"}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
-                await self.hand_over(list(self._sockets), others)
+                left = list(self._sockets)
+                for pause in _LEAVE_PAUSES:
+                    await asyncio.sleep(pause)
+                    others = {r.replica for r in await self.plane.workers() if r.state == "active"}
+                    if not (left := await self.hand_over(left, others)):
+                        break
 
     # Heartbeat
 

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode, Opcode
 
+from shards.router.control import Control
 from tests.replica import Replica
 from tests.server.raw import RawSocket
 from tests.server.test_protocol import masked, publish
@@ -48,6 +50,10 @@ async def activate(replica: Replica) -> None:
     """Have a replica that drained serve again."""
     replica.order("active", alone=True)
     await until(lambda: '"state":"active"' in replica.get("/livez")[1])
+    # Others know of it from the registry, which hears each second.
+    async with asyncio.timeout(60), Redis.from_url(replica.control.url) as redis:
+        while replica.name not in {one.replica for one in await Control(redis).workers() if one.state == "active"}:
+            await asyncio.sleep(0.05)
 
 
 async def test_who_is_idle_notices_nothing_and_goes_on(service: list[Replica]) -> None:
