@@ -17,15 +17,15 @@ KINDS = ("edges", "replicas", "shards", "redis")
 """The kinds of parts, as `inv status --json` has them."""
 
 
-def found(status: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Give the parts of a fleet by kind, each container with the ``pid`` that it has on this host.
+def found(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a fleet's status, each of its containers with the ``pid`` that it has on this host.
 
     Args:
         status: what `inv status --json` said.
     """
     names = [part["container"] for kind in KINDS for part in status.get(kind, ()) if part.get("container")]
     inside = processes(names) if names else {}
-    return {kind: [_with_process(part, inside) for part in status.get(kind, ())] for kind in KINDS}
+    return {**status, **{kind: [_with_process(part, inside) for part in status.get(kind, ())] for kind in KINDS}}
 
 
 def _with_process(part: dict[str, Any], inside: Mapping[str, int]) -> dict[str, Any]:

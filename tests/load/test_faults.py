@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from shards.load import target
+from shards.load.containers import found
 from shards.load.faults import Faults, victim, worker_of
 from shards.load.scenarios import Event
 from tests.load.server import until
@@ -36,7 +37,7 @@ def test_the_redis_that_is_killed_is_the_one_that_was_meant() -> None:
     names = ("redis_blue", "redis_green", "redis_shared")
     fleet = {"active_color": "green", "redis": [{"name": name, "pid": 10 + i} for i, name in enumerate(names)]}
     for seed in range(5):
-        assert victim(fleet, "redis", random.Random(seed)) == ("redis_green", 11)
+        assert victim(found(fleet), "redis", random.Random(seed)) == ("redis_green", 11)
         assert victim(fleet, "control", random.Random(seed)) == ("redis_shared", 12)
 
 
