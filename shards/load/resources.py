@@ -39,7 +39,8 @@ class Resources:
 
     def add_fleet(self, status: dict[str, Any]) -> None:
         """Sample what `inv status --json` names, and their children (workers)."""
-        for part in itertools.chain.from_iterable(containers.found(status).values()):
+        parts = containers.found(status)
+        for part in itertools.chain.from_iterable(parts[kind] for kind in containers.KINDS):
             if part["pid"]:
                 self._add_tree(part["name"], part["pid"])
 
