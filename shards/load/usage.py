@@ -62,6 +62,10 @@ def cpu_percent(resources: Resources, part: str, begin: float, end: float) -> fl
     return sum(sum(value for _, value in found) / len(found) for found in samples if found)
 
 
+_LEAST_BYTES = 1 << 20
+"""Of growth in all: a heap that is warm takes and keeps pages by chance."""
+
+
 def wear(resources: Resources, begin: float, end: float, messages: float) -> list[dict[str, Any]]:
     """Tell of each process of the fleet how it grows under a load, after its warm-up.
 
@@ -74,7 +78,8 @@ def wear(resources: Resources, begin: float, end: float, messages: float) -> lis
 
     Returns:
         For each: ``name``; ``rss_bytes_per_s``, as far as sustained; ``bytes_per_message``, the same spread over the
-        messages, 0 for what a garbage collector may yet take back; ``files_risen``: how many more files it has open at
+        messages, 0 for what a garbage collector may yet take back, and for less than 1 MiB in all, which an allocator
+        may keep; ``files_risen``: how many more files it has open at
         the end.
     """
     rate = messages / (end - begin) if end > begin else 0.0
@@ -86,7 +91,8 @@ def wear(resources: Resources, begin: float, end: float, messages: float) -> lis
         if tier_of(process["name"]) == "generator" or growth is None or points[-1][0] - points[0][0] < whole:
             continue
         files = risen(_samples(process, "files", begin, end))
-        counted = 0.0 if _collectable(process["name"], points) else growth
+        rose = growth * (points[-1][0] - points[0][0])
+        counted = 0.0 if rose < _LEAST_BYTES or _collectable(process["name"], points) else growth
         found.append(
             {
                 "name": process["name"],

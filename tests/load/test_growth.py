@@ -68,12 +68,14 @@ def process(name: str, of_second, seconds: int = 60) -> dict[str, object]:
 def test_wear_tells_of_each_process_but_the_generator_and_those_that_came_late() -> None:
     resources = [
         process("blue-0", lambda t: 50e6 + 1024 * 70 * t),
+        process("blue-1", lambda t: 50e6 + 15_000 * t),
         process("edge-0", lambda t: 80e6),
         process("generator-0", lambda t: 1e6 * t),
         process("shared-0/0", lambda t: 9e6, seconds=30),
     ]
     found = {one["name"]: one for one in wear(resources, 0, 60, messages=70 * 60)}
-    assert set(found) == {"blue-0", "edge-0"}
+    assert set(found) == {"blue-0", "blue-1", "edge-0"}
+    assert found["blue-1"]["bytes_per_message"] == 0, "less than 1 MiB in all is chance"
     assert found["blue-0"]["bytes_per_message"] == pytest.approx(1024, rel=0.01)
     assert found["edge-0"]["bytes_per_message"] == 0
     assert found["edge-0"]["files_risen"] > 20
