@@ -8,18 +8,15 @@ answered was done before it, and WAIT answers once the copy has confirmed everyt
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from shards.aio import end
-from shards.log.link import Answered, Link, LinkLost, Nonsense, Reply
+from shards.log.link import Answered, Link, LinkLost, Nonsense, Reply, tell_lost
 from shards.log.pair import COPIED_MS, Address, NotCopied, Pair, pair_of, primary_of
 from shards.log.shard import NO_GROUP, Listener, Pushed, Script, ShardConnection
 from shards.router.table import Shard
 from shards.settings import Credentials
-
-logger = logging.getLogger(__name__)
 
 MOST_HELD_BYTES = 64 << 20
 """Pushed messages held back on one connection; with more it is dropped, and the log read instead."""
@@ -126,12 +123,10 @@ class Gate:
 
     def _drop(self, reason: Exception) -> None:
         held, self._held, self._held_bytes = self._held, deque(), 0
+        why = reason if isinstance(reason, LinkLost) else LinkLost(str(reason))
         for first, _ in held:
             if callable(first):
-                try:
-                    first(reason if isinstance(reason, LinkLost) else LinkLost(str(reason)))
-                except Exception:
-                    logger.exception("whoever was told that a connection is lost has failed")
+                tell_lost(first, why)
 
 
 class PairConnection(ShardConnection):

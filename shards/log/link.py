@@ -26,6 +26,14 @@ class LinkLost(ConnectionError):
     """The connection went away before the reply came; the command may or may not have been carried out."""
 
 
+def tell_lost(answered: Answered, why: LinkLost) -> None:
+    """Tell one of all who wait that the connection is gone; if he fails, the others must be told all the same."""
+    try:
+        answered(why)
+    except Exception:
+        logger.exception("whoever was told that a connection is lost has failed")
+
+
 class Nonsense(ConnectionError):
     """A server's answer is none to what it was asked."""
 
@@ -161,8 +169,5 @@ class Link(asyncio.Protocol):
         self._transport = None
         waiting, self._waiting = self._waiting, deque()
         for answered in waiting:
-            try:
-                answered(LinkLost(str(exc or "closed by the server")))
-            except Exception:
-                logger.exception("whoever was told that a connection is lost has failed")
+            tell_lost(answered, LinkLost(str(exc or "closed by the server")))
         self._on_lost(self)
