@@ -497,8 +497,9 @@ class Hub:
         if joining.over or self._topics.get(topic.group) is not topic or turn != topic.turn:
             return
         joining.reading = False
-        if page is None:
-            # The shard is gone or another owns the group: all start over from their places.
+        if page is None or (topic.place is not None and page.epoch != topic.place.epoch):
+            # The shard is gone, another owns the group, or the log is a new one and the topic has not heard of it
+            # yet: all start over from their places.
             self._catch_up(topic)
             return
         self._deliver_missed(joining, since, page)

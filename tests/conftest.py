@@ -27,7 +27,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hypothesis fails examples that take over 200 ms, and data that is slow to make: on a busy machine that is chance.
-settings.register_profile("shards", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A change is judged by the same examples each time, by new ones wherever else the tests run.
+settings.register_profile(
+    "shards", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("shards")
 
 

@@ -358,3 +358,15 @@ HubMachine.TestCase.settings = settings(
     max_examples=400, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestHub = HubMachine.TestCase
+
+
+def test_a_log_that_is_new_where_only_its_joining_member_sees_it_is_one_gap_for_all() -> None:
+    """The slot was away, its log was lost there, and it came back: nothing of it was seen but the new log."""
+    machine = HubMachine()
+    machine.publish(1)
+    machine.join(0, False)
+    machine.the_slot_moves()
+    machine.the_log_is_lost()
+    machine.the_slot_moves()
+    machine.time_goes_by(2)
+    machine.teardown()
