@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterable
+from time import monotonic
 
 import msgspec
 import psutil
@@ -21,7 +22,7 @@ class Tier(msgspec.Struct):
     """What a tier took.
 
     Attributes:
-        cpu_us: of the load phase, for each message delivered.
+        cpu_us: from the first publish until the last message had come, for each that was delivered.
         idle_bytes: memory when all sockets were connected, less what it took before; for each socket.
     """
 
@@ -36,7 +37,8 @@ class Seen(msgspec.Struct):
         rate: messages delivered a second that were asked for; 0: as many as go, in a closed loop.
         connections: that were asked for, and `opened`, that came about.
         connect_per_s: of these, a second.
-        delivered_per_s: from the first publish to the last.
+        delivered_per_s: from the first publish until the last message had come.
+        published: messages sent; `unacked` of these were refused, or not answered, where the peer's protocol has acks.
         expected: deliveries that were to be made; `lost` of these were not.
         saturated: the generator was at its end, so that the figures may be its own.
         errors: what went wrong, in words.
@@ -52,6 +54,8 @@ class Seen(msgspec.Struct):
     p50_ms: float
     p99_ms: float
     max_ms: float
+    published: int
+    unacked: int
     expected: int
     lost: int
     duplicated: int
@@ -70,10 +74,12 @@ class Meter:
         self._started = started
         self._memory = {tier: rss(_tree(started.tiers[tier])) for tier in TIERS}
         self._cpu: dict[str, dict[str, float]] = {}
+        self._at: dict[str, float] = {}
         self.idle = dict.fromkeys(TIERS, 0.0)
 
     def phase(self, name: str) -> None:
         """A phase begins."""
+        self._at[name] = monotonic()
         trees = {tier: _tree(self._started.tiers[tier]) for tier in TIERS}
         self._cpu[name] = {tier: cpu_seconds(tree) for tier, tree in trees.items()}
         if name == "load":
@@ -85,11 +91,20 @@ class Meter:
     def event(self, text: str) -> None:
         """Something happened."""
 
+    async def look(self) -> None:
+        """All has come, or was given up; the sockets are still open."""
+        self.phase("end")
+
     def cpu_seconds(self, tier: str) -> float:
-        """Give the CPU time that a tier took in the load phase."""
-        if "load" not in self._cpu:
+        """Give the CPU time that a tier took from the first publish until the last message had come."""
+        if "load" not in self._cpu or "end" not in self._cpu:
             return 0.0
-        return max(0.0, self._cpu["settle"][tier] - self._cpu["load"][tier])
+        return max(0.0, self._cpu["end"][tier] - self._cpu["load"][tier])
+
+    @property
+    def settle_s(self) -> float:
+        """For how many seconds messages still came once the last was published."""
+        return self._at["end"] - self._at["settle"] if "end" in self._at and "settle" in self._at else 0.0
 
 
 def _tree(pids: Iterable[int]) -> list[psutil.Process]:
@@ -128,7 +143,7 @@ async def _run(load: Load, meter: Meter) -> Outcome:
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    return await Coordinator(load, Resources(), meter).run()
+    return await Coordinator(load, Resources(), meter, meter.look).run()
 
 
 def _seen(load: Load, outcome: Outcome, meter: Meter) -> Seen:
@@ -141,10 +156,12 @@ def _seen(load: Load, outcome: Outcome, meter: Meter) -> Seen:
         connections=load.connections,
         opened=outcome.opened,
         connect_per_s=_per(outcome.opened, outcome.connect_s),
-        delivered_per_s=_per(tally.delivered, outcome.load_s),
+        delivered_per_s=_per(tally.delivered, outcome.load_s + meter.settle_s),
         p50_ms=p50,
         p99_ms=p99,
         max_ms=latency.max_ms,
+        published=tally.published,
+        unacked=tally.published - tally.acked - tally.ackless,
         expected=tally.expected,
         lost=tally.lost + tally.skipped,
         duplicated=tally.duplicated,

@@ -15,6 +15,9 @@ from bench.workloads import Options, Result
 BASE = "ours"
 
 
+Take = Callable[[Seen], float | None]
+
+
 @dataclass(frozen=True)
 class Figure:
     """A column of the table.
@@ -23,73 +26,106 @@ class Figure:
         name: in the JSON.
         title: for people, with its unit.
         workload: that gives it.
-        of: takes it from the tries of one result; None: it was not measured.
+        of: takes it from one try; None: it was not measured.
+        choose: which try of a result that is.
+        same_rate: others are compared with our try at the rate of theirs: what a message costs falls as the rate grows.
         more_is_better: how ratios are read.
     """
 
     name: str
     title: str
     workload: str
-    of: Callable[[Sequence[Seen], Options], float | None]
+    of: Take
+    choose: Callable[[Sequence[Seen], Options], Seen | None]
+    same_rate: bool = False
     more_is_better: bool = True
 
 
-def _highest(tries: Sequence[Seen], options: Options) -> float | None:
-    best = climb.highest(tries)
-    return best.rate if best else 0.0
+def _highest(tries: Sequence[Seen], options: Options) -> Seen | None:
+    return climb.highest(tries)
 
 
-def _loop(tries: Sequence[Seen], options: Options) -> float | None:
-    return tries[0].delivered_per_s
+def _first(tries: Sequence[Seen], options: Options) -> Seen | None:
+    return tries[0]
 
 
-def _connects(tries: Sequence[Seen], options: Options) -> float | None:
-    return tries[0].connect_per_s
+def _common(tries: Sequence[Seen], options: Options) -> Seen | None:
+    return climb.common(tries, options.common_rate)
 
 
-def _idle_bytes(tries: Sequence[Seen], options: Options) -> float | None:
-    return tries[0].tiers["app"].idle_bytes or None
+def _rate(seen: Seen) -> float:
+    return seen.rate
 
 
-def _cpu(tiers: Sequence[str]) -> Callable[[Sequence[Seen], Options], float | None]:
-    def of(tries: Sequence[Seen], options: Options) -> float | None:
-        one = climb.common(tries, options.common_rate)
-        return sum(one.tiers[tier].cpu_us for tier in tiers) if one and one.delivered_per_s else None
+def _cpu(tiers: Sequence[str]) -> Take:
+    return lambda seen: sum(seen.tiers[tier].cpu_us for tier in tiers) if seen.delivered_per_s else None
 
-    return of
+
+def _cpu_figure(name: str, title: str, tiers: Sequence[str]) -> Figure:
+    return Figure(name, title, "rooms", _cpu(tiers), _common, same_rate=True, more_is_better=False)
 
 
 FIGURES = (
-    Figure("rooms_per_s", "rooms: messages/s, p99 < 50 ms", "rooms", _highest),
-    Figure("broadcast_per_s", "broadcast: messages/s, p99 < 1 s, none lost", "broadcast", _highest),
-    Figure("echo_per_s", "echo: messages/s", "echo", _loop),
-    Figure("connects_per_s", "connects/s", "connect", _connects),
-    Figure("idle_bytes", "bytes a socket in the app", "connect", _idle_bytes, more_is_better=False),
-    Figure("cpu_us", "CPU µs a message: app + Redis", "rooms", _cpu(("app", "redis")), more_is_better=False),
+    Figure("rooms_per_s", "rooms: messages/s, p99 < 50 ms", "rooms", _rate, _highest),
+    Figure("broadcast_per_s", "broadcast: messages/s, p99 < 1 s, none lost", "broadcast", _rate, _highest),
+    Figure("echo_per_s", "echo: messages/s", "echo", lambda seen: seen.delivered_per_s, _first),
+    Figure("connects_per_s", "connects/s", "connect", lambda seen: seen.connect_per_s, _first),
+    Figure(
+        *("idle_bytes", "bytes a socket in the app", "connect"),
+        *(lambda seen: seen.tiers["app"].idle_bytes or None, _first),
+        more_is_better=False,
+    ),
+    _cpu_figure("cpu_us", "CPU µs a message: app + Redis", ("app", "redis")),
 )
-CPU_FIGURES = tuple(Figure(f"cpu_{tier}_us", tier, "rooms", _cpu((tier,)), more_is_better=False) for tier in TIERS)
+CPU_FIGURES = tuple(_cpu_figure(f"cpu_{tier}_us", tier, (tier,)) for tier in TIERS)
 
 
 def summary(results: Sequence[Result], options: Options) -> dict[str, dict[str, dict[str, float]]]:
-    """Give peer → figure → `median`, `low`, `high` over the repeats, and `ratio` to ours where there is one."""
-    peers = list(dict.fromkeys(result.peer for result in results))
-    figures = {peer: _figures([result for result in results if result.peer == peer], options) for peer in peers}
-    base = figures.get(BASE, {})
-    for mine in figures.values():
-        for name, values in mine.items():
-            if base.get(name, {}).get("median"):
-                values["ratio"] = round(values["median"] / base[name]["median"], 4)
-    return figures
+    """Give peer → figure → `median`, `low`, `high` over the repeats, and `ratio` to ours where there is one.
 
-
-def _figures(results: Sequence[Result], options: Options) -> dict[str, dict[str, float]]:
-    found = {}
-    for figure in (*FIGURES, *CPU_FIGURES):
-        tries = [result.tries for result in results if result.workload == figure.workload and result.tries]
-        values = [value for one in tries if (value := figure.of(one, options)) is not None]
-        if values:
-            found[figure.name] = {"median": median(values), "low": min(values), "high": max(values)}
+    Where a cost is compared, `at_rate` says at which rate it was measured, and the ratio is to ours at that rate.
+    """
+    mine = [result for result in results if result.peer == BASE]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for peer in dict.fromkeys(result.peer for result in results):
+        theirs = [result for result in results if result.peer == peer]
+        found[peer] = {
+            figure.name: values
+            for figure in (*FIGURES, *CPU_FIGURES)
+            if (values := _compared(figure, theirs, mine, options)) is not None
+        }
     return found
+
+
+def _compared(
+    figure: Figure, theirs: Sequence[Result], mine: Sequence[Result], options: Options
+) -> dict[str, float] | None:
+    chosen = _chosen(figure, theirs, options)
+    values = _taken(figure, chosen, theirs)
+    if not values:
+        return None
+    found = {"median": median(values), "low": min(values), "high": max(values)}
+    ours = _chosen(figure, mine, options)
+    if figure.same_rate:
+        found["at_rate"] = min(one.rate for one in chosen)
+        tries = [one for result in mine if result.workload == figure.workload for one in result.tries]
+        ours = [one for one in tries if one.passed and one.rate == found["at_rate"]]
+    base = _taken(figure, ours, mine)
+    if base and median(base):
+        found["ratio"] = round(found["median"] / median(base), 4)
+    return found
+
+
+def _chosen(figure: Figure, results: Sequence[Result], options: Options) -> list[Seen]:
+    tries = [result.tries for result in results if result.workload == figure.workload and result.tries]
+    return [one for each in tries if (one := figure.choose(each, options)) is not None]
+
+
+def _taken(figure: Figure, chosen: Sequence[Seen], results: Sequence[Result]) -> list[float]:
+    """Give the figure of each chosen try; a peer that was tried and carried no rate carried 0."""
+    if not chosen and any(result.workload == figure.workload and result.tries for result in results):
+        return [0.0]
+    return [value for one in chosen if (value := figure.of(one)) is not None]
 
 
 def missed(results: Sequence[Result]) -> dict[str, dict[str, str]]:
@@ -127,6 +163,8 @@ def _cell(values: Mapping[str, float] | None, base: bool) -> str:
     text = number(values["median"])
     if values["low"] != values["high"]:
         text += f" ({number(values['low'])}-{number(values['high'])})"
+    if "at_rate" in values:
+        text += f" at {values['at_rate']:,.0f}/s"
     if "ratio" in values:
         text += " · 1" if base else f" · {values['ratio']:.2g}x"
     return text

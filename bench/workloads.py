@@ -30,7 +30,7 @@ class Goal:
     """When a load counts as carried.
 
     Attributes:
-        delivered: the part of the expected deliveries that must be made.
+        delivered: the part of the publishes that must be taken, and of the expected deliveries that must be made.
         p99_ms: what p99 must be below, if anything.
     """
 
@@ -192,6 +192,8 @@ def shortfall(seen: Seen, goal: Goal) -> str:
         return f"{seen.opened:,} of {seen.connections:,} connected"
     if seen.expected == 0:
         return "nothing was published"
+    if seen.published - seen.unacked < goal.delivered * seen.published:
+        return f"{seen.unacked:,} of {seen.published:,} publishes not acked"
     if seen.expected - seen.lost < goal.delivered * seen.expected:
         return f"{seen.lost:,} of {seen.expected:,} lost"
     if goal.p99_ms is not None and seen.p99_ms >= goal.p99_ms:
