@@ -30,7 +30,8 @@ def seen(rate: float, missed: str = "", cpu: float = 10, **more: Any) -> Seen:
             "duplicated": 0,
             "reordered": 0,
         },
-        **{"published": 10, "unacked": 0, "saturated": False, "errors": [], "tiers": tiers, "passed": not missed, "missed": missed},
+        **{"published": 10, "unacked": 0, "saturated": False, "errors": [], "tiers": tiers},
+        **{"passed": not missed, "missed": missed},
     }
     return Seen(**values | more)
 
