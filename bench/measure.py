@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterable
-from time import monotonic
 
 import msgspec
 import psutil
@@ -14,7 +13,7 @@ import psutil
 from bench.peers.base import TIERS, Started
 from shards.fleet.processes import cpu_seconds, rss
 from shards.load.coordinator import Coordinator, Load, Outcome, Second
-from shards.load.report import saturated
+from shards.load.report import delivered_per_s, saturated
 from shards.load.resources import Resources
 
 
@@ -37,7 +36,7 @@ class Seen(msgspec.Struct):
         rate: messages delivered a second that were asked for; 0: as many as go, in a closed loop.
         connections: that were asked for, and `opened`, that came about.
         connect_per_s: of these, a second.
-        delivered_per_s: from the first publish until the last message had come.
+        delivered_per_s: in the load's whole seconds.
         published: messages sent; `unacked` of these were refused, or not answered, where the peer's protocol has acks.
         expected: deliveries that were to be made; `lost` of these were not.
         saturated: the generator was at its end, so that the figures may be its own.
@@ -74,12 +73,10 @@ class Meter:
         self._started = started
         self._memory = {tier: rss(_tree(started.tiers[tier])) for tier in TIERS}
         self._cpu: dict[str, dict[str, float]] = {}
-        self._at: dict[str, float] = {}
         self.idle = dict.fromkeys(TIERS, 0.0)
 
     def phase(self, name: str) -> None:
         """A phase begins."""
-        self._at[name] = monotonic()
         trees = {tier: _tree(self._started.tiers[tier]) for tier in TIERS}
         self._cpu[name] = {tier: cpu_seconds(tree) for tier, tree in trees.items()}
         if name == "load":
@@ -100,11 +97,6 @@ class Meter:
         if "load" not in self._cpu or "end" not in self._cpu:
             return 0.0
         return max(0.0, self._cpu["end"][tier] - self._cpu["load"][tier])
-
-    @property
-    def settle_s(self) -> float:
-        """For how many seconds messages still came once the last was published."""
-        return self._at["end"] - self._at["settle"] if "end" in self._at and "settle" in self._at else 0.0
 
 
 def _tree(pids: Iterable[int]) -> list[psutil.Process]:
@@ -156,7 +148,7 @@ def _seen(load: Load, outcome: Outcome, meter: Meter) -> Seen:
         connections=load.connections,
         opened=outcome.opened,
         connect_per_s=_per(outcome.opened, outcome.connect_s),
-        delivered_per_s=_per(tally.delivered, outcome.load_s + meter.settle_s),
+        delivered_per_s=delivered_per_s(outcome) or 0.0,
         p50_ms=p50,
         p99_ms=p99,
         max_ms=latency.max_ms,

@@ -179,6 +179,10 @@ class Hub:
         members = [*topic.members, *(joining.member for joining in topic.joining)]
         return [member.public_id for member in members if member.public_id is not None]
 
+    def follows(self, group: str) -> bool:
+        """Tell whether a group has members here, those who don't count as present among them."""
+        return group in self._topics
+
     def take_changed(self, everything: bool = False) -> set[str]:
         """Give the groups whose members, or whose owner's memory of them, changed since the last call.
 

@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shards.aio import end
-from shards.log.link import Reply
+from shards.log.link import LinkLost, Reply
 from shards.log.login import login_at
 from shards.log.shard import ShardConnection
 from shards.metrics import METRICS
@@ -207,8 +207,11 @@ class Mailboxes:
         await self._redis.hdel(_GROUP + group, name)
 
     async def members(self, group: str) -> list[str]:
-        """Give the named channels in `group`."""
+        """Give the named channels in `group`. Raises redis.exceptions.ConnectionError where Redis is away."""
         until = await self._ask_members(group)
+        if isinstance(until, LinkLost) and self._asking.losses:
+            # It was up, and is tried again all the time: to ask in another way is to wait for the same.
+            raise RedisConnectionError("the color's Redis is away")
         if isinstance(until, Exception):
             until = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(_GROUP + group))
         return [name.decode() for name, lapses in until.items() if float(lapses) > time.time()]

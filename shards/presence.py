@@ -33,6 +33,7 @@ _FLUSH_SECONDS = 0.5
 _DEAD_SECONDS = 60.0
 _AGAIN_EVERY = 4
 _REFRESH_EVERY = 600
+"""Turns after which all is reported again; sooner where it would be forgotten in less than three times as long."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Presence:
         self._log = log
         self.living = living
         self._idle_ms = int(idle_seconds * 1000)
+        self._refresh_every = max(1, min(_REFRESH_EVERY, int(idle_seconds / 3 / _FLUSH_SECONDS)))
         self._failed: set[str] = set()
         self._dead_since: dict[str, float] = {}
 
@@ -71,7 +73,7 @@ class Presence:
         turn = 0
         while True:
             turn += 1
-            changed = self._hub.take_changed(everything=turn % _REFRESH_EVERY == 0)
+            changed = self._hub.take_changed(everything=turn % self._refresh_every == 0)
             if turn % _AGAIN_EVERY == 0:
                 changed |= self._take_failed()
             for group in changed:
@@ -86,6 +88,9 @@ class Presence:
         return failed - self._failed
 
     def _report(self, group: str) -> None:
+        if self._hub.follows(group):
+            # A group that is listened to is not idle: its place must not be forgotten while nobody talks.
+            self._log.command(group, _ignore, "PEXPIRE", "meta", self._idle_ms)
         members = self._hub.present(group)
 
         def told(reply: Reply) -> None:
@@ -96,8 +101,6 @@ class Presence:
             mine = msgspec.json.encode(Present(len(members), members[:MEMBERS_NAMED]))
             self._log.command(group, told, "HSET", "presence", self._worker, mine)
             self._log.command(group, _ignore, "PEXPIRE", "presence", self._idle_ms)
-            # A group that is listened to is not idle: its place must not be forgotten while nobody talks.
-            self._log.command(group, _ignore, "PEXPIRE", "meta", self._idle_ms)
         else:
             self._log.command(group, told, "HDEL", "presence", self._worker)
 

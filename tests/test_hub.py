@@ -565,3 +565,13 @@ async def test_a_member_that_fails_costs_nobody_else_a_message_and_hears_of_its_
     await failing.until(lambda self: len(self.heard) == 2)
     assert [place.offset for place in failing.gaps] == [2]
     assert not other.gaps
+
+
+async def test_a_log_lives_as_long_as_its_history_though_its_group_is_idle(start_plane: StartPlane) -> None:
+    plane = await start_plane(idle_seconds=1, history_seconds=20)
+    first = (await publish(plane, "room", range(3)))[0]
+    await asyncio.sleep(2)
+    member = Listener()
+    plane.hub.join("room", member, first)
+    await member.until(lambda m: len(m.heard) == 2)
+    assert not member.gaps

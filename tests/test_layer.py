@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -20,7 +22,11 @@ from redis.exceptions import RedisError
 from shards.layer import ShardedChannelLayer
 from shards.log.log import body_of
 from shards.metrics import METRICS
+from shards.router.control import Control
+from shards.router.table import Shard, SlotTable
+from shards.settings import Settings
 from tests.layers import MOST_SHARDS, MakeLayer, Pool, make_layer, nothing, pool, receive
+from tests.redis_server import RedisServer
 
 __all__ = ["make_layer", "pool"]
 
@@ -336,6 +342,30 @@ async def test_what_may_not_have_reached_named_channels_is_counted(
     monkeypatch.setattr(layer._home().mailboxes, "_put", fail)
     await layer.group_send("chat", {"type": "x"})
     assert dropped() - before == 2
+
+
+async def test_a_color_redis_that_hangs_does_not_hold_up_groups(start_redis: Callable[[], RedisServer]) -> None:
+    """Who is in a group by name can't be told then; but its log is elsewhere."""
+    control, color, shard = start_redis(), start_redis(), start_redis()
+    async with Redis.from_url(control.url) as redis:
+        await Control(redis).swap_table(SlotTable.first([Shard("shared-0", shard.url)]), 0)
+    layer = ShardedChannelLayer(settings=Settings(control.url, color.url))
+    assert color.process is not None
+    try:
+        channel = await layer.new_channel()
+        await layer.group_add("chat", channel)
+        await layer.group_send("chat", {"type": "x", "number": 0})
+        color.process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            while layer._home().mailboxes._asking.up:
+                await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):  # what a single one would wait for an answer
+            for number in range(1, 20):
+                await layer.group_send("chat", {"type": "x", "number": number})
+        assert await numbers(layer, channel, 20) == list(range(20))
+    finally:
+        color.process.send_signal(signal.SIGCONT)
+        await layer.close()
 
 
 async def test_sending_to_a_group_never_raises_channelfull_but_drops_and_counts(make_layer: MakeLayer) -> None:

@@ -71,6 +71,32 @@ async def test_a_group_with_members_is_not_forgotten_while_nobody_talks(
                 await asyncio.sleep(0.05)
 
 
+async def test_a_group_is_not_forgotten_whose_members_nobody_sees(start_plane: StartPlane) -> None:
+    """Those of a stock consumer have no public id."""
+    plane = await start_plane(idle_seconds=2, history_seconds=0.5)
+    member = Listener()
+    member.public_id = None  # type: ignore[assignment]
+    plane.hub.join("room", member)
+    await member.subscribed()
+    await publish(plane, "room", range(1))
+    await asyncio.sleep(3.5)
+    await publish(plane, "room", range(1, 2))
+    await member.until(lambda m: len(m.heard) == 2)
+    assert not member.gaps
+
+
+async def test_who_stays_is_present_however_soon_the_idle_are_forgotten(
+    start_plane: StartPlane, redises: Redises
+) -> None:
+    plane = await start_plane(idle_seconds=2, history_seconds=0.5)
+    plane.hub.join("room", Listener())
+    async with owner_of(plane, redises) as redis:
+        await until_reported(redis, {plane.worker})
+        for _ in range(8):
+            await asyncio.sleep(0.5)
+            assert await redis.hexists(KEY, plane.worker)  # type: ignore[misc]
+
+
 async def test_a_shard_that_gave_a_slot_away_keeps_nothing_of_who_was_there(
     start_plane: StartPlane, redises: Redises
 ) -> None:

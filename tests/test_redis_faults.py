@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shards.errors import ShardUnavailable
-from shards.log.log import MOST_WAITING_BYTES, Place
+from shards.log.log import MOST_WAITING_BYTES, Place, body_of
 from shards.plane import Plane
 from shards.router.control import Control
 from shards.router.table import Shard, SlotTable
@@ -211,4 +211,25 @@ async def test_what_waits_for_a_silent_shard_is_bounded(proxied: tuple[Proxy, Se
         proxy.thaw()
         await plane.until_ready(60)
         assert not refused(await outcomes(plane, range(5)))
-        assert plane.log._waiting_bytes == 0
+        assert plane.log.waiting_bytes == 0
+
+
+async def test_what_waits_for_a_dead_shard_leaves_the_others_room(start_plane: StartPlane, redises: Redises) -> None:
+    plane = await start_plane()
+    groups = [f"room-{number}" for number in range(50)]
+    dead, well = (next(g for g in groups if plane.log.owner(g) == f"shared-{number}") for number in range(2))
+    redises.shards[0].kill()
+    async with asyncio.timeout(30):
+        while "shared-0" not in plane.log.down():
+            await asyncio.sleep(0.05)
+    data = b'"' + b"x" * 60_000 + b'"'
+    count = MOST_WAITING_BYTES // 60_000
+    waiting = [plane.log.publish(dead, "s", str(n), body_of(str(n), data)) for n in range(count)]
+    assert sum(future.done() for future in waiting) > count // 3
+    place = await asyncio.wait_for(plane.log.publish(well, "s", "x", body_of("x", data)), 10)
+    assert place.offset == 1
+    for future in waiting:
+        if not future.done():
+            future.cancel()
+        elif not future.cancelled():
+            assert isinstance(future.exception(), ShardUnavailable)

@@ -82,7 +82,7 @@ async def test_whatever_a_shard_says_every_publish_and_read_is_answered_and_it_g
     places = await outcomes(plane, range(10_000, 10_005))
     assert all(isinstance(place, Place) for place in places)
     assert psutil.Process().memory_info().rss - before < 64 << 20
-    assert plane.log._waiting_bytes == 0
+    assert plane.log.waiting_bytes == 0
     # What was refused may have been taken: an id is there once, and each heard once.
     page = await read(plane)
     assert page is not None

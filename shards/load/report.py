@@ -70,7 +70,7 @@ class Run:
     @property
     def window(self) -> tuple[float, float]:
         """When the load began and ended, in seconds of the timeline."""
-        return load_window({"events": self.outcome.events, "load_s": self.outcome.load_s})
+        return _window(self.outcome)
 
     @cached_property
     def wear(self) -> list[dict[str, Any]]:
@@ -92,6 +92,10 @@ class Run:
         return sum(1 for event in self.load.events if event.kill in HOLDERS)
 
 
+def _window(outcome: Outcome) -> tuple[float, float]:
+    return load_window({"events": outcome.events, "load_s": outcome.load_s})
+
+
 def _per(amount: float, seconds: float) -> float:
     return amount / seconds if seconds else 0.0
 
@@ -105,11 +109,11 @@ def _worst(name: str) -> Callable[[Run], float | None]:
     return lambda run: max((one[name] for one in run.wear if one[name] is not None), default=None)
 
 
-def _delivered_per_s(run: Run) -> float | None:
+def delivered_per_s(outcome: Outcome) -> float | None:
     """Give what was delivered a second in the load's whole seconds; what came once it was over was late."""
-    begin, end = run.window
+    begin, end = _window(outcome)
     first, last = math.ceil(begin), math.floor(end)
-    delivered = sum(second.delivered for t, second in run.outcome.timeline.items() if first <= t < last)
+    delivered = sum(second.delivered for t, second in outcome.timeline.items() if first <= t < last)
     return delivered / (last - first) if last > first else None
 
 
@@ -186,7 +190,7 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "connect_success": lambda run: run.outcome.opened / run.load.connections,
     "connect_rate_per_s": lambda run: _per(run.outcome.opened, run.outcome.connect_s),
     "not_back": lambda run: run.outcome.opened - run.outcome.open,
-    "delivered_per_s": _delivered_per_s,
+    "delivered_per_s": lambda run: delivered_per_s(run.outcome),
     "delivered_share": _delivered_share,
     "p50_ms": _percentile(50),
     "p95_ms": _percentile(95),

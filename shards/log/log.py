@@ -26,7 +26,8 @@ from shards.settings import Settings
 logger = logging.getLogger(__name__)
 
 MOST_WAITING_BYTES = 64 << 20
-"""What publishes that wait for their shards may take in one process; more are refused at once."""
+"""What publishes that wait for their shards may take in one process. Each shard has its share: one that is down refuses
+what is over that at once, and takes no other's."""
 
 _BESIDE_BODY_BYTES = 512
 """What a publish that waits takes beside its body: its mark, its place in the queue, who is to be answered."""
@@ -66,6 +67,21 @@ class Page(msgspec.Struct, frozen=True):
     entries: list[Entry]
 
 
+class _Waiting:
+    """What waits for a shard.
+
+    Attributes:
+        bytes: what that takes.
+        most: what it may take.
+    """
+
+    __slots__ = ("bytes", "most")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.most = MOST_WAITING_BYTES
+
+
 class _Publish(msgspec.Struct, eq=False):
     number: int
     group: str
@@ -74,6 +90,7 @@ class _Publish(msgspec.Struct, eq=False):
     body: bytes
     deadline: float
     answered: Appended
+    waiting: _Waiting
     reply: Reply = None
 
 
@@ -156,7 +173,9 @@ class GroupLog:
         self._channels: dict[str, Callable[[bytes], None]] = {}
         self.table: SlotTable | None = None
         self.no_table = "nobody has looked for it yet"
-        self._waiting_bytes = 0
+        self._waiting_for_table = _Waiting()
+        self._waiting: dict[str, _Waiting] = {}
+        self._waiting_of: list[_Waiting] = [self._waiting_for_table] * SLOTS
 
     @property
     def ready(self) -> bool:
@@ -166,6 +185,11 @@ class GroupLog:
     def down(self) -> list[str]:
         """Give the names of the shards that can't be used now."""
         return [name for name, connection in self._connections.items() if not connection.up]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What publishes that wait for their shards take."""
+        return self._waiting_for_table.bytes + sum(waiting.bytes for waiting in self._waiting.values())
 
     def losses(self) -> int:
         """Count the connections to shards that were lost."""
@@ -186,6 +210,10 @@ class GroupLog:
                 self._connections[name] = connection_to(shard, self._settings.credentials, self)
                 self._connections[name].start()
         before, self._owners = self._owners, [self._connections[name] for name in table.owner_names()]
+        self._waiting = {name: self._waiting.get(name) or _Waiting() for name in known}
+        for waiting in self._waiting.values():
+            waiting.most = MOST_WAITING_BYTES // len(known)
+        self._waiting_of = [self._waiting[name] for name in table.owner_names()]
         owners = zip(before, self._owners, strict=False)
         self._changing |= {slot for slot, (old, new) in enumerate(owners) if old is not new and self._under_way[slot]}
         self._listener.owners_changed()
@@ -231,13 +259,14 @@ class GroupLog:
             answered: gets the message's place, or `ShardUnavailable` after `publish_seconds`, given, not raised.
         """
         size = len(body) + _BESIDE_BODY_BYTES
-        if self._waiting_bytes + size > MOST_WAITING_BYTES:
-            answered(ShardUnavailable("all", f"{MOST_WAITING_BYTES} bytes wait already"))
+        slot = _slot(group)
+        waiting = self._waiting_of[slot]
+        if waiting.bytes + size > waiting.most:
+            answered(ShardUnavailable(self.owner(group) or "all", f"{waiting.bytes} bytes wait already"))
             return
         deadline = time.monotonic() + self._settings.publish_seconds
-        slot = _slot(group)
-        publish = _Publish(next(self._numbers), group, slot, f"{session} {id}", body, deadline, answered)
-        self._waiting_bytes += size
+        publish = _Publish(next(self._numbers), group, slot, f"{session} {id}", body, deadline, answered, waiting)
+        waiting.bytes += size
         if group in self._held or slot in self._changing:
             self._held.setdefault(group, []).append(publish)
         else:
@@ -277,7 +306,7 @@ class GroupLog:
             if self._has_moved(slot, reply[1]):
                 self._send_held()
         else:
-            self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
+            publish.waiting.bytes -= len(publish.body) + _BESIDE_BODY_BYTES
             publish.answered(found)
             if self._tried and self._tried.get(publish.group) is publish:
                 self._release(publish.group)
@@ -323,7 +352,7 @@ class GroupLog:
     def _drop_overdue(self, held: list[_Publish]) -> None:
         overdue = bisect_left(held, time.monotonic(), key=attrgetter("deadline"))
         for publish in held[:overdue]:
-            self._waiting_bytes -= len(publish.body) + _BESIDE_BODY_BYTES
+            publish.waiting.bytes -= len(publish.body) + _BESIDE_BODY_BYTES
             why = publish.reply or f"no slot table is known: {self.no_table}"
             publish.answered(ShardUnavailable(self.owner(publish.group) or "unknown", str(why)))
         del held[:overdue]
