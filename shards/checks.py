@@ -40,7 +40,7 @@ def checked_group(group: str, id: str | None = None) -> str:
 def checked_id(id: str) -> str:
     """Give `id` back where it can be a message's."""
     if not 1 <= len(id) <= ID_LENGTH:
-        raise Refused("bad_id", f"an id has 1-{ID_LENGTH} characters")
+        raise Refused("bad_id", f"an id has 1-{ID_LENGTH} characters", id)
     return id
 
 

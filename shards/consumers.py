@@ -21,7 +21,6 @@ import msgspec
 from shards import history
 from shards.carried import Carried, Followed, Passenger, Rider, carried_state, restore_state
 from shards.checks import (
-    ID_LENGTH,
     Refused,
     checked_data,
     checked_group,
@@ -557,12 +556,15 @@ def _unanswered() -> Refused:
 
 
 def _about(text: str) -> tuple[str | None, str | None]:
-    """Find id and group of a frame that is not carried out, so that the client knows which of its own was refused."""
+    """Find id and group of a frame that is not carried out, so that the client knows which of its own was refused.
+
+    The id is given as it came, also where it is none that a message may have: the client knows it by that.
+    """
     try:
         about = msgspec.json.decode(text, type=_About)
     except (msgspec.DecodeError, RecursionError):
         return None, None
-    id = about.id if isinstance(about.id, str) and len(about.id) <= ID_LENGTH else None
+    id = about.id if isinstance(about.id, str) else None
     return id, about.group if isinstance(about.group, str) and is_name(about.group) else None
 
 

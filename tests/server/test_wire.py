@@ -276,6 +276,29 @@ async def test_an_error_names_the_publish_it_refuses(service: list[Replica]) -> 
     await client.close()
 
 
+@pytest.mark.parametrize("id", ["", "i" * 65, "i" * 5000], ids=len)
+async def test_an_id_that_is_none_is_named_as_it_came(service: list[Replica], id: str) -> None:
+    """The client knows its publish by that, and does not take the error for another command's."""
+    client = await enter(service[0].ws)
+    await client.say(type="publish", group="g", id=id, data=1)
+    error = await client.hear()
+    assert (error["code"], error["id"], error.get("group")) == ("bad_id", id, None)
+    await client.say(type="publish", group="g", id=id)
+    error = await client.hear()
+    assert (error["code"], error["id"]) == ("bad_message", id)
+    await client.close()
+
+
+async def test_a_group_of_the_url_tells_of_itself_and_is_subscribed_once(service: list[Replica]) -> None:
+    client = await enter(service[0].ws + "itself/")
+    subscribed = await client.hear()
+    assert (subscribed["type"], subscribed["group"]) == ("subscribed", "itself")
+    await client.say(type="subscribe", group="itself", since={"epoch": subscribed["epoch"], "offset": 0})
+    error = await client.hear()
+    assert (error["code"], error["group"]) == ("already_subscribed", "itself")
+    await client.close()
+
+
 async def closed_with(client: Client) -> int:
     with pytest.raises(ConnectionClosed):
         while True:
