@@ -11,11 +11,15 @@
  *
  * Each group has at most one command under way, so an answer, or an error that names the group, belongs to it.
  * Frames between an `unsubscribe` and the next `subscribed` are of the earlier subscription: the log has them.
+ *
+ * A URL may have the service subscribe a group by itself, from its head on. What it says of that looks like an answer to
+ * our own `subscribe`, which it refuses (`already_subscribed`), before or after. They are told apart by the gap: one comes
+ * right after ours where it does not go on from the place we said. What turns out to be the URL's is made anew from there.
  */
 
 const FIRST_DELAY_MS = 250;
 const LAST_DELAY_MS = 10_000;
-const STEADY_MS = 10_000;    // a connection that lasted this long begins anew with short delays
+const STEADY_MS = 10_000;    // after a connection that lasted this long, from its welcome on, delays are short again
 const OPEN_MS = 10_000;      // from the attempt to the welcome
 const SILENCE_MS = 10_000;   // then we ping, and without an answer for as long, the connection is taken for dead
 const HOLD_MS = 500;
@@ -56,11 +60,16 @@ class Client {
   #online = false;        // the service took us in
   #session = null;
   #attempt = 0;
-  #since = 0;             // when the socket was opened
+  #welcomedAt = null;     // when this connection's welcome came
   #closed = false;
   #held = false;          // the service has no time for us: nothing is said for a while
   #timers = {};           // name → id: one each, all cleared on close
-  #groups = new Map();    // name → { handlers, place, asked, state, stale, healed }
+  // name → { handlers, events, place, state, stale, healed, asked: what the last `subscribe` said, and of what came then:
+  //   found: a `subscribed` that goes on elsewhere, and is ours if its gap comes next,
+  //   foreign: ours was refused, as the URL has the group subscribed: the next `subscribed` tells of that,
+  //   heard: a `subscribed` came on this connection }
+  #groups = new Map();
+  #unasked = null;        // the URL's group, where the service has it subscribed and nobody here follows it
   #requests = [];         // { frame, sent }: questions that have no answer yet, in the order asked
   #pastGap = null;        // that of the history that was just told
   #outbox = new Map();    // id → { text, promise, resolve, reject, sentAt, unsureSince }, in the order published
@@ -85,7 +94,10 @@ class Client {
     const old = this.#groups.get(group);
     if (old?.handlers) throw new Error(`${group} is subscribed already`);
     // state: "none", "asked" (no answer yet) or "live", as the service has it after all we said.
-    this.#groups.set(group, { state: "none", ...old, handlers, place: since, healed: null, stale: old?.state === "live" });
+    const had = group === this.#unasked ? { state: "live", heard: true } : { state: "none", heard: false, ...old };
+    if (group === this.#unasked) this.#unasked = null;
+    const events = Boolean(handlers.join || handlers.leave);
+    this.#groups.set(group, { ...old, ...had, handlers, events, place: since, healed: null, stale: had.state === "live" });
     this.#reconcile(group);
   }
 
@@ -102,13 +114,17 @@ class Client {
     const waiting = this.#outbox.get(id);
     if (waiting) return waiting.promise;
     if (this.#closed) return Promise.reject(closed());
-    if (!NAME.test(group)) return Promise.reject(badName(group));
+    if (!isName(group)) return Promise.reject(badName(group));
+    if (!isId(id)) return Promise.reject(badId(id));
     if (this.#outbox.size >= OUTBOX) {
       return Promise.reject(new ShardsError("outbox_full", `${OUTBOX} publishes wait for their acks: await some of them`));
     }
-    const said = JSON.stringify(data);
-    if (said === undefined) return Promise.reject(new TypeError("JSON cannot say this"));
-    const text = `{"type":"publish","group":${JSON.stringify(group)},"id":${JSON.stringify(id)},"data":${said}}`;
+    let text;
+    try {
+      text = publishFrame(group, id, data);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     const publish = { id, text, sentAt: null, unsureSince: null };
     publish.promise = new Promise((resolve, reject) => Object.assign(publish, { resolve, reject }));
     this.#outbox.set(id, publish);
@@ -139,7 +155,7 @@ class Client {
   // Connections
 
   async #open() {
-    this.#since = Date.now();
+    this.#welcomedAt = null;
     this.#after("deadline", OPEN_MS, () => this.#lost("no welcome in time"));
     const attempt = (this.#socket = {});   // until there is a socket: who asks for a token may be overtaken
     const url = new URL(this.#url);
@@ -153,7 +169,11 @@ class Client {
       return this.#lost("no token");
     }
     if (attempt !== this.#socket) return;
-    if (this.#session) url.searchParams.set("session", this.#session);
+    if (this.#session) {
+      url.searchParams.set("session", this.#session);
+      // A place is that of the first connect: what came since we have, and say so with `subscribe`.
+      for (const name of ["epoch", "offset"]) url.searchParams.delete(name);
+    }
     const socket = (this.#socket = new WebSocket(url));
     socket.onmessage = (event) => { if (socket === this.#socket) this.#hear(event.data); };
     socket.onclose = (event) => { if (socket === this.#socket) this.#lost(event.reason || `closed: ${event.code}`, event.code); };
@@ -162,7 +182,8 @@ class Client {
   /** The connection is gone, or as good as gone: one that is half open would not say so for minutes. */
   #lost(reason, code) {
     if (code === 1009) this.#refuseLargest();
-    if (Date.now() - this.#since > STEADY_MS) this.#attempt = 0;
+    // To wait for an answer in vain takes as long as a connection that lasted.
+    if (this.#welcomedAt !== null && Date.now() - this.#welcomedAt > STEADY_MS) this.#attempt = 0;
     this.#leave(reason, delay(this.#attempt++));
   }
 
@@ -171,12 +192,13 @@ class Client {
     const socket = this.#socket;
     this.#socket = null;
     this.#online = this.#held = false;
+    this.#unasked = null;
     this.#underway = 0;
     for (const request of this.#requests) request.sent = false;
     for (const name of ["deadline", "silence", "hold", "move"]) this.#cancel(name);
     for (const [name, topic] of this.#groups) {
       topic.state = "none";
-      topic.stale = false;
+      topic.stale = topic.heard = false;
       if (!topic.handlers) this.#groups.delete(name);
     }
     for (const publish of this.#outbox.values()) unsend(publish, true);
@@ -251,6 +273,7 @@ class Client {
   #welcome(frame) {
     this.#cancel("deadline");
     this.#online = true;
+    this.#welcomedAt = Date.now();
     this.#session = frame.session;
     this.#listen();
     this.#reconcileAll();
@@ -282,9 +305,10 @@ class Client {
     }
     if (topic.state === "none" && topic.handlers && this.#online) {
       topic.state = "asked";
-      topic.asked = topic.place;
-      const events = (topic.handlers.join || topic.handlers.leave) && { events: true };
-      this.#say({ type: "subscribe", group, ...(topic.place && { since: topic.place }), ...events });
+      topic.asked = { place: topic.place, events: topic.events };
+      topic.found = null;
+      topic.foreign = false;
+      this.#say({ type: "subscribe", group, ...(topic.place && { since: topic.place }), ...(topic.events && { events: true }) });
     } else if (topic.state === "none" && !topic.handlers) this.#groups.delete(group);
   }
 
@@ -295,16 +319,38 @@ class Client {
   }
 
   #subscribed(frame) {
-    const topic = this.#groups.get(frame.group);
-    if (topic?.state !== "asked") return;
+    const { group } = frame;
+    const topic = this.#groups.get(group);
+    if (!topic?.handlers && topic?.state !== "asked") {
+      this.#unasked = group;
+      return;
+    }
+    topic.heard = true;
+    const goesOn = !topic.asked?.place || same(topic.asked.place, frame);
+    if (topic.state !== "asked" || (topic.foreign && (topic.asked.events || !goesOn))) this.#startAnew(group);
+    else if (goesOn) this.#begin(topic, frame);
+    else topic.found = frame;
+  }
+
+  /** Take what comes after a `subscribed` for what comes next. */
+  #begin(topic, frame) {
+    const { asked, place: before } = topic;
     topic.state = "live";
-    topic.stale = topic.place !== topic.asked;   // it was unsubscribed, and subscribed from elsewhere, meanwhile
+    // It may have been unsubscribed meanwhile, and subscribed from elsewhere, or with other events.
+    topic.stale = before !== asked.place || topic.events !== asked.events;
     if (topic.stale || !topic.handlers) return this.#reconcile(frame.group);
-    const before = topic.place;
-    if (!same(before, frame)) topic.place = { epoch: frame.epoch, offset: frame.offset };
+    const place = { epoch: frame.epoch, offset: frame.offset };
+    if (!same(before, frame)) topic.place = place;
     this.#call(topic.handlers.subscribed, frame);
-    if (before && before !== topic.place) this.#call(topic.handlers.gap, { ...topic.place, type: "gap", group: frame.group });
+    if (before && !same(before, frame)) this.#call(topic.handlers?.gap, { ...place, type: "gap", group: frame.group });
     this.#reconcile(frame.group);
+  }
+
+  /** End what the service has of a group, before anything else is said about it. */
+  #startAnew(group) {
+    const topic = this.#groups.get(group) ?? { handlers: null, place: null };
+    this.#groups.set(group, Object.assign(topic, { state: "live", stale: true }));
+    this.#reconcile(group);
   }
 
   #message(frame) {
@@ -329,8 +375,10 @@ class Client {
   }
 
   #gap(frame) {
+    const asked = this.#groups.get(frame.group);
+    if (asked?.state === "asked" && asked.found && same(frame, asked.found)) return this.#begin(asked, asked.found);
     const topic = this.#live(frame.group);
-    if (!topic || same(frame, topic.place)) return;   // that of a resume that failed was told with its `subscribed`
+    if (!topic || same(frame, topic.place)) return;
     topic.place = { epoch: frame.epoch, offset: frame.offset };
     this.#call(topic.handlers.gap, frame);
   }
@@ -424,6 +472,7 @@ class Client {
     const error = new ShardsError(frame.code, frame.message, frame);
     if (frame.code === "not_subscribed") return;   // an `unsubscribe` that came too late
     if (frame.id != null) this.#publishRefused(frame, error);
+    else if (frame.code === "already_subscribed") this.#alreadySubscribed(frame);
     else this.#commandRefused(frame, error);
   }
 
@@ -437,22 +486,46 @@ class Client {
     this.#hold();
   }
 
+  /** The subscriptions without an answer that an error may be about: name and topic. */
+  #askedOf(frame) {
+    return [...this.#groups].filter(([name, topic]) => topic.state === "asked" && (frame.group ?? name) === name);
+  }
+
+  /** A `subscribe` was in vain: the URL has the group subscribed, or an `unsubscribe` was refused. */
+  #alreadySubscribed(frame) {
+    const asked = this.#askedOf(frame);
+    const group = frame.group ?? (asked.length === 1 ? asked[0][0] : null);
+    const topic = this.#groups.get(group);
+    if (!topic) return;
+    if (topic.state !== "asked") {
+      // The URL's was taken for ours, and does as well, unless we need what a URL does not ask for.
+      if (topic.handlers && (topic.events || topic.state === "none")) this.#startAnew(group);
+    } else if (topic.found) this.#startAnew(group);
+    else if (topic.heard || topic.foreign) {
+      // The `unsubscribe` before was refused, and its refusal was taken for another command's.
+      this.#hold();
+      this.#startAnew(group);
+    } else topic.foreign = true;
+  }
+
   #commandRefused(frame, error) {
-    const asked = [...this.#groups].filter(([name, topic]) => topic.state === "asked" && (frame.group ?? name) === name);
+    const asked = this.#askedOf(frame);
     const [group, topic] = asked.length === 1 ? asked[0] : [frame.group, this.#groups.get(frame.group)];
     const request = asked.length ? null : this.#requestOf(frame.group);
     if (request) return this.#requestRefused(request, error);
-    if (TRY_AGAIN.has(frame.code) || frame.code === "already_subscribed") {
-      // An `unsubscribe` has no answer but such a refusal; then the service still has the group as it was.
-      const anew = frame.code === "already_subscribed" || topic?.state !== "asked";
-      if (group && anew) this.#groups.set(group, { place: null, ...topic, state: "live", stale: true });
-      else if (topic) topic.state = "none";
-      this.#complain(error);
+    if (TRY_AGAIN.has(frame.code)) {
       this.#hold();
+      // An `unsubscribe` has no answer but such a refusal; then the service still has the group as it was. So it has what
+      // the URL subscribed, if that is what we heard of.
+      if (group && (asked.length ? topic.found : frame.code === "rate_limited")) this.#startAnew(group);
+      else if (asked.length === 1) topic.state = "none";
+      this.#complain(error);
     } else if (asked.length === 1) {
-      this.#groups.delete(group);
+      const { handlers } = topic;
+      topic.handlers = topic.place = null;
+      topic.state = topic.found ? "live" : "none";
       this.#reconcile(group);
-      this.#call(topic.handlers?.error ?? this.#handlers.error, error);
+      this.#call(handlers?.error ?? this.#handlers.error, error);
     } else this.#complain(error);
   }
 
@@ -480,10 +553,25 @@ class Client {
 
 const NAME = /^[A-Za-z0-9_.:-]{1,100}$/;
 
-const badName = (group) => new ShardsError("bad_name", `no group can be called ${group}`, { group });
+const ID = /^\P{Surrogate}{1,64}$/u;   // characters, not UTF-16 units; half a pair is none
+
+const isName = (group) => typeof group === "string" && NAME.test(group);
+
+const isId = (id) => typeof id === "string" && ID.test(id);
+
+const badName = (group) => new ShardsError("bad_name", `no group can be called ${String(group)}`, { group });
+
+const badId = (id) => new ShardsError("bad_id", `an id is a text of 1-64 characters, not ${String(id).slice(0, 80)}`, { id });
 
 function checkName(group) {
-  if (!NAME.test(group)) throw badName(group);
+  if (!isName(group)) throw badName(group);
+}
+
+/** The frame of a publish; throws what JSON throws where it cannot say `data`. */
+function publishFrame(group, id, data) {
+  const said = JSON.stringify(data);
+  if (said === undefined) throw new TypeError("JSON cannot say this");
+  return `{"type":"publish","group":${JSON.stringify(group)},"id":${JSON.stringify(id)},"data":${said}}`;
 }
 
 const same = (one, other) => one?.epoch === other?.epoch && one?.offset === other?.offset;

@@ -51,7 +51,7 @@ Attendance = Callable[[Joined | Left | Presence], None]
 AnyEvent = TypeVar("AnyEvent")
 
 _STEADY_SECONDS = 10.0
-"""A connection that lasted this long begins anew with short delays."""
+"""After a connection that lasted this long, from its welcome on, delays are short again."""
 
 _CLOSE_SECONDS = 1.0
 _MOST_BYTES = 16 << 20
@@ -121,6 +121,7 @@ class Client:
         self._task: asyncio.Task[None] | None = None
         self._ended: ShardsError | None = None
         self._attempt = 0
+        self._welcomed_at: float | None = None
         self._leaving = False
         self._why_lost = "no answer"
 
@@ -274,9 +275,9 @@ class Client:
     async def _run(self) -> None:
         try:
             while True:
-                began = asyncio.get_running_loop().time()
+                self._welcomed_at = None
                 retry_after = await self._one_connection()
-                if asyncio.get_running_loop().time() - began > _STEADY_SECONDS:
+                if self._was_steady():
                     self._attempt = 0
                 if not self._leaving:
                     await asyncio.sleep(max(delay(self._attempt), random.random() * retry_after))
@@ -286,6 +287,11 @@ class Client:
         except Exception as error:
             logger.exception("the client failed")
             self._end(ConnectionFailed(self._url, f"{type(error).__name__}: {error}"))
+
+    def _was_steady(self) -> bool:
+        """Tell whether the connection that ended had lasted; to wait for an answer in vain takes as long."""
+        now = asyncio.get_running_loop().time()
+        return self._welcomed_at is not None and now - self._welcomed_at > _STEADY_SECONDS
 
     async def _one_connection(self) -> float:
         """Connect and talk until it is over; gives the seconds the service wants us to stay away."""
@@ -329,6 +335,9 @@ class Client:
         query = dict(parse_qsl(parts.query))
         if self.protocol.session is not None:
             query["session"] = self.protocol.session
+            # A place is that of the first connect: what came since we have, and say so with `subscribe`.
+            query.pop("epoch", None)
+            query.pop("offset", None)
         if self._token is not None:
             token = self._token() if callable(self._token) else self._token
             query["token"] = await token if inspect.isawaitable(token) else token
@@ -398,6 +407,7 @@ class Client:
         match event:
             case Welcomed():
                 _settle(self._opened, None)
+                self._welcomed_at = asyncio.get_running_loop().time()
                 if deadline is not None:
                     deadline.reschedule(None)
             case Subscribed():

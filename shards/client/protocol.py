@@ -6,6 +6,10 @@ said now, and takes from `events` what became of it all. Time is always brought 
 Each group has at most one command under way (publishes apart): an answer, or an error that names the group, then
 belongs to that command and to no other. Frames that come between an `unsubscribe` and the next `subscribed` are of the
 earlier subscription, and are left alone: the log has them.
+
+A URL may have the service subscribe a group by itself, from its head on. What it says of that looks like an answer to
+our own `subscribe`, which it refuses (`already_subscribed`), before or after. They are told apart by the gap: one comes
+right after ours where it does not go on from the place we said. What turns out to be the URL's is made anew from there.
 """
 
 from __future__ import annotations
@@ -255,6 +259,9 @@ class _Group:
         asked: the place that the last `subscribe` said, and whether it asked for events.
         healed: the place of the last hole, to see whether it is still there.
         due: the command whose answer is awaited.
+        found: where a `subscribed` goes on, other than from the place asked for: ours, if its gap comes next.
+        foreign: our `subscribe` was refused, as the URL has the group subscribed: the next `subscribed` tells of that.
+        heard: a `subscribed` came on this connection.
         requests: those unanswered.
     """
 
@@ -268,6 +275,9 @@ class _Group:
     asked: tuple[Place | None, bool] = (None, False)
     healed: Place | None = None
     due: Request | Literal["subscribe"] | None = None
+    found: Place | None = None
+    foreign: bool = False
+    heard: bool = False
     requests: deque[Request] = field(default_factory=deque)
 
     @property
@@ -302,6 +312,8 @@ class Protocol:
         self._random = random
         self._groups: dict[str, _Group] = {}
         self._stirred: dict[str, None] = {}
+        self._unasked: str | None = None
+        """The group of the URL, where the service has it subscribed on this connection and nobody here follows it."""
         self._outbox: dict[str, _Publish] = {}
         self._unsent: list[tuple[int, _Publish]] = []
         self._under_way = 0
@@ -327,6 +339,8 @@ class Protocol:
         if lane.wanted:
             raise UsageError(f"{group} is subscribed already: one subscription a group and client")
         lane.wanted, lane.paused, lane.place, lane.healed, lane.events = True, False, since, None, events
+        if group == self._unasked:
+            lane.subscribed, lane.heard, self._unasked = True, True, None
         lane.stale = lane.subscribed
 
     def unsubscribe(self, group: str) -> None:
@@ -357,8 +371,8 @@ class Protocol:
             OutboxFull: too many wait already.
         """
         _check_name(group)
-        if not 1 <= len(id) <= _ID_LENGTH:
-            raise UsageError(f"an id has 1-{_ID_LENGTH} characters, not {len(id)}")
+        if not isinstance(id, str) or not 1 <= len(id) <= _ID_LENGTH:
+            raise UsageError(f"an id is a text of 1-{_ID_LENGTH} characters, not {id!r:.80}")
         if id in self._outbox:
             raise UsageError(f"{id} is under way already: one id a message")
         if len(self._outbox) >= self._limit:
@@ -416,6 +430,7 @@ class Protocol:
             yield _encode({"type": "unsubscribe", "group": lane.name})
         if wants and not lane.subscribed:
             lane.due, lane.asked = "subscribe", (lane.place, lane.events)
+            lane.found, lane.foreign = None, False
             events = {"events": True} if lane.events else {}
             yield _encode({"type": "subscribe", "group": lane.name, **_since(lane.place), **events})
         elif lane.requests:
@@ -447,10 +462,10 @@ class Protocol:
         """
         if self.online and code == _TOO_BIG:
             self._refuse_largest()
-        self.online, self._held_until, self._under_way = False, 0.0, 0
+        self.online, self._held_until, self._under_way, self._unasked = False, 0.0, 0, None
         for lane in self._groups.values():
-            lane.subscribed = lane.stale = False
-            lane.due = None
+            lane.subscribed = lane.stale = lane.heard = False
+            lane.due = lane.found = None
         for publish in self._outbox.values():
             _unsend(publish, unsure=True)
         # In the order they were published: a sorted list is a heap.
@@ -505,10 +520,23 @@ class Protocol:
 
     def _subscribed(self, group: str, found: Place) -> None:
         lane = self._groups.get(group)
-        if lane is None or lane.due != "subscribe":
+        if lane is None or not (lane.wanted or lane.due == "subscribe"):
+            self._unasked = group
             return
-        lane.due, lane.subscribed = None, True
         self._stirred[group] = None
+        lane.heard = True
+        place, events = lane.asked
+        goes_on = place in (None, found)
+        if lane.due != "subscribe" or (lane.foreign and (events or not goes_on)):
+            self._start_anew(lane)
+        elif goes_on:
+            self._begin(lane, found)
+        else:
+            lane.found = found
+
+    def _begin(self, lane: _Group, found: Place) -> None:
+        """Take what comes after `found` for what comes next."""
+        lane.due, lane.subscribed = None, True
         if not lane.wanted:
             return
         if (lane.place, lane.events) != lane.asked:
@@ -516,9 +544,9 @@ class Protocol:
             lane.stale = True
             return
         before, lane.place = lane.place, found
-        self._events.append(Subscribed(group, found, found == before))
+        self._events.append(Subscribed(lane.name, found, found == before))
         if before is not None and before != found:
-            self._events.append(Gap(group, found))
+            self._events.append(Gap(lane.name, found))
 
     def _came_or_went(self, frame: dict[str, Any]) -> None:
         lane = self._groups.get(frame["group"])
@@ -558,8 +586,10 @@ class Protocol:
 
     def _gap(self, gap: Gap, of_history: Gap | None) -> None:
         lane = self._groups.get(gap.group)
-        # That of a resume that failed was told with its `subscribed`.
-        if lane is not None and lane.follows and gap.place != lane.place and gap != of_history:
+        if lane is not None and lane.due == "subscribe" and gap.place == lane.found:
+            self._stirred[lane.name] = None
+            self._begin(lane, gap.place)
+        elif lane is not None and lane.follows and gap.place != lane.place and gap != of_history:
             lane.place = gap.place
             self._events.append(gap)
 
@@ -612,11 +642,14 @@ class Protocol:
         if error.code == "not_subscribed":
             return
         due = [lane for lane in self._groups.values() if lane.due is not None and group in (None, lane.name)]
-        if len(due) == 1:
+        if error.code == "already_subscribed" and (group is not None or len(due) == 1):
+            self._already_subscribed(self._groups.get(group or due[0].name), now)
+        elif len(due) == 1:
             self._command_refused(error, due[0], now)
         elif group is not None and error.code == "rate_limited":
             # An `unsubscribe` has no answer but this one.
-            self._start_anew(self._lane(group), now)
+            self._start_anew(self._lane(group))
+            self._hold(now)
         else:
             self._events.append(Complained(error))
 
@@ -633,12 +666,13 @@ class Protocol:
             self._fail(publish, error)
 
     def _command_refused(self, error: Refused, lane: _Group, now: float) -> None:
-        due, lane.due = lane.due, None
+        due = lane.due
+        if due == "subscribe" and lane.found is not None:
+            # What we heard was of the URL's, which is still there.
+            self._start_anew(lane)
+        lane.due = None
         self._stirred[lane.name] = None
-        if error.code == "already_subscribed":
-            # The `unsubscribe` before was refused, and its refusal was taken for another command's.
-            self._start_anew(lane, now)
-        elif error.code in _TRY_AGAIN:
+        if error.code in _TRY_AGAIN:
             self._hold(now)
         elif isinstance(due, Request):
             self._settle(lane, due, error)
@@ -646,10 +680,29 @@ class Protocol:
             lane.wanted, lane.place = False, None
             self._events.append(SubscribeFailed(lane.name, error))
 
-    def _start_anew(self, lane: _Group, now: float) -> None:
-        """Say `unsubscribe` once more, in a while, before anything else."""
+    def _already_subscribed(self, lane: _Group | None, now: float) -> None:
+        """Hear that a `subscribe` was in vain: the URL has the group subscribed, or an `unsubscribe` was refused."""
+        if lane is None:
+            return
+        if lane.due != "subscribe":
+            # The URL's was taken for ours, and does as well, unless we need what a URL does not ask for.
+            if lane.wanted and not lane.paused and (lane.events or not lane.subscribed):
+                self._start_anew(lane)
+        elif lane.found is not None:
+            self._start_anew(lane)
+        elif lane.heard or lane.foreign:
+            # The `unsubscribe` before was refused, and its refusal was taken for another command's.
+            self._start_anew(lane)
+            self._hold(now)
+        else:
+            lane.foreign = True
+
+    def _start_anew(self, lane: _Group) -> None:
+        """End what the service has of a group, before anything else is said about it."""
+        if lane.due == "subscribe":
+            lane.due = None
         lane.subscribed = lane.stale = True
-        self._hold(now)
+        self._stirred[lane.name] = None
 
     def _hold(self, now: float) -> None:
         """Say nothing for a while: the service has no time for us. What waits keeps its order."""

@@ -178,6 +178,131 @@ test("a name that is none is refused here, and costs no other group its answer",
   client.close();
 });
 
+test("an id that is none is refused here; one of 64 characters is none too long, whatever they are", async () => {
+  const { client, seen } = await following();
+  client.subscribe("h");
+  last().take();
+  for (const id of ["", "x".repeat(65), 7, null, {}, "\u{1F600}".repeat(65), "half \ud83d"]) {
+    await assert.rejects(client.publish("g", 1, id), { code: "bad_id" });
+  }
+  assert.deepEqual(last().take(), []);
+  const ids = ["x".repeat(64), "\u{1F600}".repeat(64), "a\n"];
+  for (const id of ids) client.publish("g", 1, id).catch(() => {});
+  assert.deepEqual(last().take().map((frame) => frame.id), ids);
+  assert.deepEqual(seen.errors, []);
+  client.close();
+});
+
+test("what JSON cannot say rejects, and takes no room", async () => {
+  const { client } = await following();
+  const circle = {};
+  circle.self = circle;
+  for (const data of [1n, circle, undefined, () => {}]) await assert.rejects(client.publish("g", data, "one"), TypeError);
+  client.publish("g", 1, "one").catch(() => {});
+  assert.deepEqual(last().take().map((frame) => [frame.id, frame.data]), [["one", 1]]);
+  client.close();
+});
+
+const already = { type: "error", code: "already_subscribed", message: "", group: "g" };
+const fromTheHead = { type: "subscribed", group: "g", epoch: "e", offset: 9, recovered: false };
+const anew = [{ type: "unsubscribe", group: "g" }, { type: "subscribe", group: "g", since: { epoch: "e", offset: 5 } }];
+
+async function resuming(handlers = {}) {
+  const seen = { subscribed: [], messages: [], gaps: [], errors: [] };
+  const client = connect("ws://here/ws/g/", { error: (error) => seen.errors.push(error.code) });
+  client.subscribe("g", {
+    subscribed: (frame) => seen.subscribed.push(frame.offset),
+    message: (frame) => seen.messages.push(frame.offset),
+    gap: (frame) => seen.gaps.push(frame.offset),
+    ...handlers,
+  }, { epoch: "e", offset: 5 });
+  await settled();
+  last().welcome().take();
+  return { client, seen };
+}
+
+for (const [order, answers] of [["before", [fromTheHead, already]], ["after", [already, fromTheHead]]]) {
+  test(`what the URL subscribed, told ${order} ours is refused for it, is not taken for the answer to a resume`, async () => {
+    const { client, seen } = await resuming();
+    for (const answer of answers) {
+      assert.deepEqual(last().take(), []);
+      last().hear(answer);
+      last().hear(message(10));
+    }
+    assert.deepEqual(last().take(), anew);
+    last().hear(subscribed(5));
+    last().hear(message(6));
+    assert.deepEqual(seen, { subscribed: [5], messages: [6], gaps: [], errors: [] });
+    client.close();
+  });
+}
+
+test("a resume that failed is told by its gap", async () => {
+  const { client, seen } = await resuming();
+  last().hear(fromTheHead);
+  assert.deepEqual(seen.subscribed, []);
+  last().hear({ type: "gap", group: "g", epoch: "e", offset: 9 });
+  last().hear(message(10));
+  assert.deepEqual(seen, { subscribed: [9], messages: [10], gaps: [9], errors: [] });
+  client.close();
+});
+
+test("what the URL subscribed does as well where it goes on from our place, except for events", async () => {
+  for (const handlers of [{}, { join: () => {} }]) {
+    const { client, seen } = await resuming(handlers);
+    last().hear(subscribed(5, false));
+    last().hear(already);
+    assert.deepEqual(seen.errors, []);
+    assert.deepEqual(last().take().map((frame) => [frame.type, frame.events]), handlers.join ? [["unsubscribe", undefined], ["subscribe", true]] : []);
+    client.close();
+  }
+});
+
+test("what the URL subscribed is left alone until somebody follows it", async () => {
+  const client = connect("ws://here/ws/g/");
+  await settled();
+  last().welcome().hear(fromTheHead);
+  assert.deepEqual(last().take(), []);
+  client.subscribe("g", {}, { epoch: "e", offset: 5 });
+  assert.deepEqual(last().take(), anew);
+  client.close();
+});
+
+test("a resume that is refused, for a while or for good, ends what the URL subscribed", async () => {
+  for (const code of ["rate_limited", "forbidden"]) {
+    const { client, seen } = await resuming();
+    last().hear(fromTheHead);
+    last().hear({ type: "error", code, message: "", group: "g" });
+    await pass(1000);
+    assert.deepEqual(last().take(), code === "forbidden" ? anew.slice(0, 1) : anew);
+    assert.deepEqual(seen.errors, [code]);
+    client.close();
+  }
+});
+
+test("a subscription that the service still has is made anew", async () => {
+  const { client } = await following();
+  client.unsubscribe("g");
+  client.subscribe("g");
+  last().take();
+  last().hear({ type: "error", code: "rate_limited", message: "", group: "g" });   // the `unsubscribe`
+  last().hear(already);
+  assert.deepEqual(last().take(), []);
+  await pass(1000);
+  assert.deepEqual(last().take().map((frame) => frame.type), ["unsubscribe", "subscribe"]);
+  client.close();
+});
+
+test("the place in a URL is that of the first connect", async () => {
+  const client = connect("ws://here/ws/g/?epoch=e&offset=3&keep=1");
+  await settled();
+  assert.equal(last().url, "ws://here/ws/g/?epoch=e&offset=3&keep=1");
+  last().welcome().end();
+  await pass(250);
+  assert.equal(last().url, "ws://here/ws/g/?keep=1&session=s");
+  client.close();
+});
+
 test("messages in flight after an unsubscribe are nobody's, and a new subscription starts anew", async () => {
   const { client, seen } = await following();
   client.unsubscribe("g");
@@ -364,6 +489,33 @@ test("a server that says no right after each welcome is met with growing delays"
   client.close();
 });
 
+test("a server that does not answer is met with growing delays; one that did, for long, with short ones", async () => {
+  const client = connect("ws://here/ws/");
+  mock.method(Math, "random", () => 0.999);
+  await settled();
+  const wait = async (bound) => {
+    const count = sockets.length;
+    await pass(bound * 0.9);
+    assert.equal(sockets.length, count);
+    await pass(bound * 0.1);
+    assert.equal(sockets.length, count + 1);
+  };
+  // Timers are a little late: here all that are due within `ms` come at its end.
+  const late = async (ms) => { mock.timers.setTime(Date.now() + ms); await pass(1); };
+  for (let attempt = 0; attempt < 4; attempt++) {
+    await late(10_005);
+    await wait(250 * 2 ** attempt);
+  }
+  last().welcome();
+  await late(9_000);
+  last().hear({ type: "pong" });
+  await late(9_000);
+  last().end();
+  await wait(250);
+  mock.restoreAll();
+  client.close();
+});
+
 test("what is too big for a frame is refused, and the rest goes on", async () => {
   const { client } = await following();
   const big = client.publish("g", "x".repeat(99), "big");
@@ -398,5 +550,30 @@ test("who handles comings and goings asks for them, and again after a reconnect"
   await pass(250);
   last().welcome();
   assert.deepEqual(last().take(), [{ type: "subscribe", group: "g", since: { epoch: "e", offset: 5 }, events: true }]);
+  client.close();
+});
+
+test("who wants events after all subscribes anew, also where the first subscription has no answer yet", async () => {
+  const client = connect("ws://here/ws/");
+  client.subscribe("g", { message: () => {} });
+  await settled();
+  last().welcome().take();
+  client.unsubscribe("g");
+  const joined = [];
+  client.subscribe("g", { join: (frame) => joined.push(frame.member) });
+  last().hear(subscribed(5, false));
+  assert.deepEqual(last().take(), [{ type: "unsubscribe", group: "g" }, { type: "subscribe", group: "g", events: true }]);
+  last().hear(subscribed(5, false));
+  last().hear({ type: "join", group: "g", member: "a" });
+  assert.deepEqual(joined, ["a"]);
+  client.close();
+});
+
+test("a handler may unsubscribe from within, also before its gap", async () => {
+  const { client, seen } = await resuming({ subscribed: () => client.unsubscribe("g") });
+  last().hear(fromTheHead);
+  last().hear({ type: "gap", group: "g", epoch: "e", offset: 9 });
+  assert.deepEqual(last().take(), [{ type: "unsubscribe", group: "g" }]);
+  assert.deepEqual(seen.gaps, []);
   client.close();
 });

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 
 import pytest
 from websockets.asyncio.client import connect as raw_connect
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 from shards import client as shards_client
 from shards.client import Event, Gap, Joined, Left, Message, Place, Presence, Refused, Subscribed, Welcomed, connect
@@ -184,6 +186,73 @@ async def test_nobody_there_is_told_in_time() -> None:
     with pytest.raises(ConnectionFailed):
         async with connect(f"ws://127.0.0.1:{free_port(())}/ws/", open_seconds=0.5):
             pass
+
+
+class Host:
+    """A service that welcomes its first client for a while, and takes as long to refuse all later ones."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.welcomes = 0
+
+    async def refuse(self, socket: ServerConnection, _request: Request) -> Response | None:
+        if not self.welcomes:
+            return None
+        await asyncio.sleep(self.seconds)
+        return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "full\n")
+
+    async def welcome(self, socket: ServerConnection) -> None:
+        self.welcomes += 1
+        await socket.send('{"type":"welcome","session":"s","replica":"r"}')
+        await asyncio.sleep(self.seconds)
+
+
+async def test_delays_grow_however_long_an_attempt_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a connection that lasted makes them short again, not an attempt that waited for an answer in vain."""
+    attempts: list[int] = []
+
+    def delay(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr("shards.client.connection.delay", delay)
+    monkeypatch.setattr("shards.client.connection._STEADY_SECONDS", 0.2)
+    host = Host(0.4)
+    async with serve(host.welcome, "127.0.0.1", 0, process_request=host.refuse) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/ws/") as client:
+            client._attempt = 7
+            await until(lambda: len(attempts) == 4)
+    assert attempts == [0, 1, 2, 3]
+
+
+async def test_the_urls_group_is_followed_like_any_other(service: list[Replica], proxy: Proxy) -> None:
+    """Over reconnects, each of which misses something, there is no gap: it is in the log."""
+    async with (
+        connect(proxy.ws + "lobby/") as client,
+        connect(service[1].ws) as other,
+        client.subscribe("lobby") as messages,
+    ):
+        for number in range(0, 9, 3):
+            await other.publish("lobby", number)
+            proxy.refuse(True)
+            proxy.cut()
+            await until(lambda: not client.online)
+            for missed in (number + 1, number + 2):
+                await other.publish("lobby", missed)
+            proxy.refuse(False)
+            await until(lambda: client.online)
+        assert [m.data for m in await take(messages, 9)] == list(range(9))
+    assert client.protocol.holes == 0
+
+
+async def test_the_place_in_a_url_is_that_of_the_first_connect(service: list[Replica], proxy: Proxy) -> None:
+    async with connect(proxy.ws + "first/?epoch=e&offset=3&keep=1") as client:
+        proxy.cut()
+        await client.publish("first", 1)
+    assert b"epoch=e&offset=3&keep=1" in proxy.requests[0]
+    assert b"keep=1" in proxy.requests[-1]
+    assert b"offset" not in proxy.requests[-1]
 
 
 async def test_a_path_that_is_forbidden_is_told_at_once(service: list[Replica]) -> None:

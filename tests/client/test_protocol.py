@@ -44,20 +44,26 @@ class Service:
         logs: group → (id, data), from offset 1 on.
         trimmed: group → offset up to which history is gone.
         members: group → offset of the last message told to our client; the socket's own.
-        joining: subscriptions not answered yet.
+        joining: subscriptions not answered yet: group, place, whether they asked for events.
         down: frames on their way to the client.
+        url: the group that the URL has subscribed.
+        eventful: groups whose subscription asked for events.
     """
 
     logs: dict[str, list[tuple[str, Any]]] = field(default_factory=lambda: {group: [] for group in GROUPS})
     trimmed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(GROUPS, 0))
     members: dict[str, int] = field(default_factory=dict)
-    joining: list[tuple[str, dict[str, Any] | None]] = field(default_factory=list)
+    joining: list[tuple[str, dict[str, Any] | None, bool]] = field(default_factory=list)
     down: deque[dict[str, Any]] = field(default_factory=deque)
     busy: bool = False
+    url: str | None = None
+    eventful: set[str] = field(default_factory=set)
 
     def connect(self) -> None:
         self.members, self.joining, self.down = {}, [], deque()
         self.say(type="welcome", session="s", replica="r")
+        if self.url is not None:
+            self.joining.append((self.url, None, False))
 
     def say(self, **frame: Any) -> None:
         self.down.append(frame)
@@ -68,7 +74,7 @@ class Service:
 
     def hear(self, frame: dict[str, Any]) -> None:
         group = frame["group"]
-        joined = group in self.members or any(g == group for g, _ in self.joining)
+        joined = group in self.members or any(g == group for g, _, _ in self.joining)
         if self.busy:
             self.refuse(frame, "rate_limited")
         elif frame["type"] == "publish":
@@ -76,12 +82,12 @@ class Service:
         elif frame["type"] == "subscribe" and joined:
             self.refuse(frame, "already_subscribed")
         elif frame["type"] == "subscribe":
-            self.joining.append((group, frame.get("since")))
+            self.joining.append((group, frame.get("since"), "events" in frame))
         elif frame["type"] == "unsubscribe" and not joined:
             self.refuse(frame, "not_subscribed")
         elif frame["type"] == "unsubscribe":
             self.members.pop(group, None)
-            self.joining = [(g, since) for g, since in self.joining if g != group]
+            self.joining = [joining for joining in self.joining if joining[0] != group]
         elif frame["type"] == "history":
             after = frame["since"]["offset"] if "since" in frame else 0
             found = [o for o in range(len(self.logs[group]) + 1) if o > max(after, self.trimmed[group])]
@@ -112,7 +118,8 @@ class Service:
     def admit(self) -> None:
         """Answer the subscriptions that wait."""
         joining, self.joining = self.joining, []
-        for group, since in joining:
+        for group, since, events in joining:
+            (self.eventful.add if events else self.eventful.discard)(group)
             head = len(self.logs[group])
             recovered = since is not None and since["offset"] >= self.trimmed[group]
             offset = since["offset"] if since is not None and recovered else head
@@ -122,20 +129,27 @@ class Service:
             self.members[group] = offset
         self.deliver()
 
+    def give_up(self) -> None:
+        """Answer them so: their log is not there."""
+        joining, self.joining = self.joining, []
+        for group, _, _ in joining:
+            self.say(type="error", code="unavailable", message="no", group=group)
+
 
 class AnyHistory(RuleBasedStateMachine):
     """Whatever happens: every publish is acked once, every message comes once and in order, or there is a gap."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(url=st.sampled_from([None, GROUPS[0]]))
+    def begin(self, url: str | None) -> None:
         self.now = 0.0
-        self.service = Service()
+        self.service = Service(url=url)
         self.client = Protocol(window=2, outbox=5, random=lambda: 0.5)
         self.up: deque[str] = deque()
         self.connected = False
         self.published: dict[str, int | None] = {}
         self.place: dict[str, int | None] = {}
         self.wanted: set[str] = set()
+        self.eventful: set[str] = set()
         self.paused: set[str] = set()
         self.disturbed = 0
         self.asked: set[Request] = set()
@@ -169,7 +183,9 @@ class AnyHistory(RuleBasedStateMachine):
                 case PublishFailed() | SubscribeFailed():
                     raise AssertionError(event)
                 case Complained():
-                    assert event.error.code == "hole" and self.disturbed, event
+                    # That the URL's group is not to be had is nobody's answer where nobody asked for it.
+                    unasked = event.error.code == "unavailable" and self.service.url
+                    assert unasked or (event.error.code == "hole" and self.disturbed), event
 
     def step(self) -> None:
         self.up.extend(self.client.data_to_send(self.now))
@@ -215,6 +231,11 @@ class AnyHistory(RuleBasedStateMachine):
         if self.connected:
             self.service.admit()
 
+    @rule()
+    def give_up(self) -> None:
+        if self.connected:
+            self.service.give_up()
+
     @rule(busy=st.booleans())
     def be_busy(self, busy: bool) -> None:
         self.service.busy = busy
@@ -237,13 +258,16 @@ class AnyHistory(RuleBasedStateMachine):
     def others_publish(self, group: str) -> None:
         self.service.store(group, f"other{len(self.service.logs[group])}", 0)
 
-    @rule(group=st.sampled_from(GROUPS))
-    def subscribe(self, group: str) -> None:
+    @rule(group=st.sampled_from(GROUPS), events=st.booleans(), since=st.booleans())
+    def subscribe(self, group: str, events: bool, since: bool) -> None:
         if group not in self.wanted:
-            self.client.subscribe(group)
+            # A place of an earlier client, which the log may have still.
+            offset = len(self.service.logs[group]) // 2 if since else None
+            self.client.subscribe(group, None if offset is None else Place("e", offset), events)
             self.wanted.add(group)
+            (self.eventful.add if events else self.eventful.discard)(group)
             self.paused.discard(group)
-            self.place[group] = None
+            self.place[group] = offset
 
     @rule(group=st.sampled_from(GROUPS))
     def unsubscribe(self, group: str) -> None:
@@ -310,7 +334,9 @@ class AnyHistory(RuleBasedStateMachine):
         for group in GROUPS:
             ids = [id for id, _ in self.service.logs[group]]
             assert len(ids) == len(set(ids))
-        assert set(self.service.members) == self.wanted, "the service sends what nobody wants"
+            assert group not in self.wanted or (group in self.service.eventful) >= (group in self.eventful)
+        unwanted = set(self.service.members) - {self.service.url}
+        assert unwanted <= self.wanted <= set(self.service.members), "the service sends what nobody wants"
 
 
 AnyHistory.TestCase.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
@@ -541,6 +567,85 @@ def test_a_subscription_that_the_service_still_has_is_made_anew() -> None:
     at = client.wakes_at(0)
     assert at is not None
     assert [frame["type"] for frame in said(client, at)] == ["unsubscribe", "subscribe"]
+
+
+def resuming(group: str, offset: int, **arguments: Any) -> Protocol:
+    """A client that has come back with its place, and waits for the answer."""
+    client = welcomed()
+    client.subscribe(group, Place("e", offset), **arguments)
+    client.data_to_send(0)
+    return client
+
+
+ANEW = [
+    {"type": "unsubscribe", "group": "g"},
+    {"type": "subscribe", "group": "g", "since": {"epoch": "e", "offset": 5}},
+]
+FROM_THE_HEAD = {"type": "subscribed", "group": "g", "epoch": "e", "offset": 9, "recovered": False}
+ALREADY = {"type": "error", "code": "already_subscribed", "message": "no", "group": "g"}
+
+
+@pytest.mark.parametrize("answers", [[FROM_THE_HEAD, ALREADY], [ALREADY, FROM_THE_HEAD]])
+def test_what_the_url_subscribed_is_not_taken_for_the_answer_to_a_resume(answers: list[dict[str, Any]]) -> None:
+    """Before, or after, our own was refused for it: what was missed is in the log, and is asked for."""
+    client = resuming("g", 5)
+    for answer in answers:
+        assert said(client) == []
+        assert hear(client, **answer) == []
+        assert hear(client, type="message", group="g", offset=10, id="x", data=1) == []
+    assert said(client) == ANEW
+    recovered = hear(client, type="subscribed", group="g", epoch="e", offset=5, recovered=True)
+    assert recovered == [Subscribed("g", Place("e", 5), True)]
+    (message,) = hear(client, type="message", group="g", offset=6, id="x", data=1)
+    assert message.offset == 6
+
+
+def test_a_resume_that_failed_is_told_by_its_gap() -> None:
+    client = resuming("g", 5)
+    assert hear(client, **FROM_THE_HEAD) == []
+    told = hear(client, type="gap", group="g", epoch="e", offset=9)
+    assert told == [Subscribed("g", Place("e", 9), False), Gap("g", Place("e", 9))]
+    (message,) = hear(client, type="message", group="g", offset=10, id="x", data=1)
+    assert message.offset == 10
+
+
+def test_what_the_url_subscribed_does_as_well_where_it_goes_on_from_our_place() -> None:
+    client = resuming("g", 9)
+    assert hear(client, **FROM_THE_HEAD) == [Subscribed("g", Place("e", 9), True)]
+    assert hear(client, **ALREADY) == []
+    assert said(client) == []
+
+
+def test_the_urls_group_is_subscribed_anew_for_events() -> None:
+    client = resuming("g", 9, events=True)
+    hear(client, **FROM_THE_HEAD)
+    assert hear(client, **ALREADY) == []
+    assert [(frame["type"], frame.get("events")) for frame in said(client)] == [
+        ("unsubscribe", None),
+        ("subscribe", True),
+    ]
+
+
+def test_what_the_url_subscribed_is_left_alone_until_somebody_follows_it() -> None:
+    client = welcomed()
+    assert hear(client, **FROM_THE_HEAD) == []
+    assert said(client) == []
+    client.subscribe("g", Place("e", 5))
+    assert said(client) == ANEW
+
+
+def test_a_resume_that_is_refused_for_a_while_ends_what_the_url_subscribed() -> None:
+    client = resuming("g", 5)
+    hear(client, **FROM_THE_HEAD)
+    hear(client, type="error", code="rate_limited", message="no", group="g")
+    at = client.wakes_at(0)
+    assert at is not None
+    assert said(client, at) == ANEW
+
+
+def test_an_id_is_text() -> None:
+    with pytest.raises(UsageError, match="1-64 characters"):
+        welcomed().publish("g", 1, 7)  # type: ignore[arg-type]
 
 
 def test_an_unsubscribe_that_came_too_late_is_no_ones_error() -> None:
