@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from shards.descriptors import MOST_EDGES, sockets_per_edge
 from shards.errors import UsageError
 from shards.fleet.shard_list import External, Wanted, read_externals
 
@@ -22,15 +23,6 @@ ENGINES = ("local", "docker", "swarm")
 DURABILITIES = ("everysec", "always", "replicated")
 
 REFERENCE_APP = "app.asgi:application"
-
-EDGE_RESERVE = 500
-"""Descriptors that an edge keeps for itself: logs, probes, its API, idle connections to replicas."""
-
-DESCRIPTORS_A_SOCKET = 2
-"""An edge holds a socket to the client and one to the replica."""
-
-MOST_EDGES = 16
-"""Of one host."""
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _APP = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
@@ -146,7 +138,7 @@ def edges_for(connections: int, descriptors: int) -> int:
     Raises:
         UsageError: no sensible number of edges does.
     """
-    held = (descriptors - EDGE_RESERVE) // DESCRIPTORS_A_SOCKET
+    held = sockets_per_edge(descriptors)
     if held < 1 or connections > held * MOST_EDGES:
         raise UsageError(
             f"{connections:,} connections do not fit: an edge may open {descriptors:,} files (2 a socket) and a host "

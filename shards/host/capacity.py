@@ -14,17 +14,14 @@ from typing import Any
 
 import msgspec
 
+from shards.descriptors import MOST_EDGES, sockets_per_edge, sockets_per_replica
 from shards.errors import UsageError
-from shards.fleet.spec import DESCRIPTORS_A_SOCKET, EDGE_RESERVE, MOST_EDGES
 
 CPU_LIMIT = 0.8
 """The part of a core, and of a host, that may be busy: the rest is for what is uneven."""
 
 MEMORY_LIMIT = 0.8
 PORTS_LIMIT = 0.8
-REPLICA_RESERVE = 500
-"""Descriptors that a worker keeps for itself: Redis, probes, logs, sockets on their way to another color."""
-
 CONNTRACK_A_SOCKET = 2
 """The kernel keeps an entry for the connection to the edge, and one for that to the replica."""
 
@@ -155,7 +152,7 @@ class Answer:
         hosts: how many like the given one.
         hosts_because: which limit asks for the most hosts: ``cpu`` or ``memory``.
         extrapolated: how many times more sockets than were measured; at most 1: none.
-        cpu_error: the relative standard error of the CPU, from those of the fits.
+        cpu_error: the relative standard error of the CPU, from those of the fits, of silent sockets and of messages.
     """
 
     connections: int
@@ -170,16 +167,6 @@ class Answer:
 def measured_costs() -> Costs:
     """Give the costs that come with this package."""
     return msgspec.json.decode((files("shards.host") / "costs.json").read_bytes(), type=Costs)
-
-
-def sockets_per_edge(descriptors: int) -> int:
-    """Count the sockets that an edge can hold: it opens two files for each."""
-    return max(0, (descriptors - EDGE_RESERVE) // DESCRIPTORS_A_SOCKET)
-
-
-def sockets_per_replica(descriptors: int) -> int:
-    """Count the sockets that a worker of a replica can hold: it opens one file for each."""
-    return max(0, descriptors - REPLICA_RESERVE)
 
 
 def sockets_per_port(ports: int) -> int:
@@ -288,7 +275,7 @@ def needed(connections: int, delivered_per_s: float, costs: Costs, host: Host) -
         hosts=max(1, math.ceil(asks[because])),
         hosts_because=because,
         extrapolated=connections / costs.most_sockets,
-        cpu_error=_cpu_error(delivered_per_s, costs, tiers),
+        cpu_error=_cpu_error(connections, delivered_per_s, costs, tiers),
     )
 
 
@@ -308,7 +295,12 @@ def _tier(connections: int, delivered_per_s: float, cost: Cost, held: Mapping[st
     return Tier(count, because, cores, sockets_bytes + count * cost.base_bytes)
 
 
-def _cpu_error(delivered_per_s: float, costs: Costs, tiers: Mapping[str, Tier]) -> float:
+def _cpu_error(connections: int, delivered_per_s: float, costs: Costs, tiers: Mapping[str, Tier]) -> float:
+    """Add the errors of all fits up by their squares: each was made apart from the others."""
     cores = sum(tier.cores for tier in tiers.values())
-    error = math.hypot(*(delivered_per_s * costs.tiers[name].message_cpu_s_error for name in tiers))
-    return error / cores if cores else 0.0
+    errors = [
+        error
+        for cost in (costs.tiers[name] for name in tiers)
+        for error in (connections * cost.socket_cpu_s_error, delivered_per_s * cost.message_cpu_s_error)
+    ]
+    return math.hypot(*errors) / cores if cores else 0.0

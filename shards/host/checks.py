@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shards.fleet.spec import DESCRIPTORS_A_SOCKET, EDGE_RESERVE, MOST_EDGES
+from shards.descriptors import DESCRIPTORS_A_SOCKET, EDGE_RESERVE, MOST_EDGES, REPLICA_RESERVE, sockets_per_edge
 from shards.host.capacity import (
     CONNTRACK_A_SOCKET,
     CPU_LIMIT,
     MEMORY_LIMIT,
     PORTS_LIMIT,
-    REPLICA_RESERVE,
     Answer,
     Fleet,
     Host,
-    sockets_per_edge,
 )
 
 Verdict = Literal["ok", "warn", "fail"]

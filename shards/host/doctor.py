@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from shards.descriptors import sockets_per_edge, sockets_per_replica
 from shards.host.capacity import (
     Costs,
     Fleet,
@@ -13,9 +14,7 @@ from shards.host.capacity import (
     carried,
     limits,
     needed,
-    sockets_per_edge,
     sockets_per_port,
-    sockets_per_replica,
 )
 from shards.host.checks import Check, Facts, checks
 from shards.host.symptoms import Symptom

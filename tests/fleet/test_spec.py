@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.descriptors import DESCRIPTORS_A_SOCKET, EDGE_RESERVE
 from shards.errors import UsageError
-from shards.fleet.spec import DESCRIPTORS_A_SOCKET, EDGE_RESERVE, FleetSpec, edges_for, one_of, other_color
+from shards.fleet.spec import FleetSpec, edges_for, one_of, other_color
 
 
 def read(**values: object) -> FleetSpec:

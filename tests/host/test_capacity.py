@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from shards.errors import UsageError
@@ -55,6 +57,15 @@ def test_a_host_where_not_one_socket_fits_is_refused() -> None:
 
 def test_the_error_of_the_fits_is_passed_on() -> None:
     assert needed(10_000, 10_000, COSTS, HOST).cpu_error == pytest.approx(0.037, abs=0.001)
+
+
+def test_the_error_of_silent_sockets_is_a_part_of_it() -> None:
+    """A million sockets that are given next to nothing: all CPU is that of silent ones, 10 µs/s ± 2 µs/s each."""
+    silent = msgspec.structs.replace(EDGE, socket_cpu_s=10e-6, socket_cpu_s_error=2e-6)
+    costs = msgspec.structs.replace(COSTS, tiers={**COSTS.tiers, "edges": silent})
+    assert needed(1_000_000, 1, costs, HOST).cpu_error == pytest.approx(0.2, abs=0.001)
+    both = needed(100_000, 100_000, costs, HOST)
+    assert both.cpu_error == pytest.approx(math.hypot(0.2, 0.1, 0.2, 0.1) / 7.6, abs=0.001)
 
 
 def test_the_costs_that_come_with_the_package_are_measured_ones() -> None:
