@@ -222,12 +222,25 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def _at_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call `stop` at SIGINT and SIGTERM, and afterwards have what was done before: asyncio alone would forget it."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
 async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
     """Run the load; SIGINT and SIGTERM end it early."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
     spread = Spread(target.http_url(load.url, "/metrics") if load.dialect == "shards" else None)
     resources = Resources(spread)
     fleet: dict[str, Any] = {}
@@ -245,9 +258,18 @@ async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
         if fleet:
             await look()
 
+    def stop() -> None:
+        if coordinator.through:
+            # What it has seen is on its way; but nothing more shall follow.
+            coordinator.outcome.aborted = True
+        else:
+            task.cancel()
+
     redis_clients: list[int] = []
-    async with _looking(look_again if load.events else None):
-        outcome = await Coordinator(load, resources, show, look, team).run()
+    coordinator = Coordinator(load, resources, show, look, team)
+    with _at_signals(stop):
+        async with _looking(look_again if load.events else None):
+            outcome = await coordinator.run()
     return Run(load, outcome, fleet, resources.report(), spread.samples, spread.ring(), tuple(redis_clients))
 
 
@@ -260,6 +282,8 @@ def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[st
         )
     if options.url:
         target.check_url(options.url)
+        if any(event.kill or event.run for event in scenario.events):
+            asyncio.run(target.check_known(options.url, options.project))
         yield options.url, options.project
     else:
         with target.own_fleet(scenario, options.engine) as (url, project):
@@ -282,16 +306,27 @@ def measure_once(scenario: Scenario, url: str, project: str | None, show: Show) 
 def _document(
     scenario: Scenario, url: str, project: str | None, seed: int, options: argparse.Namespace, show: Show
 ) -> dict[str, Any]:
-    """Run the scenario, or each step of it, and give the report."""
+    """Run the scenario, or each step of it, and give the report; what ends it between steps takes none of them away.
+
+    Raises:
+        ShardsError, KeyboardInterrupt, CancelledError: it ended before there was anything to report.
+    """
     reports: list[dict[str, Any]] = []
-    for number in scenario.steps or (scenario.connections,):
-        step = scenario.step(number) if scenario.steps else scenario
-        if reports:
-            asyncio.run(settled(target.http_url(url, "/metrics")))
-        seen = asyncio.run(_run(_load(step, url, project, seed, options), show, _team(options, show)))
-        reports.append(report.build(scenario.name, step.targets, seen))
-        if seen.outcome.aborted:
-            break
+    numbers = scenario.steps or (scenario.connections,)
+    try:
+        for number in numbers:
+            if reports:
+                asyncio.run(settled(target.http_url(url, "/metrics")))
+            step = scenario.step(number) if scenario.steps else scenario
+            seen = asyncio.run(_run(_load(step, url, project, seed, options), show, _team(options, show)))
+            reports.append(report.build(scenario.name, step.targets, seen))
+            if seen.outcome.aborted:
+                break
+    except (ShardsError, KeyboardInterrupt, asyncio.CancelledError) as error:
+        if not reports:
+            raise
+        why = f"the step of {numbers[len(reports)]:,} connections did not come about: {str(error) or 'stopped'}"
+        return steps.cut_short(steps.merged(reports), why, stopped=not isinstance(error, ShardsError))
     return steps.merged(reports) if scenario.steps else reports[0]
 
 
@@ -362,6 +397,22 @@ def _check_coordinator(options: argparse.Namespace) -> None:
         raise UsageError("a fleet that this command starts is for this host alone: give a --url that workers reach")
 
 
+def _check_own_fleet(scenario: Scenario, options: argparse.Namespace) -> None:
+    """Refuse what no fleet of this host holds. In containers other limits hold, and who chooses edges has chosen."""
+    local = (options.engine or os.environ.get("INVOKE_FLEET_ENGINE", "local")) == "local"
+    if local and not options.url and not scenario.edges:
+        Limits.of_this_host().check_fleet(scenario.connections, scenario.replicas, scenario.workers)
+
+
+def _check_one_run(scenario: Scenario, options: argparse.Namespace) -> None:
+    """Refuse several loads in a row with workers of other hosts, who leave after the first."""
+    if options.coordinator and (scenario.steps or options.runs > 1):
+        what = "steps (--steps)" if scenario.steps else "runs (--runs, RUNS)"
+        raise UsageError(
+            f"workers of other hosts are there for one load, so no {what} with --coordinator: run each alone"
+        )
+
+
 def run(arguments: list[str]) -> int:
     """Run the command line; give the exit status.
 
@@ -377,10 +428,12 @@ def run(arguments: list[str]) -> int:
     if options.coordinator:
         _check_coordinator(options)
     scenario = _chosen(known[options.scenario], options)
+    _check_one_run(scenario, options)
     report.check(scenario.targets)
     path = options.report or Path("reports") / f"{scenario.name}.json"
     seed = options.seed or random.randrange(1, _SEEDS)
     _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed, options)
+    _check_own_fleet(scenario, options)
     if options.runs > 1:
         return 0 if _many(scenario, options, seed, path) == options.runs else 1
     return 0 if _one(scenario, options, seed, path)["verdict"] == "pass" else 1

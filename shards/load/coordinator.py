@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import monotonic_ns, time
 from typing import Any, Literal, Protocol
@@ -224,6 +224,10 @@ class Coordinator:
         watch: who looks on.
         look: called when the fleet may have changed, and before the sockets are closed, for whoever wants to see it.
         team: the generator processes; None: `load.processes` of its own.
+
+    Attributes:
+        outcome: what was seen so far.
+        through: all is in the outcome: there is nothing left to stop.
     """
 
     def __init__(
@@ -236,6 +240,7 @@ class Coordinator:
     ) -> None:
         self.load = load
         self.outcome = Outcome()
+        self.through = False
         self._resources = resources
         self._watch = watch
         self._look = look
@@ -247,6 +252,8 @@ class Coordinator:
 
     async def run(self) -> Outcome:
         """Carry the load out; ends early, and says so in the outcome, when the task is cancelled.
+
+        Cancelled while it settles, it still waits for what the processes report; cancelled again, for nothing more.
 
         Raises:
             ShardsError: the generator processes did not start.
@@ -399,7 +406,7 @@ class Coordinator:
         self._stop_ns = self._stop_ns or monotonic_ns()
         for child in self._children:
             child.tell(wire.Stop(self._stop_ns, settle))
-        await self._wait("done", settle + 30)
+        await self._despite_a_stop(self._wait("done", settle + 30))
         for second in sorted(self._pending):
             self._complete(second)
         if self._go_ns:
@@ -408,9 +415,32 @@ class Coordinator:
         self.outcome.duration_s = self._seconds()
         if not self.outcome.aborted:
             # What the fleet holds with all sockets open is seen before they are closed.
-            await self._look()
+            try:
+                await self._look()
+            except asyncio.CancelledError:
+                self._abort()
         for child in self._children:
             child.tell(wire.Bye())
+        self.through = True
+
+    async def _despite_a_stop(self, gathering: Coroutine[Any, Any, None]) -> None:
+        """Gather to the end, however often the task is cancelled; but not where it was stopped before."""
+        task = asyncio.create_task(gathering)
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                if self.outcome.aborted:
+                    task.cancel()
+                self._abort()
+        if task.cancelled():
+            late = sum(1 for child in self._children if not child.done.done())
+            self.outcome.problems.append(
+                f"stopped before {late} of {len(self._children)} generator processes were through: "
+                "what their clients saw is not in all of these figures"
+            )
+        else:
+            task.result()
 
     async def _wait(self, what: str, seconds: float) -> None:
         """Wait until each process has said `what`, or is gone."""

@@ -6,12 +6,14 @@ import itertools
 import os
 import resource
 import socket
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
+from shards.descriptors import DESCRIPTORS_A_SOCKET, MOST_EDGES, sockets_per_edge, sockets_per_replica
 from shards.errors import UsageError
 from shards.load.schedule import Group, shares
 
@@ -21,6 +23,9 @@ _USABLE_PORTS = 0.8
 _LOOPBACK_ADDRESSES = 250
 _FEWEST_PROCESSES = 2
 
+FILES_A_SOCKET = 2 + DESCRIPTORS_A_SOCKET
+"""On a host that runs all: one of the client, those of its edge, one of its replica."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -29,16 +34,20 @@ class Limits:
     Attributes:
         ports: ephemeral ports of one source address towards one destination.
         descriptors: what one process may open.
+        files: what all processes of the host together may open beyond what they have.
     """
 
     ports: int
     descriptors: int
+    files: int = sys.maxsize
 
     @classmethod
     def of_this_host(cls) -> Limits:
         """Ask the system."""
         low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-        return cls(int(high) - int(low) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        open_now, _, most = Path("/proc/sys/fs/file-nr").read_text().split()
+        files = max(0, int(most) - int(open_now))
+        return cls(int(high) - int(low) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1], files)
 
     @property
     def sockets_per_address(self) -> int:
@@ -74,6 +83,38 @@ class Limits:
             raise UsageError(
                 f"{connections} connections need more ports than this host gives to one destination "
                 f"({self.ports}, net.ipv4.ip_local_port_range): at most {most}"
+            )
+        # On loopback the server's end of each is a file of this host too.
+        most = self.files // (2 if loopback else 1)
+        if connections > most:
+            raise UsageError(
+                f"{connections} connections need more files than this host may open beyond what it has "
+                f"({self.files}, fs.file-max): at most {most}"
+            )
+
+    def check_fleet(self, connections: int, replicas: int, workers: int) -> None:
+        """Refuse more connections than a fleet on this host can hold, with as many edges as one host takes.
+
+        Raises:
+            UsageError: says which limit, and the most that is possible.
+        """
+        processes = replicas * workers
+        edges = MOST_EDGES * sockets_per_edge(self.descriptors)
+        held = processes * sockets_per_replica(self.descriptors)
+        most, why = min(
+            (edges, f"{MOST_EDGES} edges, the most of a host, each with {self.descriptors} descriptors (2 a socket)"),
+            (
+                held,
+                f"{processes} workers of replicas with {self.descriptors} descriptors each; see --replicas",
+            ),
+            (
+                self.files // FILES_A_SOCKET,
+                f"{self.files} more files on this host (fs.file-max; {FILES_A_SOCKET} a socket)",
+            ),
+        )
+        if connections > most:
+            raise UsageError(
+                f"{connections} connections are more than a fleet on this host holds: at most {most}, by {why}"
             )
 
     def check(self, groups: Sequence[Group], processes: int, loopback: bool) -> None:

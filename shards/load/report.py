@@ -28,7 +28,8 @@ from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
 from shards.load.steps import FAILURES, load_window
-from shards.load.usage import cpu_percent, ended, tier_of, wear
+from shards.load.target import public
+from shards.load.usage import cpu_percent, ended, tier_of, together, wear
 
 SATURATED_CPU_PERCENT = 95.0
 _GB = 1_000_000_000
@@ -78,6 +79,11 @@ class Run:
         return wear(self.resources, *self.window, self.outcome.tally.published)
 
     @cached_property
+    def together(self) -> list[dict[str, Any]]:
+        """How the processes of each tier grew together; see `usage.together`."""
+        return together(self.resources, *self.window, self.outcome.tally.published)
+
+    @cached_property
     def disruptions(self) -> list[dict[str, Any]]:
         """What each event did to the clients; see `disruptions.disruptions`."""
         return disruptions(
@@ -107,6 +113,11 @@ def _percentile(percentile: float) -> Callable[[Run], float | None]:
 def _worst(name: str) -> Callable[[Run], float | None]:
     """Give the highest of a figure that `wear` has of each process."""
     return lambda run: max((one[name] for one in run.wear if one[name] is not None), default=None)
+
+
+def _leak(name: str) -> Callable[[Run], float | None]:
+    """Give the highest of a figure that `together` has of each tier."""
+    return lambda run: max((one[name] for one in run.together), default=None)
 
 
 def delivered_per_s(outcome: Outcome) -> float | None:
@@ -214,7 +225,8 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "http_errors": _http_errors,
     "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,
     "during_exit": lambda run: run.outcome.during_exit,
-    "leak_bytes_per_message": _worst("bytes_per_message"),
+    "leak_bytes_per_message": _leak("bytes_per_message"),
+    "leak_share": _leak("share"),
     "ended": _ended,
     "files_risen": _worst("files_risen"),
     "redis_clients_risen": _redis_clients_risen,
@@ -286,7 +298,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "load_s": round(outcome.load_s, 3),
         "host": host(),
         "fleet": run.fleet,
-        "load": msgspec.to_builtins(load),
+        "load": _load(load),
         "targets": judged,
         "left_out": left_out(targets, run),
         "problems": outcome.problems,
@@ -321,9 +333,16 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "ring": run.ring,
         "spread": run.spread,
         "wear": run.wear,
+        "wear_together": run.together,
         "redis_clients": list(run.redis_clients),
         "resources": run.resources,
     }
+
+
+def _load(load: Load) -> dict[str, Any]:
+    """Give what was run, without what is secret in its addresses: a report is kept and handed round."""
+    shown: dict[str, Any] = msgspec.to_builtins(load)
+    return shown | {name: shown[name] and public(shown[name]) for name in ("url", "probe_url")}
 
 
 def _connections(run: Run) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def bend(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def merged(reports: Sequence[Report]) -> Report:
     """Make one report of the steps': the last one's figures, all of their messages, time going on from one to the next.
 
-    What went wrong is that of all steps. A target's row is that of the first step that missed it, else of the last.
+    What went wrong is that of all steps. A target's row is that of the first step that missed it, else of the last. Of
+    what can't be summed, as a percentile, the highest of a step counts.
     """
     last = reports[-1]
     offsets = [_seconds_between(reports[0], one) for one in reports]
@@ -102,7 +103,12 @@ def merged(reports: Sequence[Report]) -> Report:
         "errors": _errors(reports),
         "clients": _clients(reports),
         "disruptions": _moved(reports, offsets, "disruptions"),
-        "generator": last["generator"] | {"saturated": any(one["generator"]["saturated"] for one in reports)},
+        "resume_ms": _resumed([one["resume_ms"] for one in reports if one["resume_ms"]]),
+        "generator": _generator([one["generator"] for one in reports]),
+        "ring": _ring([one["ring"] for one in reports if one["ring"]]),
+        "wear": _wear([process for one in reports for process in one["wear"]]),
+        "wear_together": _wear([tier for one in reports for tier in one["wear_together"]]),
+        "redis_clients": [count for one in reports for count in one["redis_clients"]],
         "steps": steps,
         "bend": bend(steps),
         "timeline": _moved(reports, offsets, "timeline"),
@@ -110,6 +116,40 @@ def merged(reports: Sequence[Report]) -> Report:
         "spread": _moved(reports, offsets, "spread"),
         "resources": _resources(reports, offsets),
     }
+
+
+def cut_short(whole: Report, why: str, stopped: bool) -> Report:
+    """Say in the report of the steps that were made why no more of them were; where somebody `stopped` it, it is
+    aborted, else it has failed."""
+    return {**whole, "verdict": "aborted" if stopped else "fail", "problems": [*whole["problems"], why]}
+
+
+def _resumed(found: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    if not found:
+        return None
+    return {"count": sum(one["count"] for one in found), **_highest(found, ("p50", "p95", "max"))}
+
+
+def _generator(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = ("processes", "max_lag_ms", "p99_lag_ms", "max_cpu_percent", "max_descriptors")
+    return {**found[-1], **_highest(found, names), "saturated": any(one["saturated"] for one in found)}
+
+
+def _highest(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Give the highest of each figure; None where nobody has it."""
+    return {name: max((one[name] for one in found if one[name] is not None), default=None) for name in names}
+
+
+def _ring(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    return {"before": found[0]["before"], "after": found[-1]["after"]} if found else None
+
+
+def _wear(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give of each process or tier how it grew in the step in which it grew most."""
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for one in found:
+        by_name.setdefault(one["name"], []).append(one)
+    return [{"name": name, **_highest(some, [n for n in some[0] if n != "name"])} for name, some in by_name.items()]
 
 
 def _verdict(verdicts: Sequence[str]) -> str:

@@ -14,9 +14,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import psutil
 
 from shards.errors import ShardsError, UsageError
 from shards.load.scenarios import Scenario, repository
@@ -114,8 +117,50 @@ async def status(url: str, project: str | None) -> dict[str, Any]:
     finally:
         if process.returncode is None:
             process.kill()
-    known = isinstance(fleet, dict) and urlsplit(str(fleet.get("url"))).port == address(url)[1]
+    known = isinstance(fleet, dict) and await asyncio.to_thread(same_place, str(fleet.get("url")), url)
     return fleet if known else {}
+
+
+def same_place(fleet_url: str, url: str) -> bool:
+    """Tell whether a fleet of this host is what is at `url`: the port is its, and the host it names is this one.
+
+    Args:
+        fleet_url: as `inv status` says it, with the address at which this host reaches the fleet.
+        url: a WebSocket address.
+    """
+    parts, (host, port) = urlsplit(fleet_url), address(url)
+    return parts.port == port and (parts.hostname == host or is_this_host(host))
+
+
+def is_this_host(host: str) -> bool:
+    """Tell whether a name or address is this host's, all that it resolves to; asks the resolver."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    own = {one.address for some in psutil.net_if_addrs().values() for one in some}
+    return all(one in own or ip_address(one).is_loopback for one in found)
+
+
+async def check_known(url: str, project: str | None) -> None:
+    """Refuse to kill, promote or reshard where the fleet at `url` is none of this host's: it would meet another one.
+
+    Raises:
+        UsageError: says so.
+    """
+    if not await status(url, project):
+        command = f"inv status --project {project}" if project else "inv status"
+        raise UsageError(
+            f"`{command}` knows no fleet at {public(url)}, so nothing can be killed or run on it: give its --project, "
+            "on the host where it runs"
+        )
+
+
+def public(url: str) -> str:
+    """Give an address as it may be shown to all: without user, password and query, which may hold a token."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}{'?…' if parts.query else ''}"
 
 
 def check_url(url: str) -> None:
@@ -129,7 +174,9 @@ def check_url(url: str) -> None:
     try:
         socket.create_connection((host, port), _REACH_SECONDS).close()
     except OSError as error:
-        raise ShardsError(f"nobody answers at {url}: {error.strerror or error}; is the fleet up? (`inv up`)") from error
+        raise ShardsError(
+            f"nobody answers at {public(url)}: {error.strerror or error}; is the fleet up? (`inv up`)"
+        ) from error
 
 
 def address(url: str) -> tuple[str, int]:

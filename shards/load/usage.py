@@ -63,7 +63,12 @@ def cpu_percent(resources: Resources, part: str, begin: float, end: float) -> fl
 
 
 _LEAST_BYTES = 1 << 20
-"""Of growth in all: a heap that is warm takes and keeps pages by chance."""
+"""Of growth of a process in all: a heap that is warm takes and keeps pages by chance. Of several processes chance adds
+up by squares."""
+_LEAST_SHARED_BYTES = 8 << 20
+"""The same where growth is told as a share of what a process had: a small one may double."""
+_LONG = 400.0
+"""Seconds after the warm-up from which on garbage is no excuse: Go collects each two minutes or sooner."""
 
 
 def wear(resources: Resources, begin: float, end: float, messages: float) -> list[dict[str, Any]]:
@@ -102,6 +107,59 @@ def wear(resources: Resources, begin: float, end: float, messages: float) -> lis
             }
         )
     return found
+
+
+def together(resources: Resources, begin: float, end: float, messages: float) -> list[dict[str, Any]]:
+    """Tell how the processes of a tier grow together, after the warm-up: a message leaves its mark on one of them.
+
+    Replicas count by color, since another color may be there for a part of the time.
+
+    Args:
+        resources, begin, end, messages: as in `wear`.
+
+    Returns:
+        For each tier: ``name``; ``bytes_per_message``, as in `wear`; ``share``: of what it had after the warm-up, what
+        has been added since, as far as sustained; 0 for less than 8 MiB a process.
+    """
+    rate = messages / (end - begin) if end > begin else 0.0
+    tiers_of: dict[str, list[list[Point]]] = {}
+    for process in resources:
+        points = after_warm_up(_samples(process, "rss_bytes", begin, end), begin, end)
+        if tier_of(process["name"]) != "generator" and _there(points, begin, end):
+            tiers_of.setdefault(_team(process["name"]), []).append(points)
+    return [_grown(name, members, rate) for name, members in tiers_of.items()]
+
+
+def _team(process: str) -> str:
+    tier = tier_of(process)
+    return process.partition("-")[0] if tier == "replicas" else tier
+
+
+def _there(points: Sequence[Point], begin: float, end: float) -> bool:
+    """Tell whether there are samples of all the time after the warm-up."""
+    return sustained(points) is not None and points[-1][0] - points[0][0] >= _COVERED * (end - begin) * 2 / 3
+
+
+def _grown(name: str, members: Sequence[Sequence[Point]], rate: float) -> dict[str, Any]:
+    points = _added(members)
+    span, growth = points[-1][0] - points[0][0], sustained(points) or 0.0
+    rose = growth * span
+    if name == "edges" and span < _LONG and (risen(points) or 0.0) <= _COLLECTED_LATER * points[0][1]:
+        rose = 0.0
+    told = rose if rose >= _LEAST_BYTES * math.sqrt(len(members)) else 0.0
+    share = rose / points[0][1] if rose >= _LEAST_SHARED_BYTES * len(members) else 0.0
+    return {
+        "name": name,
+        "bytes_per_message": round(told / span / rate, 1) if rate and span else 0.0,
+        "share": round(share, 4),
+    }
+
+
+def _added(members: Sequence[Sequence[Point]]) -> list[Point]:
+    """Add samples up, second by second; seconds of which one has none are left out."""
+    by_second = [{round(t): value for t, value in points} for points in members]
+    seconds = sorted(set.intersection(*(set(one) for one in by_second)))
+    return [(float(second), sum(one[second] for one in by_second)) for second in seconds]
 
 
 def ended(resources: Resources, begin: float, end: float) -> list[str] | None:

@@ -38,6 +38,7 @@ class Server:
         silent: log a publish, but neither deliver nor ack it, this many times.
         mute: how many publishes to swallow, unlogged and unacked.
         refuse: answer upgrades with this HTTP status.
+        metrics: what ``/metrics`` says; empty: there is no such page.
         stall: (offset, seconds) of one message to hold everything up at.
         pause: (every, seconds): hold everything up for so long, every so many seconds.
         limit: (a second, at once) that a socket may send; the others are refused.
@@ -54,6 +55,7 @@ class Server:
     silent: int = 0
     mute: int = 0
     refuse: int | None = None
+    metrics: str = ""
     stall: tuple[int, float] | None = None
     pause: tuple[float, float] | None = None
     paused: float = 0.0
@@ -142,6 +144,8 @@ class Server:
                     await member.send(text)
 
     def admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        if self.metrics and request.path == "/metrics":
+            return connection.respond(200, self.metrics)
         return connection.respond(self.refuse, "no\n") if self.refuse else None
 
 

@@ -25,6 +25,8 @@ __all__ = ["tmp_path"]
 
 SMALL = ("--connections", "40", "--group-size", "10", "--rate", "1000", "--connect-rate", "200", "--dialect", "plain")
 
+JOINED = ("--url", "ws://127.0.0.1:1/ws/", "--coordinator", "tcp://127.0.0.1:1", "--secret-file", "good")
+
 
 class Hosts:
     """A coordinator and its workers."""
@@ -131,6 +133,9 @@ async def test_workers_that_do_not_come_are_waited_for_no_longer_than_asked(tmp_
         (("--worker", "tcp://127.0.0.1:1", "--secret-file", "nowhere"), "cannot read the secret in nowhere"),
         (("--worker", "tcp://127.0.0.1:1", "--secret-file", "short"), "too short: make one with `openssl rand"),
         (("run", "--coordinator", "tcp://127.0.0.1:1", "--secret-file", "good"), "give a --url that workers reach"),
+        (("run", *JOINED, "--steps", "10,20"), "are there for one load, so no steps (--steps) with --coordinator"),
+        (("gradual", *JOINED), "are there for one load, so no steps (--steps) with --coordinator"),
+        (("run", *JOINED, "--runs", "2"), "are there for one load, so no runs (--runs, RUNS) with --coordinator"),
         ((), "which scenario? there are: loadtest-10k"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +40,24 @@ def test_a_source_address_is_one_even_past_255() -> None:
 def test_too_many_says_which_limit_and_the_most(connections: int, processes: int, loopback: bool, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         LIMITS.check(even_groups(connections, 10, 1), processes, loopback)
+
+
+def test_files_of_the_whole_host_are_a_limit_and_on_loopback_the_servers_count() -> None:
+    few = replace(LIMITS, files=30_000)
+    few.check_connections(15_000, loopback=True)
+    with pytest.raises(UsageError, match=r"30000, fs.file-max\): at most 15000"):
+        few.check_connections(15_001, loopback=True)
+    few.check_connections(22_000, loopback=False)
+
+
+def test_a_fleet_of_its_own_holds_what_its_parts_may_open() -> None:
+    LIMITS.check_fleet(156_000, replicas=10, workers=1)
+    with pytest.raises(UsageError, match="at most 156000, by 16 edges, the most of a host, each with 20000 desc"):
+        LIMITS.check_fleet(156_001, replicas=10, workers=1)
+    with pytest.raises(UsageError, match="at most 58500, by 3 workers of replicas with 20000 descriptors"):
+        LIMITS.check_fleet(58_501, replicas=3, workers=1)
+    with pytest.raises(UsageError, match="at most 10000, by 40000 more files on this host"):
+        replace(LIMITS, files=40_000).check_fleet(10_001, replicas=3, workers=1)
 
 
 def test_as_many_as_possible_is_not_too_many() -> None:

@@ -7,13 +7,22 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.protocol import State
 
+from shards.errors import ShardsError
+from shards.load import __main__ as command
 from shards.load import scenarios
+from shards.load.coordinator import Load
+from shards.load.report import Run
+from shards.load.scenarios import Scenario
+from shards.load.watch import Show
 from tests.load.server import Server, running, until
+from tests.load.test_report import outcome
 
 SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--duration", "1.5", "--processes", "1")
 
@@ -219,6 +228,86 @@ async def test_stopped_it_still_reports(tmp_path: Path) -> None:
     assert report(tmp_path)["messages"]["delivered"] > 0
 
 
+@pytest.mark.parametrize("often", [1, 2])
+async def test_stopped_while_it_settles_it_still_reports_and_stopped_again_it_waits_no_more(
+    tmp_path: Path, often: int
+) -> None:
+    """One publish is never acked, so that it would settle for 15 s."""
+    async with running(mute=1) as server:
+        process = await start(tmp_path, "run", "--url", server.url, *SMALL)
+        assert process.stderr is not None
+        async with asyncio.timeout(120):
+            while b"settle" not in await process.stderr.readline():
+                pass
+            begin = time.monotonic()
+            for _ in range(often):
+                await asyncio.sleep(1)
+                process.send_signal(signal.SIGINT)
+            await process.communicate()
+    document = report(tmp_path)
+    assert (process.returncode, document["verdict"]) == (1, "aborted")
+    assert sum(second["delivered"] for second in document["timeline"]) > 0
+    if often == 1:
+        assert (document["messages"]["delivered"] > 0, document["problems"]) == (True, [])
+    else:
+        assert document["problems"][0].startswith("stopped before 1 of 1 generator processes were through")
+        assert time.monotonic() - begin < 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_stopped_between_two_steps_it_reports_those_that_were_made(tmp_path: Path, number: int) -> None:
+    """The server says that it holds sockets, so that the second step waits for them to go."""
+    async with running(metrics='app_active_connections{replica="blue-0",color="blue"} 5\n') as server:
+        process = await start(tmp_path, "run", "--url", server.url, *SMALL, "--steps", "10,20")
+        await until(
+            lambda: len(server.sockets) == 10 and all(socket.state is State.CLOSED for socket in server.sockets),
+            seconds=120,
+        )
+        await asyncio.sleep(2)
+        process.send_signal(number)
+        async with asyncio.timeout(60):
+            await process.communicate()
+    document = report(tmp_path)
+    assert (process.returncode, document["verdict"]) == (1, "aborted")
+    assert [step["connections"] for step in document["steps"]] == [10]
+    assert document["problems"] == ["the step of 20 connections did not come about: stopped"]
+
+
+def test_a_step_that_does_not_come_about_takes_no_other_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = iter([Run(Load("ws://127.0.0.1:1/ws/", 10, 1, 10), outcome(opened=10, open=10), {}, [])])
+
+    async def run(*_: object) -> Run:
+        for one in runs:
+            return one
+        raise ShardsError("the server is gone")
+
+    monkeypatch.setattr(command, "_run", run)
+    scenario = Scenario("run", 20, 1, 10, processes=1, steps=(10, 20))
+    options = command._parser(["run"]).parse_args(["run"])
+    document = command._document(scenario, "ws://127.0.0.1:1/ws/", None, 1, options, Show())
+    assert (document["verdict"], [step["connections"] for step in document["steps"]]) == ("fail", [10])
+    assert document["problems"] == ["the step of 20 connections did not come about: the server is gone"]
+    with pytest.raises(ShardsError, match="the server is gone"):
+        command._document(scenario, "ws://127.0.0.1:1/ws/", None, 1, options, Show())
+
+
+async def test_a_token_is_in_no_file(tmp_path: Path) -> None:
+    async with running() as server:
+        await load(tmp_path, "run", "--url", f"{server.url}?token=swordfish", *SMALL, "--http-probe")
+    assert report(tmp_path)["load"]["url"] == f"{server.url}?…"
+    written = [path for path in (tmp_path / "reports").rglob("*") if path.is_file()]
+    assert len(written) > 3
+    assert not [path for path in written if b"swordfish" in path.read_bytes()]
+
+
+async def test_nobody_is_killed_for_a_fleet_that_is_not_known_here(tmp_path: Path) -> None:
+    async with running() as server:
+        status, said = await load(tmp_path, "spike", "--url", server.url, "--project", "no-such-fleet", N="20")
+        assert not server.sockets
+    assert status == 2
+    assert said.startswith(f"error: `inv status --project no-such-fleet` knows no fleet at {server.url}, so nothing")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
@@ -228,6 +317,11 @@ async def test_stopped_it_still_reports(tmp_path: Path) -> None:
         (("loadtest-10k", "--rate", "-1"), 2, "is no number above 0"),
         (("gradual", "--steps", "1000,many"), 2, "'many' is no whole number from 1 up"),
         (("gradual", "--steps", "1000,9000000"), 2, "at most "),
+        (
+            ("run", "--connections", "1000000"),
+            2,
+            "1000000 connections are more than a fleet on this host",
+        ),
         (("run", "--shape", "hill:1-2"), 2, "'hill:1-2' is no shape: write for instance constant:5000, ramp:0-20000"),
         (("run", "--shape", "ramp:0-9", "--rate", "5"), 2, "give one of them"),
         (("run", "--group-size", "25000", "--connections", "25000"), 2, "25000 connections in one process"),

@@ -9,6 +9,8 @@ import pytest
 
 from shards.load import report, steps
 from shards.load.coordinator import Load
+from shards.load.histogram import Histogram
+from shards.load.histogram import steps as steps_of
 from shards.load.ledger import Account, Tally
 from shards.load.page import render
 from shards.load.report import Run
@@ -106,6 +108,27 @@ def test_who_was_hit_in_any_step_is_told() -> None:
     connections = whole["connections"]
     assert (connections["not_back"], connections["reconnects"], connections["opened"]) == (1, 3, 200)
     assert connections["failures"] == [{"reason": "timeout", "count": 2}]
+
+
+def test_what_cannot_be_summed_is_that_of_the_worst_step() -> None:
+    """The first step is worse in everything, so that the last one's figures are not enough."""
+    away, lag = Histogram(), Histogram()
+    away.record(steps_of([2_000_000_000]))
+    lag.record(steps_of([9_000_000]))
+    first, second = made(1000, 100, away=away, lag=lag, cpu_percent=80.0), made(1030, 200)
+    slots = [{"version": number, "slots": {}} for number in (1, 2, 3)]
+    wear = {"name": "edge-0", "rss_bytes_per_s": 5.0, "bytes_per_message": 3.0, "files_risen": None}
+    first |= {"ring": {"before": slots[0], "after": slots[1]}, "wear": [wear], "redis_clients": [7, 9]}
+    second |= {"ring": {"before": slots[1], "after": slots[2]}, "redis_clients": [9, 8]}
+    second |= {"wear": [wear | {"rss_bytes_per_s": 1.0, "files_risen": 2.0}]}
+    whole = steps.merged([first, second])
+    assert whole["resume_ms"]["count"] == 1
+    assert whole["resume_ms"]["p95"] == pytest.approx(2000, rel=0.01)
+    assert whole["generator"]["max_lag_ms"] == pytest.approx(9, rel=0.01)
+    assert whole["generator"]["max_cpu_percent"] == 80
+    assert whole["ring"] == {"before": slots[0], "after": slots[2]}
+    assert whole["wear"] == [wear | {"files_risen": 2.0}]
+    assert whole["redis_clients"] == [7, 9, 9, 8]
 
 
 def test_a_step_that_was_stopped_is_no_pass() -> None:

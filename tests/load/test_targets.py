@@ -166,6 +166,9 @@ AMISS: dict[str, Callable[[], Run]] = {
     "not_steady": lambda: replace(well(), fleet={**well().fleet, "state": "degraded"}),
     "during_exit": seen(during_exit=1),
     "leak_bytes_per_message": grown(rss_bytes=lambda t: 100e6 + 200e3 * t),
+    "leak_share": lambda: replace(
+        counted(published=10**8, acked=10**8)(), resources=[process(rss_bytes=lambda t: 100e6 + 600e3 * t)]
+    ),
     "ended": lambda: replace(well(), resources=[process(), process("edge-0", seconds=10)]),
     "files_risen": grown(files=lambda t: 10 + t),
     "redis_clients_risen": lambda: replace(well(), redis_clients=(7, 12)),
