@@ -175,6 +175,8 @@ class Workload:
             dialect=self._peer.dialect,
             looping=looping,
             settle_s=_SETTLE_SECONDS,
+            # What a server takes once all has come would be counted as the price of it.
+            linger_s=0,
         )
 
 

@@ -57,7 +57,6 @@ class Shared:
         url: the WebSocket base, ``ws://host:port/ws/``; a query in it is kept.
         connect_s: how long a connection may take to come about.
         tls: how to check the server of a ``wss://`` one; None: as the system does.
-        gate: bounds the handshakes under way.
         open: sockets that are subscribed now.
         delivered: messages received, duplicates left out.
         latencies: of those, since someone last took the list: nanoseconds from due to received.
@@ -76,7 +75,6 @@ class Shared:
     def __init__(
         self,
         url: str,
-        handshakes: int,
         late_ns: int = 1_000_000_000,
         tls: ssl.SSLContext | None = None,
         connect_s: float = CONNECT_SECONDS,
@@ -84,7 +82,6 @@ class Shared:
         self.url = url
         self.tls = tls
         self.connect_s = connect_s
-        self.gate = asyncio.Semaphore(handshakes)
         self.open = 0
         self.delivered = 0
         self.latencies: list[int] = []
@@ -163,12 +160,14 @@ class Connection(WSListener):
     async def connect(self) -> None:
         """Open a socket and wait until it is subscribed.
 
+        However many others do so too: who was cut off comes back when it wants to, and that is what a storm is.
+
         Raises:
             OSError, TimeoutError, WSError: it did not work; see `reason`.
         """
         self._ready = asyncio.get_running_loop().create_future()
         try:
-            async with self.shared.gate, asyncio.timeout(self.shared.connect_s):
+            async with asyncio.timeout(self.shared.connect_s):
                 await ws_connect(
                     lambda: self,
                     self.url(),
@@ -188,6 +187,11 @@ class Connection(WSListener):
         finally:
             self._ready = None
         self.shared.open += 1
+
+    @property
+    def returning(self) -> bool:
+        """Whether it has no socket, and is on its way to the next one."""
+        return self._mover is not None and not self._mover.done() and not self.subscribed
 
     @property
     def connecting(self) -> bool:

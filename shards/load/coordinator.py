@@ -39,6 +39,7 @@ LOAD_BEGINS = "load"
 _SECOND_NS = 1_000_000_000
 _START_SECONDS = 30.0
 _CONNECT_SLACK_SECONDS = 60.0
+_GIVE_UP_SECONDS = 10.0
 _STOP_AHEAD_NS = _SECOND_NS // 5
 _AFTER_EVENTS_SECONDS = 3.0
 _SILENT_SECONDS = 30.0
@@ -66,6 +67,7 @@ class Load:
         dialect: what the server speaks, one of `dialects.DIALECTS`.
         looping: publish in a closed loop, whatever `rate` says: each group's one message goes round and round.
         settle_s: how long at most what is under way at the end may take to arrive.
+        linger_s: how long to listen once all is there, for what comes a second time.
         shape: the course of the rate, stretched over `duration_s`; `rate` is then its mean. None: even.
         connect_shape: the course of connecting, in place of `connect_rate`.
         late_ms: a delivery is late when it comes more than this after it was due.
@@ -89,6 +91,7 @@ class Load:
     dialect: str = "shards"
     looping: bool = False
     settle_s: float = 15.0
+    linger_s: float = 1.0
     shape: Shape | None = None
     connect_shape: Shape | None = None
     late_ms: float = 1000
@@ -355,9 +358,16 @@ class Coordinator:
                     connect_timeout_s=load.connect_timeout_s,
                 )
             )
-        await self._wait("connected", 2 * load.connect_s + _CONNECT_SLACK_SECONDS)
+        if not await self._wait("connected", 2 * load.connect_s + _CONNECT_SLACK_SECONDS):
+            await self._give_up()
         self.event("connected")
         await self._look()
+
+    async def _give_up(self) -> None:
+        """Go on with those that are connected: who is stuck shall not keep them from their load."""
+        for child in self._children:
+            child.tell(wire.GiveUp())
+        await asyncio.wait([child.connected for child in self._children], timeout=_GIVE_UP_SECONDS)
 
     def _parts(self) -> list[list[Group]]:
         """Share the groups out.
@@ -405,7 +415,7 @@ class Coordinator:
         settle = 2.0 if self.outcome.aborted else self.load.settle_s
         self._stop_ns = self._stop_ns or monotonic_ns()
         for child in self._children:
-            child.tell(wire.Stop(self._stop_ns, settle))
+            child.tell(wire.Stop(self._stop_ns, settle, self.load.linger_s))
         await self._despite_a_stop(self._wait("done", settle + 30))
         for second in sorted(self._pending):
             self._complete(second)
@@ -423,7 +433,7 @@ class Coordinator:
             child.tell(wire.Bye())
         self.through = True
 
-    async def _despite_a_stop(self, gathering: Coroutine[Any, Any, None]) -> None:
+    async def _despite_a_stop(self, gathering: Coroutine[Any, Any, object]) -> None:
         """Gather to the end, however often the task is cancelled; but not where it was stopped before."""
         task = asyncio.create_task(gathering)
         while not task.done():
@@ -442,16 +452,17 @@ class Coordinator:
         else:
             task.result()
 
-    async def _wait(self, what: str, seconds: float) -> None:
-        """Wait until each process has said `what`, or is gone."""
+    async def _wait(self, what: str, seconds: float) -> bool:
+        """Wait until each process has said `what`, or is gone; False where one has not after `seconds`."""
         waiting = [getattr(child, what) for child in self._children]
         _, late = await asyncio.wait(waiting, timeout=seconds)
         if not late:
-            return
+            return True
         problem = f"{len(late)} of {len(waiting)} generator processes were not {what} after {seconds:.0f} s"
         if what == "hello":
             raise ShardsError(problem)
         self.outcome.problems.append(problem)
+        return False
 
     async def _read(self, child: Child) -> None:
         """Take what a process reports until it ends."""

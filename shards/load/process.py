@@ -32,11 +32,18 @@ from shards.load.schedule import bent, publishes
 _HANDSHAKES_AT_ONCE = 250
 _SHORTEST_SLEEP = 0.001
 _LONGEST_SLEEP = 0.02
+_LONGEST_TURN_NS = 5_000_000
+"""For how long publishes that are late follow each other before the loop sees to something else."""
+
+_BACKLOG_SECONDS = 2.0
+_SETTLE_STEP_SECONDS = 0.1
 _FOLD_SECONDS = 0.1
 _SECOND_NS = 1_000_000_000
 _NEVER = sys.maxsize
 _HOPELESS_AFTER = 500
 """Failures after which nobody tries any more, if not a single connection came about."""
+
+_NOT_IN_TIME = "not connected when the time for it was over"
 
 
 class Generator:
@@ -50,13 +57,16 @@ class Generator:
     def __init__(self, plan: wire.Plan, report: asyncio.StreamWriter) -> None:
         self.plan = plan
         tls = plan.tls.context() if plan.tls else None
-        self.shared = Shared(plan.url, _HANDSHAKES_AT_ONCE, plan.late_ns, tls, plan.connect_timeout_s)
+        self.shared = Shared(plan.url, plan.late_ns, tls, plan.connect_timeout_s)
+        # First connects only, which have a rate of their own.
+        self._gate = asyncio.Semaphore(_HANDSHAKES_AT_ONCE)
         self._report = report
         self._dialect = DIALECTS[plan.dialect]
         self._groups = [self._dialect.room(f"load-{plan.run}-{group.number}") for group in plan.groups]
         self._members: list[list[Connection]] = []
         self._clients: list[tuple[int, Connection]] = []
-        self._stop_ns = _NEVER
+        self._stop_ns = self._last_ns = _NEVER
+        self._yielded_ns = 0
         self._published = 0
         self._latency: Counter[int] = Counter()
         self._naive: Counter[int] = Counter()
@@ -86,10 +96,12 @@ class Generator:
                         continue
                     handshakes.create_task(self._open(client))
         finally:
+            if left := len(self._clients) - self._opened - self._failures.total():
+                self._failures[_NOT_IN_TIME] += left
             self._count_descriptors()
             self._say_connected()
-        gc.collect()
-        gc.freeze()
+            gc.collect()
+            gc.freeze()
 
     def _hopeless(self) -> bool:
         return not self._opened and self._failures.total() >= _HOPELESS_AFTER
@@ -116,7 +128,8 @@ class Generator:
 
     async def _open(self, client: Connection) -> None:
         try:
-            await client.connect()
+            async with self._gate:
+                await client.connect()
         except CONNECT_ERRORS as error:
             self._failures[reason(error)] += 1
         else:
@@ -124,13 +137,17 @@ class Generator:
             self._last_open_ns = monotonic_ns()
 
     async def publish(self, start_ns: int) -> None:
-        """Send what is due when it is due, from `start_ns` until `stop` says otherwise."""
+        """Send what is due when it is due, from `start_ns` until `stop` says otherwise.
+
+        What is due faster than it can be sent piles up, and `_BACKLOG_SECONDS` after the end the rest is left: how
+        late all before it was has told by then that this generator was at its end.
+        """
         publishers = self._publishers()
         for seconds, position, turn in publishes(self.plan.groups):
             moment = bent(seconds, self.plan.rate, self.plan.shape)
             due_ns = start_ns + int(moment * _SECOND_NS) if moment < math.inf else _NEVER
             await self._wait_until(due_ns)
-            if due_ns >= self._stop_ns:
+            if due_ns >= self._stop_ns or self._yielded_ns > self._last_ns:
                 return
             if members := publishers[position]:
                 members[turn % len(members)].publish(due_ns)
@@ -153,23 +170,49 @@ class Generator:
     async def _wait_until(self, due_ns: int) -> None:
         """Sleep until `due_ns` or `stop`, in short turns, noting how late each one ends.
 
-        Never less than a millisecond: the loop's timers are no finer, and would spin instead.
+        Never less than a millisecond: the loop's timers are no finer, and would spin instead. Who is behind does not
+        sleep, but lets the loop go round now and then: frames are to be read, and orders.
         """
         while (now := monotonic_ns()) < min(due_ns, self._stop_ns):
             sleep = min(max((due_ns - now) / _SECOND_NS, _SHORTEST_SLEEP), _LONGEST_SLEEP)
             await asyncio.sleep(sleep)
+            self._yielded_ns = monotonic_ns()
             if sleep == _LONGEST_SLEEP:
-                self._lags.append(monotonic_ns() - now - int(sleep * _SECOND_NS))
+                self._lags.append(self._yielded_ns - now - int(sleep * _SECOND_NS))
+        if now - self._yielded_ns > _LONGEST_TURN_NS:
+            await asyncio.sleep(0)
+            self._yielded_ns = monotonic_ns()
 
     def stop(self, at_ns: int) -> None:
         """Publish nothing that is due from `at_ns` on."""
         self._stop_ns = at_ns
+        self._last_ns = max(at_ns, monotonic_ns()) + int(_BACKLOG_SECONDS * _SECOND_NS)
 
-    async def settle(self, seconds: float) -> None:
-        """Wait until all is acked and delivered, `seconds` at most."""
-        deadline = monotonic_ns() + int(seconds * _SECOND_NS)
-        while any(room.ledger.unsettled() for room in self._groups) and monotonic_ns() < deadline:
-            await asyncio.sleep(0.1)
+    async def settle(self, seconds: float, linger: float) -> None:
+        """Wait until all is acked and delivered and all are back, `seconds` at most; then listen for `linger` seconds.
+
+        Only who still listens hears what comes a second time.
+        """
+        deadline_ns = monotonic_ns() + int(seconds * _SECOND_NS)
+        quiet_ns = int(linger * _SECOND_NS)
+        settled_ns: int | None = None
+        while True:
+            now = monotonic_ns()
+            if self._unsettled():
+                settled_ns = None
+                if now >= deadline_ns:
+                    return
+            else:
+                settled_ns = settled_ns or now
+                if now - settled_ns >= quiet_ns:
+                    return
+            await asyncio.sleep(_SETTLE_STEP_SECONDS)
+
+    def _unsettled(self) -> bool:
+        """Tell whether an ack, a delivery or a client is still to come."""
+        return any(room.ledger.unsettled() for room in self._groups) or any(
+            client.returning for _, client in self._clients
+        )
 
     async def tick(self) -> None:
         """Report each second, forever."""
@@ -271,19 +314,27 @@ async def _work(generator: Generator, orders: asyncio.StreamReader) -> None:
     publishing: asyncio.Task[None] | None = None
     while line := await orders.readline():
         match wire.decode_order(line):
+            case wire.GiveUp():
+                connecting.cancel()
             case wire.Go(at_ns):
-                await connecting
-                work = generator.loop if generator.plan.looping else generator.publish
-                publishing = asyncio.create_task(work(at_ns))
-            case wire.Stop(at_ns, settle_s):
+                publishing = asyncio.create_task(_load(generator, connecting, at_ns))
+            case wire.Stop(at_ns, settle_s, linger_s):
                 generator.stop(at_ns)
                 connecting.cancel()
                 await asyncio.wait([connecting])
                 if publishing:
                     await publishing
-                await generator.settle(settle_s)
+                await generator.settle(settle_s, linger_s)
                 return
     connecting.cancel()
+
+
+async def _load(generator: Generator, connecting: asyncio.Task[None], at_ns: int) -> None:
+    """Publish once all are connected or given up; orders are followed meanwhile."""
+    await asyncio.wait([connecting])
+    if not connecting.cancelled():
+        connecting.result()
+    await (generator.loop if generator.plan.looping else generator.publish)(at_ns)
 
 
 async def _plan(orders: asyncio.StreamReader, report: asyncio.StreamWriter) -> wire.Plan | None:

@@ -375,6 +375,7 @@ def _latency(outcome: Outcome) -> dict[str, Any]:
         "p95": values[95],
         "p99": values[99],
         "max": latency.max_ms,
+        "count": latency.count,
         "corrected": True,
         "naive_p50": naive_p50,
         "naive_p99": naive_p99,

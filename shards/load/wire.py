@@ -52,11 +52,22 @@ class Go(msgspec.Struct, tag=True):
     at_ns: int
 
 
+class GiveUp(msgspec.Struct, tag=True):
+    """Try no longer to connect: say `Connected` with those that are, and that the others are not."""
+
+
 class Stop(msgspec.Struct, tag=True):
-    """Publish nothing that is due from `at_ns` on; wait up to `settle_s` seconds for what is under way; say `Done`."""
+    """Publish nothing that is due from `at_ns` on; wait for what is under way; say `Done`.
+
+    Attributes:
+        at_ns: when the load ends.
+        settle_s: how long to wait, at most.
+        linger_s: how long to listen once all is there.
+    """
 
     at_ns: int
     settle_s: float
+    linger_s: float
 
 
 class Bye(msgspec.Struct, tag=True):
@@ -155,7 +166,7 @@ class Done(msgspec.Struct, tag=True):
     examples: dict[str, str]
 
 
-Order = Ask | Plan | Go | Stop | Bye
+Order = Ask | Plan | Go | GiveUp | Stop | Bye
 Report = Hello | Time | Connected | Tick | Done
 
 encode = msgspec.json.encode

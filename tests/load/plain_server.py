@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import Request, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 Deliver = Callable[[int, int, str], list[str]]
@@ -27,17 +28,26 @@ class PlainServer:
     Attributes:
         deliver: what becomes of a message on its way to a socket.
         packets: speak Socket.IO instead.
+        stuck: handshakes (from 0, in the order they come) that are not answered until it ends.
         sockets: in the order they came.
         texts: what was said in all groups.
     """
 
     deliver: Deliver = faithful
     packets: bool = False
+    stuck: Collection[int] = ()
+    handshakes: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     sockets: list[ServerConnection] = field(default_factory=list)
     groups: dict[str, list[ServerConnection]] = field(default_factory=lambda: defaultdict(list))
     texts: list[str] = field(default_factory=list)
     pongs: int = 0
     url: str = ""
+
+    async def admit(self, connection: ServerConnection, request: Request) -> None:
+        number, self.handshakes = self.handshakes, self.handshakes + 1
+        if number in self.stuck:
+            await self.ended.wait()
 
     async def handle(self, socket: ServerConnection) -> None:
         with suppress(ConnectionClosed):
@@ -75,6 +85,11 @@ class PlainServer:
 async def running(**options: object) -> AsyncIterator[PlainServer]:
     """Run a server on a free port."""
     server = PlainServer(**options)  # type: ignore[arg-type]
-    async with serve(server.handle, "127.0.0.1", 0, compression=None) as listening:
+    async with serve(
+        server.handle, "127.0.0.1", 0, process_request=server.admit, compression=None, open_timeout=None
+    ) as listening:
         server.url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/ws/"
-        yield server
+        try:
+            yield server
+        finally:
+            server.ended.set()

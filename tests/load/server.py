@@ -44,6 +44,7 @@ class Server:
         limit: (a second, at once) that a socket may send; the others are refused.
         unavailable: id of a publish → how often it is refused.
         closed: how many subscriptions are refused.
+        slow: seconds that those who come back wait for their subscription.
         at: offset → what else happens once the message there was sent to all.
         sessions: the session each socket brought with it, None for a new one.
     """
@@ -62,6 +63,7 @@ class Server:
     limit: tuple[float, float] | None = None
     unavailable: dict[str, int] = field(default_factory=dict)
     closed: int = 0
+    slow: float = 0.0
     at: Mapping[int, Callable[[Server], Awaitable[None]]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     marks: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -90,6 +92,8 @@ class Server:
             await self.say(socket, type="error", group=group, code="unavailable", message="subscribe again")
             await socket.wait_closed()
             return
+        if self.slow and "session" in query:
+            await asyncio.sleep(self.slow)
         recovered = self.recover and query.get("epoch") == "e"
         offset = int(query["offset"]) if recovered else len(self.log)
         await self.say(socket, type="subscribed", group=group, epoch="e", offset=offset, recovered=recovered)

@@ -23,7 +23,7 @@ class Pair:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.shared = Shared(server.url, 10)
+        self.shared = Shared(server.url)
         self.room = Room("room")
         self.clients = [Client(self.shared, self.room), Client(self.shared, self.room, "127.0.0.2")]
 
@@ -350,7 +350,7 @@ async def test_a_client_that_has_no_file_left_to_come_back_with_says_so(monkeypa
 @pytest.mark.parametrize("status", [403, 503])
 async def test_a_refused_upgrade_names_its_status(status: int) -> None:
     async with running(refuse=status) as server:
-        shared = Shared(server.url, 1)
+        shared = Shared(server.url)
         with pytest.raises(CONNECT_ERRORS) as caught:
             await Client(shared, Room("room")).connect()
         assert reason(caught.value) == f"HTTP {status}"
@@ -358,6 +358,6 @@ async def test_a_refused_upgrade_names_its_status(status: int) -> None:
 
 
 async def test_the_urls_query_is_kept() -> None:
-    shared = Shared("ws://h:1/ws/?token=t", 1)
+    shared = Shared("ws://h:1/ws/?token=t")
     assert shared.group_url("g", {}) == "ws://h:1/ws/g/?token=t"
     assert shared.group_url("g", {"offset": 5}) == "ws://h:1/ws/g/?token=t&offset=5"

@@ -41,7 +41,7 @@ async def pair(dialect: str = "plain", looping: bool = False, **options: object)
     kind = DIALECTS[dialect]
     make = kind.looping if looping else kind.client
     async with running(packets=dialect == "socketio", **options) as server:
-        shared, room = Shared(server.url, 10), PlainRoom("room")
+        shared, room = Shared(server.url), PlainRoom("room")
         two = Pair(server, shared, room, [make(shared, room, source) for source in (None, "127.0.0.2")])
         for client in two.clients:
             await client.connect()
@@ -152,7 +152,7 @@ async def test_a_closed_loop_goes_round_until_it_is_stopped(dialect: str) -> Non
 
 async def test_a_closed_loop_of_our_own_protocol() -> None:
     async with running_shards() as server:
-        shared, room = Shared(server.url, 1), Room("room")
+        shared, room = Shared(server.url), Room("room")
         client = DIALECTS["shards"].looping(shared, room, None)
         await client.connect()
         await until(lambda: len(server.sockets) == 1)
