@@ -65,7 +65,7 @@ class Generator:
         self._groups = [self._dialect.room(f"load-{plan.run}-{group.number}") for group in plan.groups]
         self._members: list[list[Connection]] = []
         self._clients: list[tuple[int, Connection]] = []
-        self._stop_ns = self._last_ns = _NEVER
+        self._stop_ns = _NEVER
         self._yielded_ns = 0
         self._published = 0
         self._latency: Counter[int] = Counter()
@@ -147,7 +147,7 @@ class Generator:
             moment = bent(seconds, self.plan.rate, self.plan.shape)
             due_ns = start_ns + int(moment * _SECOND_NS) if moment < math.inf else _NEVER
             await self._wait_until(due_ns)
-            if due_ns >= self._stop_ns or self._yielded_ns > self._last_ns:
+            if due_ns >= self._stop_ns:
                 return
             if members := publishers[position]:
                 members[turn % len(members)].publish(due_ns)
@@ -184,9 +184,13 @@ class Generator:
             self._yielded_ns = monotonic_ns()
 
     def stop(self, at_ns: int) -> None:
-        """Publish nothing that is due from `at_ns` on."""
+        """Publish nothing that is due from `at_ns` on, and a little later nothing at all."""
         self._stop_ns = at_ns
-        self._last_ns = max(at_ns, monotonic_ns()) + int(_BACKLOG_SECONDS * _SECOND_NS)
+        ahead = max(0, at_ns - monotonic_ns()) / _SECOND_NS
+        asyncio.get_running_loop().call_later(ahead + _BACKLOG_SECONDS, self._leave_the_rest)
+
+    def _leave_the_rest(self) -> None:
+        self._stop_ns = 0
 
     async def settle(self, seconds: float, linger: float) -> None:
         """Wait until all is acked and delivered and all are back, `seconds` at most; then listen for `linger` seconds.
