@@ -238,5 +238,6 @@ async def test_who_is_stuck_connecting_does_not_keep_the_others_from_their_load(
         found = await seen(load(server.url, processes=processes))
     assert (found.opened, found.open, sum(found.failures.values())) == (18, 18, 2)
     assert found.tally.expected == found.tally.delivered == 18 * 40, "forty messages for each of the others"
+    assert found.latency.percentiles_ms([99])[0] < 5000, "they were sent in their time"
     assert len(found.problems) == 1
     assert "generator processes were not connected after 4 s" in found.problems[0]
