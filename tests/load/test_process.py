@@ -33,7 +33,14 @@ UNREACHABLE = 2_000_000
 
 
 def load(url: str, **more: Any) -> Load:
-    usual = {"connections": 20, "duration_s": 2, "rate": 400, "connect_rate": 200, "dialect": "plain", "lag_ms": 20_000}
+    usual: dict[str, Any] = {
+        "connections": 20,
+        "duration_s": 2,
+        "rate": 400,
+        "connect_rate": 200,
+        "dialect": "plain",
+        "lag_ms": 20_000,
+    }
     return Load(url, **usual | more)
 
 
