@@ -68,5 +68,7 @@ def missed(tries: Sequence[Try]) -> Try | None:
 
 
 def common(tries: Sequence[Try], rate: float) -> Try | None:
-    """Give the try to compare peers by: the highest that passed up to `rate`, else the lowest that was missed."""
-    return highest([one for one in tries if one.rate <= rate]) or missed(tries)
+    """Give the try to compare peers by: the highest that passed up to `rate`, or the lowest that did, or was missed."""
+    passed = [one for one in tries if one.passed]
+    lowest = min(passed, key=lambda one: one.rate, default=None)
+    return highest([one for one in tries if one.rate <= rate]) or lowest or missed(tries)

@@ -100,20 +100,24 @@ def summary(results: Sequence[Result], options: Options) -> dict[str, dict[str, 
 def _compared(
     figure: Figure, theirs: Sequence[Result], mine: Sequence[Result], options: Options
 ) -> dict[str, float] | None:
-    chosen = _chosen(figure, theirs, options)
-    values = _taken(figure, chosen, theirs)
+    chosen, ours = _chosen(figure, theirs, options), _chosen(figure, mine, options)
+    at_rate = {}
+    if figure.same_rate and chosen:
+        # Repeats may have ended at different rates: they are compared at the lowest of these.
+        at_rate["at_rate"] = rate = min(one.rate for one in chosen)
+        chosen, ours = _carried_at(figure, theirs, rate) or chosen, _carried_at(figure, mine, rate)
+    values, base = _taken(figure, chosen, theirs), _taken(figure, ours, mine)
     if not values:
         return None
-    found = {"median": median(values), "low": min(values), "high": max(values)}
-    ours = _chosen(figure, mine, options)
-    if figure.same_rate:
-        found["at_rate"] = min(one.rate for one in chosen)
-        tries = [one for result in mine if result.workload == figure.workload for one in result.tries]
-        ours = [one for one in tries if one.passed and one.rate == found["at_rate"]]
-    base = _taken(figure, ours, mine)
+    found = {"median": median(values), "low": min(values), "high": max(values), **at_rate}
     if base and median(base):
         found["ratio"] = round(found["median"] / median(base), 4)
     return found
+
+
+def _carried_at(figure: Figure, results: Sequence[Result], rate: float) -> list[Seen]:
+    tries = (one for result in results if result.workload == figure.workload for one in result.tries)
+    return [one for one in tries if one.passed and one.rate == rate]
 
 
 def _chosen(figure: Figure, results: Sequence[Result], options: Options) -> list[Seen]:
@@ -136,7 +140,8 @@ def missed(results: Sequence[Result]) -> dict[str, dict[str, str]]:
             found.setdefault(result.peer, {})[result.workload] = f"the rest: {result.failed}"
         elif one := climb.missed(result.tries):
             rate = f"{one.rate:,.0f}/s: " if one.rate > 1 else "all: "
-            found.setdefault(result.peer, {})[result.workload] = f"{rate}{one.missed}"
+            limit = ", the generator being at its own end" if one.saturated else ""
+            found.setdefault(result.peer, {})[result.workload] = f"{rate}{one.missed}{limit}"
     return found
 
 

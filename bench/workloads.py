@@ -198,6 +198,8 @@ def shortfall(seen: Seen, goal: Goal) -> str:
         return f"{seen.unacked:,} of {seen.published:,} publishes not acked"
     if seen.expected - seen.lost < goal.delivered * seen.expected:
         return f"{seen.lost:,} of {seen.expected:,} lost"
+    if seen.duplicated:
+        return f"{seen.duplicated:,} came twice"
     if goal.p99_ms is not None and seen.p99_ms >= goal.p99_ms:
         return f"p99 {seen.p99_ms:,.0f} ms"
     return ""

@@ -250,6 +250,7 @@ class _Home:
         self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._flushing: dict[str, asyncio.Event] = {}
+        self._named_unknown = False
         self._stopped = False
         if plane is None:
             self._start_thread()
@@ -419,11 +420,16 @@ class _Home:
     async def _named_members(self, group: str) -> list[str]:
         try:
             async with asyncio.timeout(_NAMED_SECONDS):
-                return await self.mailboxes.members(group)
+                names = await self.mailboxes.members(group)
         except (RedisError, OSError) as error:
-            logger.warning("group %s, named channels: %s", group, error or type(error).__name__)
+            if not self._named_unknown:
+                # Once, not with each message.
+                logger.warning("group %s, named channels: %s", group, error or type(error).__name__)
+            self._named_unknown = True
             METRICS.layer_dropped.inc()
             return []
+        self._named_unknown = False
+        return names
 
     async def _put_into_named(self, group: str, names: list[str], data: bytes) -> None:
         try:

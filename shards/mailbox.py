@@ -86,6 +86,7 @@ class Mailboxes:
         self._put = self._redis.register_script((files("shards") / "lua" / "put.lua").read_text())
         self._expiry = expiry
         self._waits_for_redis = False
+        self._started_at = time.monotonic()
         self._unclaimed: dict[str, asyncio.Task[bytes | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -209,12 +210,15 @@ class Mailboxes:
     async def members(self, group: str) -> list[str]:
         """Give the named channels in `group`. Raises redis.exceptions.ConnectionError where Redis is away."""
         until = await self._ask_members(group)
-        if isinstance(until, LinkLost) and self._asking.losses:
-            # It was up, and is tried again all the time: to ask in another way is to wait for the same.
+        if isinstance(until, LinkLost) and self._is_away():
             raise RedisConnectionError("the color's Redis is away")
         if isinstance(until, Exception):
             until = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(_GROUP + group))
         return [name.decode() for name, lapses in until.items() if float(lapses) > time.time()]
+
+    def _is_away(self) -> bool:
+        """Tell whether the connection that is tried all the time should be up: then to ask in another way is no use."""
+        return self._asking.losses > 0 or time.monotonic() - self._started_at > _CONNECT_SECONDS
 
     async def _ask_members(self, group: str) -> Reply:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -245,6 +249,7 @@ class Mailboxes:
 
     def start(self) -> None:
         """Begin to connect; what is asked before goes over connections of its own."""
+        self._started_at = time.monotonic()
         self._asking.start()
 
     async def close(self) -> None:

@@ -344,20 +344,25 @@ async def test_what_may_not_have_reached_named_channels_is_counted(
     assert dropped() - before == 2
 
 
-async def test_a_color_redis_that_hangs_does_not_hold_up_groups(start_redis: Callable[[], RedisServer]) -> None:
+@pytest.mark.parametrize("before", [False, True], ids=["later", "from the start"])
+async def test_a_color_redis_that_hangs_does_not_hold_up_groups(
+    start_redis: Callable[[], RedisServer], before: bool
+) -> None:
     """Who is in a group by name can't be told then; but its log is elsewhere."""
     control, color, shard = start_redis(), start_redis(), start_redis()
     async with Redis.from_url(control.url) as redis:
         await Control(redis).swap_table(SlotTable.first([Shard("shared-0", shard.url)]), 0)
-    layer = ShardedChannelLayer(settings=Settings(control.url, color.url))
     assert color.process is not None
+    if before:
+        color.process.send_signal(signal.SIGSTOP)
+    layer = ShardedChannelLayer(settings=Settings(control.url, color.url))
     try:
         channel = await layer.new_channel()
         await layer.group_add("chat", channel)
         await layer.group_send("chat", {"type": "x", "number": 0})
         color.process.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(30):
-            while layer._home().mailboxes._asking.up:
+            while not layer._home().mailboxes._is_away():
                 await asyncio.sleep(0.1)
         async with asyncio.timeout(2):  # what a single one would wait for an answer
             for number in range(1, 20):

@@ -233,3 +233,14 @@ async def test_what_waits_for_a_dead_shard_leaves_the_others_room(start_plane: S
             future.cancel()
         elif not future.cancelled():
             assert isinstance(future.exception(), ShardUnavailable)
+
+
+async def test_one_message_is_taken_however_small_the_share_of_its_shard(
+    start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many shards each has less than the longest message takes."""
+    monkeypatch.setattr("shards.log.log.MOST_WAITING_BYTES", 1000)
+    plane = await start_plane()
+    for number in range(3):
+        long = b'"' + b"x" * 10_000 + b'"'
+        assert (await plane.log.publish("room", "s", str(number), body_of(str(number), long))).offset == number + 1

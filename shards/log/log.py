@@ -26,8 +26,8 @@ from shards.settings import Settings
 logger = logging.getLogger(__name__)
 
 MOST_WAITING_BYTES = 64 << 20
-"""What publishes that wait for their shards may take in one process. Each shard has its share: one that is down refuses
-what is over that at once, and takes no other's."""
+"""What publishes that wait for their shards may take in one process. Each shard has its share, and takes a single one
+in any case: one that is down refuses what is over that at once, and takes no other's."""
 
 _BESIDE_BODY_BYTES = 512
 """What a publish that waits takes beside its body: its mark, its place in the queue, who is to be answered."""
@@ -261,7 +261,7 @@ class GroupLog:
         size = len(body) + _BESIDE_BODY_BYTES
         slot = _slot(group)
         waiting = self._waiting_of[slot]
-        if waiting.bytes + size > waiting.most:
+        if waiting.bytes and waiting.bytes + size > waiting.most:
             answered(ShardUnavailable(self.owner(group) or "all", f"{waiting.bytes} bytes wait already"))
             return
         deadline = time.monotonic() + self._settings.publish_seconds

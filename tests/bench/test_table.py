@@ -81,6 +81,25 @@ def test_cpu_is_compared_at_a_rate_that_both_carried() -> None:
     assert summary["other"]["cpu_edge_us"]["median"] == 26
 
 
+def test_cpu_of_repeats_that_ended_at_different_rates_is_of_one_rate() -> None:
+    repeats = [
+        Result("rooms", "ours", 0, [seen(10_000, cpu=20), seen(20_000)]),
+        Result("rooms", "ours", 1, [seen(10_000)]),
+    ]
+    cpu = table.summary(repeats, OPTIONS)["ours"]["cpu_us"]
+    assert (cpu["at_rate"], cpu["high"]) == (10_000, 30)
+
+
+def test_where_every_rate_is_above_the_common_one_the_lowest_is_compared() -> None:
+    cpu = table.summary([Result("rooms", "ours", 0, [seen(25_000), seen(30_000)])], OPTIONS)["ours"]["cpu_us"]
+    assert (cpu["at_rate"], cpu["median"]) == (25_000, 15)
+
+
+def test_a_miss_where_the_generator_was_at_its_end_says_so() -> None:
+    results = [Result("rooms", "other", 0, [seen(10_000, "p99 900 ms", saturated=True)] * 2)]
+    assert table.missed(results)["other"]["rooms"] == "10,000/s: p99 900 ms, the generator being at its own end"
+
+
 def test_without_ours_there_are_figures_and_no_ratios() -> None:
     summary = table.summary([result for result in RESULTS if result.peer == "other"], OPTIONS)
     assert summary["other"]["rooms_per_s"] == {"median": 10_000, "low": 10_000, "high": 10_000}
@@ -126,6 +145,7 @@ def test_the_page_opens_offline_and_escapes_what_it_shows() -> None:
         ({"expected": 0}, "nothing was published"),
         ({"lost": 1}, "1 of 100 lost"),
         ({"unacked": 1}, "1 of 10 publishes not acked"),
+        ({"duplicated": 2}, "2 came twice"),
         ({"p99_ms": 50.0}, "p99 50 ms"),
     ],
 )
