@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shards.aio import end
-from shards.log.link import LinkLost, Reply
+from shards.log.link import Reply
 from shards.log.login import login_at
 from shards.log.shard import ShardConnection
 from shards.metrics import METRICS
@@ -42,6 +42,8 @@ MOST_LISTENED = 100
 _WAIT_SECONDS = 5
 _ANSWER_SECONDS = 5
 _CONNECT_SECONDS = 2
+_MEMBERS_SECONDS = 1.5
+_HUNG_SECONDS = 5.0
 _BACKOFF_SECONDS = (0.1, 2.0)
 _NODE_ALIVE_SECONDS = 30
 _MAILBOX, _GROUP, _NODES = "shards:mailbox:", "shards:group:", "shards:nodes"
@@ -86,7 +88,7 @@ class Mailboxes:
         self._put = self._redis.register_script((files("shards") / "lua" / "put.lua").read_text())
         self._expiry = expiry
         self._waits_for_redis = False
-        self._started_at = time.monotonic()
+        self._hung_until = 0.0
         self._unclaimed: dict[str, asyncio.Task[bytes | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -208,17 +210,27 @@ class Mailboxes:
         await self._redis.hdel(_GROUP + group, name)
 
     async def members(self, group: str) -> list[str]:
-        """Give the named channels in `group`. Raises redis.exceptions.ConnectionError where Redis is away."""
+        """Give the named channels in `group`.
+
+        Raises:
+            redis.exceptions.RedisError: Redis is away, or does not answer.
+            TimeoutError: it did not within `_MEMBERS_SECONDS`; for `_HUNG_SECONDS` it is not waited for again.
+        """
         until = await self._ask_members(group)
-        if isinstance(until, LinkLost) and self._is_away():
-            raise RedisConnectionError("the color's Redis is away")
         if isinstance(until, Exception):
-            until = await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(_GROUP + group))
+            until = await self._ask_members_anew(group)
         return [name.decode() for name, lapses in until.items() if float(lapses) > time.time()]
 
-    def _is_away(self) -> bool:
-        """Tell whether the connection that is tried all the time should be up: then to ask in another way is no use."""
-        return self._asking.losses > 0 or time.monotonic() - self._started_at > _CONNECT_SECONDS
+    async def _ask_members_anew(self, group: str) -> dict[bytes, bytes]:
+        """Ask over another connection: one that was lost is not back at once. Who asks a Redis that hangs, waits."""
+        if time.monotonic() < self._hung_until:
+            raise RedisConnectionError("the color's Redis does not answer")
+        try:
+            async with asyncio.timeout(_MEMBERS_SECONDS):
+                return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(_GROUP + group))
+        except (TimeoutError, RedisTimeoutError):
+            self._hung_until = time.monotonic() + _HUNG_SECONDS
+            raise
 
     async def _ask_members(self, group: str) -> Reply:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -249,7 +261,6 @@ class Mailboxes:
 
     def start(self) -> None:
         """Begin to connect; what is asked before goes over connections of its own."""
-        self._started_at = time.monotonic()
         self._asking.start()
 
     async def close(self) -> None:
