@@ -14,7 +14,11 @@
  *
  * A URL may have the service subscribe a group by itself, from its head on. What it says of that looks like an answer to
  * our own `subscribe`, which it refuses (`already_subscribed`), before or after. They are told apart by the gap: one comes
- * right after ours where it does not go on from the place we said. What turns out to be the URL's is made anew from there.
+ * right after ours where it does not go on from the place we said.
+ *
+ * Whatever does not fit what we believe the service has, such as that refusal or one `subscribed` too many, has the group
+ * made anew from our place: `unsubscribe`, then `subscribe`. That is right whatever was the matter, and waits for nothing
+ * but the answer to a `subscribe`, which always comes; where there was nothing to end, the service only says so.
  */
 
 const FIRST_DELAY_MS = 250;
@@ -66,11 +70,11 @@ class Client {
   #timers = {};           // name → id: one each, all cleared on close
   // name → { handlers, events, place, state, stale, healed, asked: what the last `subscribe` said, and of what came then:
   //   found: a `subscribed` that goes on elsewhere, and is ours if its gap comes next,
-  //   foreign: ours was refused, as the URL has the group subscribed: the next `subscribed` tells of that,
-  //   heard: a `subscribed` came on this connection }
+  //   vain: ours was refused, as the service has the group subscribed already,
+  //   doubt: ours was refused for lack of time, unless that was the refusal of a command before }
   #groups = new Map();
   #unasked = null;        // the URL's group, where the service has it subscribed and nobody here follows it
-  #requests = [];         // { frame, sent }: questions that have no answer yet, in the order asked
+  #requests = [];         // { frame, sent, doubt: as above }: questions that have no answer yet, in the order asked
   #pastGap = null;        // that of the history that was just told
   #outbox = new Map();    // id → { text, promise, resolve, reject, sentAt, unsureSince }, in the order published
   #underway = 0;
@@ -94,7 +98,7 @@ class Client {
     const old = this.#groups.get(group);
     if (old?.handlers) throw new Error(`${group} is subscribed already`);
     // state: "none", "asked" (no answer yet) or "live", as the service has it after all we said.
-    const had = group === this.#unasked ? { state: "live", heard: true } : { state: "none", heard: false, ...old };
+    const had = group === this.#unasked ? { state: "live" } : { state: "none", ...old };
     if (group === this.#unasked) this.#unasked = null;
     const events = Boolean(handlers.join || handlers.leave);
     this.#groups.set(group, { ...old, ...had, handlers, events, place: since, healed: null, stale: had.state === "live" });
@@ -139,7 +143,7 @@ class Client {
   presence(group) { this.#ask({ type: "presence", group }); }
 
   /** Drop the connection as a failing network would; the client comes back by itself. */
-  drop() { this.#leave("dropped", delay(this.#attempt++)); }
+  drop() { this.#leave("dropped"); }
 
   /** Close for good: timers are gone, and publishes that wait are rejected. */
   close() {
@@ -155,7 +159,6 @@ class Client {
   // Connections
 
   async #open() {
-    this.#welcomedAt = null;
     this.#after("deadline", OPEN_MS, () => this.#lost("no welcome in time"));
     const attempt = (this.#socket = {});   // until there is a socket: who asks for a token may be overtaken
     const url = new URL(this.#url);
@@ -182,28 +185,29 @@ class Client {
   /** The connection is gone, or as good as gone: one that is half open would not say so for minutes. */
   #lost(reason, code) {
     if (code === 1009) this.#refuseLargest();
-    // To wait for an answer in vain takes as long as a connection that lasted.
-    if (this.#welcomedAt !== null && Date.now() - this.#welcomedAt > STEADY_MS) this.#attempt = 0;
-    this.#leave(reason, delay(this.#attempt++));
+    this.#leave(reason);
   }
 
-  /** Let go of the socket, and come back after `ms`. */
-  #leave(reason, ms) {
+  /** Let go of the socket, and come back, after a delay or at once. */
+  #leave(reason, atOnce = false) {
     const socket = this.#socket;
+    // To wait for an answer in vain takes as long as a connection that lasted.
+    if (this.#welcomedAt !== null && Date.now() - this.#welcomedAt > STEADY_MS) this.#attempt = 0;
+    this.#welcomedAt = null;
     this.#socket = null;
     this.#online = this.#held = false;
     this.#unasked = null;
     this.#underway = 0;
-    for (const request of this.#requests) request.sent = false;
+    for (const request of this.#requests) request.sent = request.doubt = false;
     for (const name of ["deadline", "silence", "hold", "move"]) this.#cancel(name);
     for (const [name, topic] of this.#groups) {
       topic.state = "none";
-      topic.stale = topic.heard = false;
+      topic.stale = topic.vain = topic.doubt = false;
       if (!topic.handlers) this.#groups.delete(name);
     }
     for (const publish of this.#outbox.values()) unsend(publish, true);
     socket?.close?.();
-    if (!this.#closed) this.#after("open", ms, () => this.#open());
+    if (!this.#closed) this.#after("open", atOnce ? 0 : delay(this.#attempt++), () => this.#open());
     if (socket) this.#call(this.#handlers.offline, reason);
   }
 
@@ -259,7 +263,7 @@ class Client {
       case "ack": return this.#settle(frame.id, (publish) => publish.resolve(frame.offset));
       case "reconnect":
         if (this.#timers.move) return undefined;
-        return this.#after("move", Math.random() * frame.within_ms, () => this.#leave("asked to", 0));
+        return this.#after("move", Math.random() * frame.within_ms, () => this.#leave("asked to", true));
       case "error": return this.#refused(frame);
       case "history": return this.#history(frame);
       case "presence": return this.#presence(frame);
@@ -297,17 +301,17 @@ class Client {
   }
 
   #reconcileTopic(group, topic) {
+    if (topic.doubt && !topic.handlers) topic.state = "live";   // the service may have it
     if (topic.state === "live" && (topic.stale || !topic.handlers)) {
       if (!this.#online) return;
       topic.state = "none";
-      topic.stale = false;
+      topic.stale = topic.doubt = false;
       this.#say({ type: "unsubscribe", group });
     }
     if (topic.state === "none" && topic.handlers && this.#online) {
       topic.state = "asked";
       topic.asked = { place: topic.place, events: topic.events };
       topic.found = null;
-      topic.foreign = false;
       this.#say({ type: "subscribe", group, ...(topic.place && { since: topic.place }), ...(topic.events && { events: true }) });
     } else if (topic.state === "none" && !topic.handlers) this.#groups.delete(group);
   }
@@ -325,10 +329,9 @@ class Client {
       this.#unasked = group;
       return;
     }
-    topic.heard = true;
-    const goesOn = !topic.asked?.place || same(topic.asked.place, frame);
-    if (topic.state !== "asked" || (topic.foreign && (topic.asked.events || !goesOn))) this.#startAnew(group);
-    else if (goesOn) this.#begin(topic, frame);
+    topic.vain = topic.doubt = false;
+    if (topic.state !== "asked") this.#startAnew(group);
+    else if (!topic.asked.place || same(topic.asked.place, frame)) this.#begin(topic, frame);
     else topic.found = frame;
   }
 
@@ -406,6 +409,7 @@ class Client {
     const request = this.#requestOf(group);
     if (request?.frame.type !== type) return null;
     this.#requests.splice(this.#requests.indexOf(request), 1);
+    if (request.doubt) this.#startAnew(group);
     return request.frame;
   }
 
@@ -495,17 +499,13 @@ class Client {
   #alreadySubscribed(frame) {
     const asked = this.#askedOf(frame);
     const group = frame.group ?? (asked.length === 1 ? asked[0][0] : null);
+    if (group === null) return;
     const topic = this.#groups.get(group);
-    if (!topic) return;
-    if (topic.state !== "asked") {
-      // The URL's was taken for ours, and does as well, unless we need what a URL does not ask for.
-      if (topic.handlers && (topic.events || topic.state === "none")) this.#startAnew(group);
-    } else if (topic.found) this.#startAnew(group);
-    else if (topic.heard || topic.foreign) {
-      // The `unsubscribe` before was refused, and its refusal was taken for another command's.
-      this.#hold();
-      this.#startAnew(group);
-    } else topic.foreign = true;
+    // The URL's was taken for ours, and does as well where we need nothing that a URL does not ask for.
+    if (topic?.state === "live" && topic.handlers && !topic.events) return;
+    if (topic?.vain) this.#hold();   // to end what it has was in vain as well
+    if (topic) topic.vain = true;
+    this.#startAnew(group);
   }
 
   #commandRefused(frame, error) {
@@ -513,12 +513,15 @@ class Client {
     const [group, topic] = asked.length === 1 ? asked[0] : [frame.group, this.#groups.get(frame.group)];
     const request = asked.length ? null : this.#requestOf(frame.group);
     if (request) return this.#requestRefused(request, error);
+    // If nothing is asked, it is the answer to our `subscribe`: the `subscribed` taken for that was of another one, and may
+    // have ended.
+    const mistaken = !asked.length && topic?.handlers && topic.state === "live";
     if (TRY_AGAIN.has(frame.code)) {
       this.#hold();
       // An `unsubscribe` has no answer but such a refusal; then the service still has the group as it was. So it has what
       // the URL subscribed, if that is what we heard of.
-      if (group && (asked.length ? topic.found : frame.code === "rate_limited")) this.#startAnew(group);
-      else if (asked.length === 1) topic.state = "none";
+      if (group && (asked.length ? topic.found : mistaken || frame.code === "rate_limited")) this.#startAnew(group);
+      else if (asked.length === 1) Object.assign(topic, { state: "none", doubt: true });
       this.#complain(error);
     } else if (asked.length === 1) {
       const { handlers } = topic;
@@ -526,14 +529,19 @@ class Client {
       topic.state = topic.found ? "live" : "none";
       this.#reconcile(group);
       this.#call(handlers?.error ?? this.#handlers.error, error);
-    } else this.#complain(error);
+    } else {
+      if (mistaken) this.#startAnew(group);
+      this.#complain(error);
+    }
   }
 
   #requestRefused(request, error) {
     if (TRY_AGAIN.has(error.code)) {
       request.sent = false;
-      this.#complain(error);
-      return this.#hold();
+      // The service may have refused the `unsubscribe` before, or a `subscribe` whose answer seemed to be there.
+      request.doubt = true;
+      this.#hold();
+      return this.#complain(error);
     }
     this.#answered(request.frame);
     this.#reconcile(request.frame.group);

@@ -72,7 +72,8 @@ def connect(
 
     Args:
         url: ``ws://host:port/ws/``, or ``wss:``.
-        token: goes with every connect; a function, or coroutine function, is asked for a fresh one each time.
+        token: goes with every connect; a function, or coroutine function, is asked for a fresh one each time. One that
+            raises, or takes longer than `open_seconds`, is asked again at the next attempt.
         outbox: publishes that wait for their acks at most.
         buffer: messages that wait for a slow reader at most; more of them wait in the group's log.
         open_seconds: after which an attempt to connect is given up, and after which the first connect fails.
@@ -83,6 +84,10 @@ def connect(
         UsageError: the URL is none, or a number makes no sense.
     """
     return Client(url, token, Protocol(outbox=outbox), buffer, open_seconds, ping_seconds, observe)
+
+
+class _NoToken(Exception):
+    """The app gave no token."""
 
 
 class Client:
@@ -323,7 +328,7 @@ class Client:
                 forbidden = "not allowed, or nothing is served there; mind path, token and group"
                 raise ConnectionFailed(self._url, f"{self._why_lost}, {forbidden}") from None
             retry_after = _seconds(error.response.headers.get("Retry-After", ""))
-        except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+        except (OSError, TimeoutError, WebSocketException, ValueError, _NoToken) as error:
             self._why_lost = str(error) or type(error).__name__
         finally:
             self.protocol.lost(self._why_lost, code)
@@ -339,9 +344,36 @@ class Client:
             query.pop("epoch", None)
             query.pop("offset", None)
         if self._token is not None:
-            token = self._token() if callable(self._token) else self._token
-            query["token"] = await token if inspect.isawaitable(token) else token
+            query["token"] = await self._fresh_token(self._token)
         return urlunsplit(parts._replace(query=urlencode(query)))
+
+    async def _fresh_token(self, source: Token) -> str:
+        """Ask the app for a token; whoever issues them may be gone for a while, as the service may.
+
+        Raises:
+            _NoToken: it failed, or was not there in time.
+        """
+        before, self._why_lost = self._why_lost, "no token in time"
+        try:
+            async with asyncio.timeout(self._open_seconds):
+                token = source() if callable(source) else source
+                token = await token if inspect.isawaitable(token) else token
+        except TimeoutError as error:
+            raise self._no_token(str(error) or "no token in time") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # It is not we who are cancelled, but what the app waited for.
+            raise self._no_token("no token: cancelled") from error
+        except Exception as error:
+            raise self._no_token(f"no token: {type(error).__name__}: {error}") from error
+        self._why_lost = before
+        return token
+
+    def _no_token(self, why: str) -> _NoToken:
+        logger.warning("%s: %s", self._url, why)
+        return _NoToken(why)
 
     async def _talk(self, socket: ClientConnection) -> None:
         loop = asyncio.get_running_loop()

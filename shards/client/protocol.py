@@ -9,7 +9,11 @@ earlier subscription, and are left alone: the log has them.
 
 A URL may have the service subscribe a group by itself, from its head on. What it says of that looks like an answer to
 our own `subscribe`, which it refuses (`already_subscribed`), before or after. They are told apart by the gap: one comes
-right after ours where it does not go on from the place we said. What turns out to be the URL's is made anew from there.
+right after ours where it does not go on from the place we said.
+
+Whatever does not fit what we believe the service has, such as that refusal or one `subscribed` too many, has the group
+made anew from our place: `unsubscribe`, then `subscribe`. That is right whatever was the matter, and waits for nothing
+but the answer to a `subscribe`, which always comes; where there was nothing to end, the service only says so.
 """
 
 from __future__ import annotations
@@ -260,8 +264,8 @@ class _Group:
         healed: the place of the last hole, to see whether it is still there.
         due: the command whose answer is awaited.
         found: where a `subscribed` goes on, other than from the place asked for: ours, if its gap comes next.
-        foreign: our `subscribe` was refused, as the URL has the group subscribed: the next `subscribed` tells of that.
-        heard: a `subscribed` came on this connection.
+        vain: our last `subscribe` was refused as the service has the group subscribed already.
+        doubt: a command that was refused for lack of time, unless that was the refusal of one before.
         requests: those unanswered.
     """
 
@@ -276,8 +280,8 @@ class _Group:
     healed: Place | None = None
     due: Request | Literal["subscribe"] | None = None
     found: Place | None = None
-    foreign: bool = False
-    heard: bool = False
+    vain: bool = False
+    doubt: Request | Literal["subscribe"] | None = None
     requests: deque[Request] = field(default_factory=deque)
 
     @property
@@ -340,7 +344,7 @@ class Protocol:
             raise UsageError(f"{group} is subscribed already: one subscription a group and client")
         lane.wanted, lane.paused, lane.place, lane.healed, lane.events = True, False, since, None, events
         if group == self._unasked:
-            lane.subscribed, lane.heard, self._unasked = True, True, None
+            lane.subscribed, self._unasked = True, None
         lane.stale = lane.subscribed
 
     def unsubscribe(self, group: str) -> None:
@@ -425,12 +429,14 @@ class Protocol:
         wants = lane.wanted and not lane.paused
         if lane.due is not None:
             return
+        if lane.doubt is not None and not (wants if lane.doubt == "subscribe" else lane.doubt in lane.requests):
+            # The answer to it, said again, does not tell, or nobody wants it any more.
+            lane.subscribed, lane.stale, lane.doubt = True, True, None
         if lane.subscribed and (lane.stale or not wants):
             lane.subscribed = lane.stale = False
             yield _encode({"type": "unsubscribe", "group": lane.name})
         if wants and not lane.subscribed:
-            lane.due, lane.asked = "subscribe", (lane.place, lane.events)
-            lane.found, lane.foreign = None, False
+            lane.due, lane.asked, lane.found = "subscribe", (lane.place, lane.events), None
             events = {"events": True} if lane.events else {}
             yield _encode({"type": "subscribe", "group": lane.name, **_since(lane.place), **events})
         elif lane.requests:
@@ -464,8 +470,8 @@ class Protocol:
             self._refuse_largest()
         self.online, self._held_until, self._under_way, self._unasked = False, 0.0, 0, None
         for lane in self._groups.values():
-            lane.subscribed = lane.stale = lane.heard = False
-            lane.due = lane.found = None
+            lane.subscribed = lane.stale = lane.vain = False
+            lane.due = lane.found = lane.doubt = None
         for publish in self._outbox.values():
             _unsend(publish, unsure=True)
         # In the order they were published: a sorted list is a heap.
@@ -524,12 +530,12 @@ class Protocol:
             self._unasked = group
             return
         self._stirred[group] = None
-        lane.heard = True
-        place, events = lane.asked
-        goes_on = place in (None, found)
-        if lane.due != "subscribe" or (lane.foreign and (events or not goes_on)):
+        lane.vain = False
+        if lane.doubt == "subscribe":
+            lane.doubt = None
+        if lane.due != "subscribe":
             self._start_anew(lane)
-        elif goes_on:
+        elif lane.asked[0] in (None, found):
             self._begin(lane, found)
         else:
             lane.found = found
@@ -643,13 +649,24 @@ class Protocol:
             return
         due = [lane for lane in self._groups.values() if lane.due is not None and group in (None, lane.name)]
         if error.code == "already_subscribed" and (group is not None or len(due) == 1):
-            self._already_subscribed(self._groups.get(group or due[0].name), now)
+            self._already_subscribed(self._lane(group or due[0].name), now)
         elif len(due) == 1:
             self._command_refused(error, due[0], now)
-        elif group is not None and error.code == "rate_limited":
+        else:
+            self._unexpected(error, group, now)
+
+    def _unexpected(self, error: Refused, group: str | None, now: float) -> None:
+        """Hear an error that answers no command we know of."""
+        lane = self._groups.get(group) if group is not None else None
+        if group is not None and error.code == "rate_limited":
             # An `unsubscribe` has no answer but this one.
             self._start_anew(self._lane(group))
             self._hold(now)
+        elif lane is not None and lane.wanted and lane.subscribed:
+            # It is that to our `subscribe`: the `subscribed` taken for that was of another one, and may have ended.
+            self._start_anew(lane)
+            if error.code in _TRY_AGAIN:
+                self._hold(now)
         else:
             self._events.append(Complained(error))
 
@@ -670,6 +687,9 @@ class Protocol:
         if due == "subscribe" and lane.found is not None:
             # What we heard was of the URL's, which is still there.
             self._start_anew(lane)
+        elif error.code in _TRY_AGAIN:
+            # The service may have refused the `unsubscribe` before, or a `subscribe` whose answer seemed to be there.
+            lane.doubt = due
         lane.due = None
         self._stirred[lane.name] = None
         if error.code in _TRY_AGAIN:
@@ -680,22 +700,16 @@ class Protocol:
             lane.wanted, lane.place = False, None
             self._events.append(SubscribeFailed(lane.name, error))
 
-    def _already_subscribed(self, lane: _Group | None, now: float) -> None:
+    def _already_subscribed(self, lane: _Group, now: float) -> None:
         """Hear that a `subscribe` was in vain: the URL has the group subscribed, or an `unsubscribe` was refused."""
-        if lane is None:
+        if lane.due != "subscribe" and lane.wanted and lane.subscribed and not lane.events:
+            # The URL's was taken for ours, and does as well where we need nothing that a URL does not ask for.
             return
-        if lane.due != "subscribe":
-            # The URL's was taken for ours, and does as well, unless we need what a URL does not ask for.
-            if lane.wanted and not lane.paused and (lane.events or not lane.subscribed):
-                self._start_anew(lane)
-        elif lane.found is not None:
-            self._start_anew(lane)
-        elif lane.heard or lane.foreign:
-            # The `unsubscribe` before was refused, and its refusal was taken for another command's.
-            self._start_anew(lane)
+        if lane.vain:
+            # To end what it has was in vain as well.
             self._hold(now)
-        else:
-            lane.foreign = True
+        lane.vain = True
+        self._start_anew(lane)
 
     def _start_anew(self, lane: _Group) -> None:
         """End what the service has of a group, before anything else is said about it."""

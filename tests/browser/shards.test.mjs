@@ -141,6 +141,8 @@ test("a question that is refused is told, and holds up nothing; one that meets n
   await pass(1000);
   assert.equal(last().take().length, 1);
   last().hear({ type: "error", code: "forbidden", message: "", group: "g" });
+  assert.deepEqual(last().take(), anew, "the first refusal may have been another command's");
+  last().hear(subscribed(5));
   client.history("g");
   last().hear({ type: "history", group: "g", epoch: "e", offset: 5, messages: [message(4), message(5)] });
   last().hear(message(6));
@@ -225,7 +227,6 @@ for (const [order, answers] of [["before", [fromTheHead, already]], ["after", [a
   test(`what the URL subscribed, told ${order} ours is refused for it, is not taken for the answer to a resume`, async () => {
     const { client, seen } = await resuming();
     for (const answer of answers) {
-      assert.deepEqual(last().take(), []);
       last().hear(answer);
       last().hear(message(10));
     }
@@ -291,6 +292,68 @@ test("a subscription that the service still has is made anew", async () => {
   await pass(1000);
   assert.deepEqual(last().take().map((frame) => frame.type), ["unsubscribe", "subscribe"]);
   client.close();
+});
+
+test("a refused unsubscribe that seemed to be a question's refusal is said again, and holds up no later subscription", async () => {
+  for (const later of [false, true]) {
+    const { client } = await following();
+    const got = [];
+    client.unsubscribe("g");
+    client.presence("g");
+    assert.deepEqual(last().take().map((frame) => frame.type), ["unsubscribe", "presence"]);
+    last().hear({ type: "error", code: "rate_limited", message: "", group: "g" });   // the `unsubscribe`
+    if (later) client.subscribe("g", { message: (frame) => got.push(frame.offset) });
+    await pass(1000);
+    last().hear({ type: "presence", group: "g", count: 1, members: ["me"] });
+    const said = last().take().map((frame) => frame.type);
+    if (!later) assert.deepEqual(said, ["presence", "unsubscribe"]);
+    else {
+      assert.deepEqual(said, ["subscribe"]);
+      last().hear(already);
+      assert.deepEqual(last().take().map((frame) => frame.type), ["unsubscribe", "subscribe"]);
+      last().hear(subscribed(9, false));
+      last().hear(message(10));
+      assert.deepEqual(got, [10]);
+    }
+    client.close();
+  }
+});
+
+test("an `already_subscribed` is waited on for nothing", async () => {
+  const { client, seen } = await resuming();
+  last().hear(already);
+  assert.deepEqual(last().take(), anew);
+  client.close();
+  assert.deepEqual(seen.errors, []);
+});
+
+test("after a long connection delays are short again, however it was left", async () => {
+  for (const leave of ["drop", "hint"]) {
+    const client = connect("ws://here/ws/");
+    mock.method(Math, "random", () => 0.999);
+    await settled();
+    for (let attempt = 0; attempt < 5; attempt++) {
+      last().end();
+      await pass(250 * 2 ** attempt);
+    }
+    last().welcome();
+    for (let n = 0; n < 3; n++) {
+      await pass(9_000);
+      last().hear({ type: "pong" });
+    }
+    if (leave === "drop") client.drop();
+    else {
+      last().hear({ type: "reconnect", within_ms: 1 });
+      await pass(1);
+      await pass(0);
+      last().end();
+    }
+    const count = sockets.length;
+    await pass(250);
+    assert.equal(sockets.length, count + 1, leave);
+    mock.restoreAll();
+    client.close();
+  }
 });
 
 test("the place in a URL is that of the first connect", async () => {

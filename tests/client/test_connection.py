@@ -226,6 +226,41 @@ async def test_delays_grow_however_long_an_attempt_takes(monkeypatch: pytest.Mon
     assert attempts == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("trouble", ["raises", "hangs", "is cancelled"])
+async def test_a_token_that_fails_is_asked_for_again(
+    trouble: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("shards.client.connection.delay", lambda _attempt: 0.0)
+    asked = welcomes = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            match trouble:
+                case "raises":
+                    raise RuntimeError("nobody is there")
+                case "hangs":
+                    await asyncio.Event().wait()
+                case _:
+                    raise asyncio.CancelledError
+        return f"t{asked}"
+
+    async def welcome(socket: ServerConnection) -> None:
+        nonlocal welcomes
+        welcomes += 1
+        await socket.send('{"type":"welcome","session":"s","replica":"r"}')
+        if welcomes > 1:
+            await socket.wait_closed()
+
+    async with serve(welcome, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/ws/", token=token, open_seconds=1) as client:
+            await until(lambda: welcomes == 2 and client.online)
+    assert asked == 3
+    assert [record.levelname for record in caplog.records if "no token" in record.getMessage()][:1] == ["WARNING"]
+
+
 async def test_the_urls_group_is_followed_like_any_other(service: list[Replica], proxy: Proxy) -> None:
     """Over reconnects, each of which misses something, there is no gap: it is in the log."""
     async with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import settings
@@ -46,6 +46,7 @@ class Service:
         members: group → offset of the last message told to our client; the socket's own.
         joining: subscriptions not answered yet: group, place, whether they asked for events.
         down: frames on their way to the client.
+        refusals: commands, publishes apart, that are still to be refused for lack of time.
         url: the group that the URL has subscribed.
         eventful: groups whose subscription asked for events.
     """
@@ -56,6 +57,7 @@ class Service:
     joining: list[tuple[str, dict[str, Any] | None, bool]] = field(default_factory=list)
     down: deque[dict[str, Any]] = field(default_factory=deque)
     busy: bool = False
+    refusals: int = 0
     url: str | None = None
     eventful: set[str] = field(default_factory=set)
 
@@ -75,7 +77,9 @@ class Service:
     def hear(self, frame: dict[str, Any]) -> None:
         group = frame["group"]
         joined = group in self.members or any(g == group for g, _, _ in self.joining)
-        if self.busy:
+        refused = self.refusals > 0 and frame["type"] != "publish"
+        self.refusals -= refused
+        if self.busy or refused:
             self.refuse(frame, "rate_limited")
         elif frame["type"] == "publish":
             self.say(type="ack", id=frame["id"], group=group, offset=self.store(group, frame["id"], frame["data"]))
@@ -88,6 +92,8 @@ class Service:
         elif frame["type"] == "unsubscribe":
             self.members.pop(group, None)
             self.joining = [joining for joining in self.joining if joining[0] != group]
+        elif frame["type"] == "presence":
+            self.say(type="presence", group=group, count=1, members=["me"])
         elif frame["type"] == "history":
             after = frame["since"]["offset"] if "since" in frame else 0
             found = [o for o in range(len(self.logs[group]) + 1) if o > max(after, self.trimmed[group])]
@@ -240,6 +246,11 @@ class AnyHistory(RuleBasedStateMachine):
     def be_busy(self, busy: bool) -> None:
         self.service.busy = busy
 
+    @rule(count=st.integers(1, 2))
+    def refuse_some(self, count: int) -> None:
+        """As where the rate is just over its limit: an `unsubscribe` is refused, and what follows it is not."""
+        self.service.refusals = count
+
     @rule(seconds=st.sampled_from([0.1, 1.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -283,9 +294,9 @@ class AnyHistory(RuleBasedStateMachine):
             self.paused.add(group)
             self.client.pause(group)
 
-    @rule(group=st.sampled_from(GROUPS), since=st.booleans())
-    def ask(self, group: str, since: bool) -> None:
-        request = Request("history", group, Place("e", 0) if since else None)
+    @rule(group=st.sampled_from(GROUPS), kind=st.sampled_from(["history", "presence"]), since=st.booleans())
+    def ask(self, group: str, kind: Literal["history", "presence"], since: bool) -> None:
+        request = Request(kind, group, Place("e", 0) if since and kind == "history" else None)
         self.client.ask(request)
         self.asked.add(request)
 
@@ -315,7 +326,7 @@ class AnyHistory(RuleBasedStateMachine):
         """Let all be well for a while: then nothing is open any more."""
         if not hasattr(self, "client"):
             return
-        self.service.busy = False
+        self.service.busy, self.service.refusals = False, 0
         for group in list(self.paused):
             self.pause_or_resume(group)
         self.connect()
@@ -563,10 +574,46 @@ def test_a_subscription_that_the_service_still_has_is_made_anew() -> None:
     client.pause("g")
     client.resume("g")
     assert [frame["type"] for frame in said(client)] == ["unsubscribe", "subscribe"]
-    hear(client, type="error", code="already_subscribed", message="no", group="g")
+    hear(client, **TOO_MANY)
+    hear(client, **ALREADY)
+    assert said(client) == []
     at = client.wakes_at(0)
     assert at is not None
     assert [frame["type"] for frame in said(client, at)] == ["unsubscribe", "subscribe"]
+
+
+@pytest.mark.parametrize("kind", ["history", "presence"])
+def test_an_unsubscribe_is_said_again_where_its_refusal_seemed_to_be_a_questions(
+    kind: Literal["history", "presence"],
+) -> None:
+    client = following("g", 5)
+    client.unsubscribe("g")
+    client.ask(Request(kind, "g"))
+    assert [frame["type"] for frame in said(client)] == ["unsubscribe", kind]
+    hear(client, **TOO_MANY)
+    assert [frame["type"] for frame in said(client, 5)] == [kind]
+    answer = {"messages": [], "epoch": "e", "offset": 5} if kind == "history" else {"count": 1, "members": ["me"]}
+    hear(client, type=kind, group="g", **answer)
+    assert [frame["type"] for frame in said(client, 5)] == ["unsubscribe"]
+
+
+def test_a_subscription_that_the_service_still_has_unknown_to_us_is_made_anew_at_once() -> None:
+    """A wait for what the URL's group might bring would last for ever."""
+    client = welcomed()
+    client.subscribe("g")
+    said(client)
+    hear(client, **ALREADY)
+    assert [frame["type"] for frame in said(client)] == ["unsubscribe", "subscribe"]
+    hear(client, **ALREADY)
+    assert said(client) == [], "a service that goes on saying so is not asked in a tight loop"
+    assert [frame["type"] for frame in said(client, 5)] == ["unsubscribe", "subscribe"]
+
+
+def test_what_was_taken_for_the_answer_of_a_subscribe_that_is_refused_then_is_made_anew() -> None:
+    client = following("g", 5)
+    assert hear(client, type="error", code="unavailable", message="no", group="g") == []
+    assert said(client) == []
+    assert said(client, 5) == ANEW
 
 
 def resuming(group: str, offset: int, **arguments: Any) -> Protocol:
@@ -583,6 +630,7 @@ ANEW = [
 ]
 FROM_THE_HEAD = {"type": "subscribed", "group": "g", "epoch": "e", "offset": 9, "recovered": False}
 ALREADY = {"type": "error", "code": "already_subscribed", "message": "no", "group": "g"}
+TOO_MANY = {"type": "error", "code": "rate_limited", "message": "no", "group": "g"}
 
 
 @pytest.mark.parametrize("answers", [[FROM_THE_HEAD, ALREADY], [ALREADY, FROM_THE_HEAD]])
@@ -590,7 +638,6 @@ def test_what_the_url_subscribed_is_not_taken_for_the_answer_to_a_resume(answers
     """Before, or after, our own was refused for it: what was missed is in the log, and is asked for."""
     client = resuming("g", 5)
     for answer in answers:
-        assert said(client) == []
         assert hear(client, **answer) == []
         assert hear(client, type="message", group="g", offset=10, id="x", data=1) == []
     assert said(client) == ANEW
