@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).with_name("shards.test.mjs")
+TESTS = ["shards.test.mjs", "shards.model.test.mjs"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node: `apt-get install nodejs`, 20 or later")
-def test_the_javascript_client_decides_as_it_should() -> None:
-    done = subprocess.run(["node", "--test", str(TESTS)], capture_output=True, text=True, timeout=200, check=False)
+@pytest.mark.parametrize("name", TESTS)
+def test_the_javascript_client_decides_as_it_should(name: str) -> None:
+    tests = Path(__file__).with_name(name)
+    done = subprocess.run(["node", "--test", str(tests)], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
