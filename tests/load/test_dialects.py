@@ -19,7 +19,7 @@ from shards.load.plain import PlainRoom, payload
 from tests.load.plain_server import PlainServer, running
 from tests.load.server import running as running_shards
 from tests.load.server import until
-from tests.load.test_main import load
+from tests.load.test_main import load, patient
 
 
 @dataclass
@@ -168,7 +168,7 @@ async def test_a_closed_loop_of_our_own_protocol() -> None:
 async def test_a_run_against_a_server_of_others(tmp_path: Path) -> None:
     small = ("--connections", "20", "--rate", "1000", "--duration", "1.5", "--processes", "1")
     async with running() as server:
-        status, said = await load(tmp_path, "run", "--url", server.url, "--dialect", "plain", *small)
+        status, said = await load(patient(tmp_path), "run", "--url", server.url, "--dialect", "plain", *small)
     document = json.loads((tmp_path / "reports" / "run.json").read_text())
     assert (status, document["verdict"]) == (0, "pass"), document
     assert said == "run: pass — reports/run.json and run.html"

@@ -27,12 +27,16 @@ from tests.load.test_report import outcome
 SMALL = ("--connections", "20", "--group-size", "20", "--rate", "2000", "--duration", "1.5", "--processes", "1")
 
 
+def patient(folder: Path) -> Path:
+    """Have the scenarios of a folder put up with a generator that shares its cores with other tests."""
+    text = (scenarios.repository() / "invoke.yaml").read_text()
+    (folder / "invoke.yaml").write_text(text.replace("  run:  ", "  run:\n    lag_ms: 20000\n  #"))
+    return folder
+
+
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
-    """A folder whose scenarios put up with a generator that shares its cores with other tests."""
-    text = (scenarios.repository() / "invoke.yaml").read_text()
-    (tmp_path / "invoke.yaml").write_text(text.replace("  run:  ", "  run:\n    lag_ms: 20000\n  #"))
-    return tmp_path
+    return patient(tmp_path)
 
 
 async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
