@@ -51,7 +51,11 @@ def start_worker(redises: Redises) -> Iterator[StartWorker]:
 async def test_workers_share_the_work_of_a_named_channel(redises: Redises, start_worker: StartWorker) -> None:
     layer = ShardedChannelLayer(settings=redises.settings())
     answers = await layer.new_channel()
-    workers = [start_worker("thumbnails", "unused") for _ in range(2)]
+    workers = [start_worker("thumbnails", "unused", own) for own in ("large-1", "large-2")]
+    for own in ("large-1", "large-2"):
+        # Else one may do all the work before the other is up, which then dies of SIGINT as any starting Python does.
+        await layer.send(own, {"type": "make.thumbnail", "number": 0, "answer": answers})
+        await receive(layer, answers, 90)
     for number in range(20):
         await layer.send("thumbnails", {"type": "make.thumbnail", "number": number, "answer": answers})
     done = [await receive(layer, answers, 90) for _ in range(20)]
