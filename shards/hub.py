@@ -237,7 +237,10 @@ class Hub:
         """Take out who was not told anything yet, since its log does not answer; in a live topic its turn comes."""
         joining = waiting()
         topic = self._topics.get(joining.group) if joining else None
-        if joining is None or joining.over or joining.welcomed or topic is None or topic.live:
+        if joining is None or joining.over or joining.welcomed or topic is None:
+            return
+        if topic.live:
+            self._patience.wait_for(waiting)
             return
         joining.over = True
         topic.joining.remove(joining)

@@ -251,6 +251,51 @@ async def test_who_joins_in_time_is_told_where_the_shard_is_down_and_may_join_ag
     assert (here.refused, hasty.refused, patient.refused) == (0, 1, 0)
 
 
+class FullListener(Listener):
+    """One that never has room for what it has missed."""
+
+    def has_room(self, size: int) -> bool:
+        return False
+
+
+async def test_who_joins_in_time_is_told_also_where_the_shard_goes_down_later(
+    start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its patience ended while the group was live, so that its turn would have come."""
+    monkeypatch.setattr("shards.hub.PATIENCE_SECONDS", 0.3)
+    plane, here, late = await start_plane(), Listener(), FullListener()
+    plane.hub.join("room", here)
+    since = await here.subscribed()
+    await publish(plane, "room", range(3))
+    plane.hub.join("room", late, since, in_time=True)
+    await asyncio.sleep(0.7)
+    assert late.refused == 0
+    redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))].kill()
+    await late.until(lambda m: m.refused == 1)
+
+
+async def test_what_a_former_owner_answers_late_counts_no_more(start_plane: StartPlane, redises: Redises) -> None:
+    plane, member = await start_plane(), Listener()
+    await publish(plane, "room", range(3))
+    table, slot = plane.log.table, slot_of("room")
+    assert table is not None
+    old, new = sorted(redises.shards, key=lambda server: server.url != table.owner(slot).url)
+    assert old.process is not None
+    os.kill(old.process.pid, signal.SIGSTOP)
+    plane.hub.join("room", member)
+    await asyncio.sleep(0.1)  # so its log is asked where it ends
+    (name,) = (shard.name for shard in table.shards if shard.url == new.url)
+    plane.log.use(table.moved([slot], name))
+    begun = await member.subscribed()
+    assert begun.offset == 0
+    os.kill(old.process.pid, signal.SIGCONT)
+    await asyncio.sleep(0.5)  # for as long as it takes to be misled
+    await publish(plane, "room", range(3, 6))
+    await member.until(lambda m: len(m.heard) == 3)
+    assert member.place == Place(begun.epoch, 3)
+    assert not member.gaps
+
+
 async def test_resuming_while_messages_pour_in_loses_and_doubles_nothing(start_plane: StartPlane) -> None:
     plane, other = await start_plane(), await start_plane()
     start = Listener()

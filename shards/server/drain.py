@@ -18,8 +18,8 @@ _STEP_SECONDS = 0.1
 _TRIES = 3
 _AGAIN_SECONDS = 0.6
 """What kept a socket, or the registry from naming who takes it, may be over by then."""
-_HANDED_SHARE = 0.5
-"""Of a drain's time, what handing over may take before clients are asked to reconnect."""
+_HANDED_SHARE = 0.7
+"""Of a drain's time, what handing over may take before clients are asked to reconnect; the rest is for these."""
 
 HandOver = Callable[[Collection[SocketProtocol], Collection[str]], Awaitable[list[SocketProtocol]]]
 

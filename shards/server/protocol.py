@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import BaseTransport, Future
+from asyncio import BaseTransport
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,10 +59,9 @@ class SocketProtocol(MovableSocket):
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
 
-    def board(self, offer: Offer, giver: str) -> Future[str | None]:
-        boarded = super().board(offer, giver)
+    def board(self, offer: Offer, giver: str, answer: Callable[[str | None], None]) -> None:
+        super().board(offer, giver, answer)
         cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = self
-        return boarded
 
     def send_receive_event_to_app(self) -> None:
         if self.on_text is None or self.close_sent:
@@ -106,7 +105,7 @@ class SocketProtocol(MovableSocket):
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
-        if message["type"] == "websocket.accept" and not self.disconnected and self.boarded is None:
+        if message["type"] == "websocket.accept" and not self.disconnected and self.arriving is None:
             self._forget_handshake()
             self.worker.opened(self)
 
@@ -120,7 +119,7 @@ class SocketProtocol(MovableSocket):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
-        if self.boarded is not None:
+        if self.arriving is not None:
             self.worker.took(self)
 
     async def run_asgi(self) -> None:
@@ -190,9 +189,10 @@ class SocketProtocol(MovableSocket):
         self._held += frame
 
     def _let_go(self) -> None:
-        if self._held and not self.close_sent and not self.disconnected:
-            self.transport.write(self._held)
-        self._held = b""
+        # Not to be found by what the write may lead to: a reader too slow for it is closed, which lets go of it, too.
+        held, self._held = self._held, b""
+        if held and not self.close_sent and not self.disconnected:
+            self.transport.write(held)
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket; the consumer gets its `websocket.disconnect` at once."""

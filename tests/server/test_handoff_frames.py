@@ -165,8 +165,10 @@ class Host:
         offer = read_message(next(iter(Frames().feed(framed))))
         assert isinstance(offer, Offer)
         new = self.protocol()
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        new.board(offer, "old", answer.set_result)
         async with asyncio.timeout(5):
-            assert await new.board(offer, "old") is None
+            assert await answer is None
         old.release()
         self.socket, self.wire = new, Wire(self.written)
         self.wire.protocol = new

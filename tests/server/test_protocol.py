@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from typing import Any
 
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import CloseCode, Frame, Opcode
 
+from shards.hub import Message
+from shards.log.log import Entry, body_of
 from shards.server.frames import frame_end, text_at
 from tests.replica import Replica
 from tests.server.raw import RawSocket
-from tests.server.test_handoff_frames import connected, echo, echo_past_asgi, frames, until
+from tests.server.test_handoff_frames import Wire, connected, echo, echo_past_asgi, frames, until
 
 
 def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
@@ -165,3 +168,28 @@ async def test_who_is_closed_and_does_not_read_is_dropped_in_time(last: bytes) -
     assert host.wire.closing
     assert host.socket in host.state.connections
     await until(lambda: host.socket not in host.state.connections)
+
+
+class NarrowWire(Wire):
+    """One whose reader has stopped, so that what is written over the limit is said at once, as event loops do."""
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        self.unread += len(data)
+        if self.unread > 1000 >= self.unread - len(data):
+            self.protocol.pause_writing()
+
+
+async def test_the_message_too_many_for_a_slow_reader_that_talks_is_written_once() -> None:
+    host = await connected(echo_past_asgi)
+    socket = host.socket
+    socket.on_slow = lambda: socket.close(1013, "too slow")
+    socket.transport = NarrowWire(host.written)
+    socket.transport.protocol = socket
+    before = len(host.written)
+    socket.answers_due = 1  # a publish of its own is under way
+    for number in range(3):
+        socket.write_message(Message("room", Entry(number, 0, body_of(str(number), b'"%s"' % (b"x" * 400)))))
+        await asyncio.sleep(0)
+    assert socket.close_sent
+    assert [bytes(host.written[before:]).count(b'"offset":%d' % number) for number in range(3)] == [1, 1, 1]

@@ -43,7 +43,7 @@ def check_peer(sock: socket.socket, uid: int | None = None) -> None:
 
 
 class Link:
-    """One end of a connection; what is posted in one turn of the event loop leaves together.
+    """One end of a connection; what is posted leaves at once where it can: a turn of a busy event loop is milliseconds.
 
     Args:
         sock: connected; the link closes it.
@@ -74,6 +74,11 @@ class Link:
         # A copy at once: until it leaves, the number may come to mean another file.
         self._to_send.append((frame, None if descriptor is None else os.dup(descriptor)))
         if not self._flush_due:
+            # Where it is full, or broken, `_flush` finds out: no link ends under the feet of who posts, or amid the
+            # frames that have come.
+            with contextlib.suppress(OSError):
+                self._send_some()
+        if self._to_send and not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 

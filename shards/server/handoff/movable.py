@@ -38,7 +38,7 @@ class MovableSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, given whole frames only, so that between two of them nothing of it is in the parser.
 
     Leaving: `freeze`; wait until it is `settled`; `seal`; then either `release` or `thaw`.
-    Arriving: `board`; wait for `boarded`; then either `open`, by way of a transport, or `turn_back`.
+    Arriving: `board`; once it has answered, either `connection_made`, by way of a transport, or `turn_back`.
     """
 
     # What uvicorn keeps of a socket. As attributes of any object they take a dictionary of their own each, 1.6 KB: they
@@ -62,8 +62,11 @@ class MovableSocket(WebSocketsSansIOProtocol):
     moving = False
     """Whether it is about to leave: nothing is read from the client."""
 
-    boarded: asyncio.Future[str | None] | None = None
-    """Of a socket that arrives: done with None once the app has connected, or with the reason why it has not."""
+    arriving: Callable[[str | None], None] | None = None
+    """Of a socket that arrives: called with None once the app has connected, or with the reason why it has not."""
+
+    boarded = False
+    """Whether `arriving` was called."""
 
     subprotocol: str | None = None
 
@@ -308,17 +311,16 @@ class MovableSocket(WebSocketsSansIOProtocol):
 
     # Arriving
 
-    def board(self, offer: Offer, giver: str) -> asyncio.Future[str | None]:
+    def board(self, offer: Offer, giver: str, answer: Callable[[str | None], None]) -> None:
         """Begin to serve a connection that may come: the app connects, and writes to a `StandIn`.
 
         Args:
             offer: the socket.
             giver: the worker that it comes from.
-
-        Returns:
-            `boarded`.
+            answer: called once, in the turn of the event loop in which it is known: with None, since the app has
+                connected, or with the reason why it has not.
         """
-        self.boarded = self.loop.create_future()
+        self.arriving = answer
         self.transport = StandIn()
         self.client, self.server, self.scheme = offer.client, offer.server, "ws"
         self.conn = ServerProtocol(state=State.OPEN, max_size=self.config.ws_max_size, logger=self.logger)
@@ -356,14 +358,14 @@ class MovableSocket(WebSocketsSansIOProtocol):
         task = self.loop.create_task(self.run_asgi())
         task.add_done_callback(self.on_task_complete)
         self.tasks.add(task)
-        return self.boarded
 
     def _board(self, reason: str | None) -> None:
-        if self.boarded is not None and not self.boarded.done():
-            self.boarded.set_result(reason)
+        if self.arriving is not None and not self.boarded:
+            self.boarded = True
+            self.arriving(reason)
 
     async def send(self, message: ASGISendEvent) -> None:
-        if self.boarded is not None and not self.handshake_complete:
+        if self.arriving is not None and not self.handshake_complete:
             self._answer_offer(message)
             return
         if message["type"] == "websocket.accept":
@@ -382,21 +384,20 @@ class MovableSocket(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
     async def receive(self) -> ASGIReceiveEvent:
-        if self.boarded is not None and not self.boarded.done() and self.handshake_complete and self.queue.empty():
-            self._connected(self.boarded)
+        if self.arriving is not None and not self.boarded and self.handshake_complete and self.queue.empty():
+            self._board(self._misfit())
         message = await self.queue.get()
         if self.read_paused and not self.moving and self.queue.empty():
             self.read_paused = False
             self.transport.resume_reading()
         return message
 
-    def _connected(self, boarded: asyncio.Future[str | None]) -> None:
-        """The app waits for what comes: it has connected, if it is one that knows what the last one carried."""
+    def _misfit(self) -> str | None:
+        """The app waits for what comes, so it has connected; give why it is none for what the last one carried."""
         arrived = self.passenger.arrived
         if arrived is not None and arrived.session and self.rider is self.passenger:
-            boarded.set_result("the app has no group consumer here any more")
-        else:
-            boarded.set_result(None)
+            return "the app has no group consumer here any more"
+        return None
 
     @property
     def paused_s(self) -> float:
@@ -411,7 +412,7 @@ class MovableSocket(WebSocketsSansIOProtocol):
         self.transport.close()
 
     def send_500_response(self) -> None:
-        if self.boarded is None:
+        if self.arriving is None:
             super().send_500_response()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

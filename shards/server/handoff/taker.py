@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shards.metrics import Metrics
@@ -166,8 +167,7 @@ class _Guest:
             return
         protocol = self._arrivals.make()
         self._boarding[id] = _Boarding(descriptor, protocol, self._later(BOARD_SECONDS, id))
-        boarded = protocol.board(offer, self._name or "")
-        boarded.add_done_callback(lambda _: self._boarded(id, boarded.result()))
+        protocol.board(offer, self._name or "", partial(self._boarded, id))
 
     def _later(self, seconds: float, id: int) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, self._turn_back, id)
