@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 _AGAIN_SECONDS = 0.5
+
+
+def keep_on(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+    """Have `work` done until cancelled. An error that it has no answer to is logged, and it begins anew.
+
+    For what a process can't do without: else its task is gone, and nobody knows.
+    """
+
+    async def again_and_again() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                logger.exception("%s: it begins anew", name)
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    return asyncio.create_task(again_and_again(), name=name)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:

@@ -30,7 +30,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 from redis.exceptions import RedisError
 
-from shards.aio import end
+from shards.aio import end, keep_on
 from shards.carried import passenger
 from shards.channel import Channel
 from shards.errors import ShardUnavailable
@@ -292,8 +292,8 @@ class _Home:
         self.mailboxes.start()
         self._tasks = [
             asyncio.create_task(self._receive(), name="layer: from other processes"),
-            asyncio.create_task(self._enlist(), name="layer: this process lives"),
-            asyncio.create_task(self._sweep(), name="layer: channels nobody uses"),
+            keep_on(self._enlist, "layer: this process lives"),
+            keep_on(self._sweep, "layer: channels nobody uses"),
         ]
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shards.aio import end
+from shards.aio import end, keep_on
 from shards.attendance import Attendance
 from shards.hub import Hub
 from shards.log.log import GroupLog
@@ -96,9 +96,9 @@ class Plane:
         """Begin to follow the slot table, and with it the shards; returns at once, see `ready`."""
         self.loop = asyncio.get_running_loop()
         self._tasks = [
-            asyncio.create_task(self._follow_table(), name="slot table"),
-            asyncio.create_task(self.presence.run(), name="presence"),
-            asyncio.create_task(self.attendance.run(), name="attendance"),
+            keep_on(self._follow_table, "slot table"),
+            keep_on(self.presence.run, "presence"),
+            keep_on(self.attendance.run, "attendance"),
         ]
 
     def serve(self) -> None:
@@ -172,9 +172,6 @@ class Plane:
             except (RedisError, OSError) as error:
                 self.log.no_table = f"{self._control_redis}: {error}"
                 logger.warning("control redis: %s", error)
-            except Exception:
-                # Without this task the worker would never hear of a move again.
-                logger.exception("the slot table was not taken up")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh_wanted.wait(), _POLL_SECONDS if self.log.table else 0.1)
             await asyncio.sleep(0.01)  # many reasons to look at once are one look

@@ -198,7 +198,7 @@ async def test_many_that_resume_at_once_do_not_cost_the_shards_connection(
         plane.hub.join("room", member, place)
     for member in resuming:
         await member.until(lambda m: len(m.heard) == 40)
-    assert plane.log.losses() == 0
+    assert plane.log.losses == 0
 
 
 async def test_many_groups_that_catch_up_at_once_do_not_cost_the_shards_connection(
@@ -221,7 +221,7 @@ async def test_many_groups_that_catch_up_at_once_do_not_cost_the_shards_connecti
     for member in members.values():
         await member.until(lambda m: len(m.heard) == 1)
         assert not member.gaps
-    assert plane.log.losses() == 0
+    assert plane.log.losses == 0
 
 
 async def test_who_joins_in_time_is_told_where_the_shard_is_down_and_may_join_again(

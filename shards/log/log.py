@@ -173,6 +173,7 @@ class GroupLog:
         self._channels: dict[str, Callable[[bytes], None]] = {}
         self.table: SlotTable | None = None
         self.no_table = "nobody has looked for it yet"
+        self.losses = 0
         self._waiting_for_table = _Waiting()
         self._waiting: dict[str, _Waiting] = {}
         self._waiting_of: list[_Waiting] = [self._waiting_for_table] * SLOTS
@@ -190,10 +191,6 @@ class GroupLog:
     def waiting_bytes(self) -> int:
         """What publishes that wait for their shards take."""
         return self._waiting_for_table.bytes + sum(waiting.bytes for waiting in self._waiting.values())
-
-    def losses(self) -> int:
-        """Count the connections to shards that were lost."""
-        return sum(connection.losses for connection in self._connections.values())
 
     def use(self, table: SlotTable) -> None:
         """Work by `table` from now on: connect to new shards, leave those gone, and send what waited for it."""
@@ -479,6 +476,7 @@ class GroupLog:
         """See `shards.log.shard.Listener`."""
         if self._connections.get(connection.shard.name) is not connection:
             return
+        self.losses += 1
         self._listener.shard_down(connection.shard.name)
 
     def pushed(self, connection: ShardConnection, channel: bytes, payload: bytes) -> None:

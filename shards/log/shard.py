@@ -73,7 +73,6 @@ class ShardConnection:
 
     def __init__(self, shard: Shard, credentials: Callable[[str], Credentials], listener: Listener) -> None:
         self.shard = shard
-        self.losses = 0
         self._credentials = credentials
         self._listener = listener
         self._link: Link | None = None
@@ -149,7 +148,6 @@ class ShardConnection:
             link.abort()
             if self._link is not None:
                 self._link = None
-                self.losses += 1
                 self._listener.shard_down(self)
             await _close(link)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from shards.aio import end
+from shards.aio import end, keep_on
 from shards.metrics import Metrics
 from shards.plane import Plane
 from shards.router.control import Orders, WorkerRecord, WorkerState
@@ -73,7 +73,7 @@ class Worker:
         """Begin to serve; returns at once, see `ready`."""
         await self.plane.start()
         self.plane.serve()
-        self._tasks = [asyncio.create_task(self._beat(), name="heartbeat")]
+        self._tasks = [keep_on(self._beat, "heartbeat")]
 
     async def stop(self) -> None:
         """Leave the registry and disconnect."""
@@ -220,9 +220,8 @@ class Worker:
     def samples(self) -> bytes:
         """Give this worker's metrics as `shards.server.exposition` encodes them."""
         self.metrics.ring_version.set(self.plane.log.table.version if self.plane.log.table else 0)
-        losses = self.plane.log.losses()
-        self.metrics.shard_losses.inc(losses - self._losses)
-        self._losses = losses
+        self.metrics.shard_losses.inc(self.plane.log.losses - self._losses)
+        self._losses = self.plane.log.losses
         labels = {"color": self.settings.color, "replica": self.settings.replica, "worker": self.label}
         return encode(self.metrics.registry, labels)
 

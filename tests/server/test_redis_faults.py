@@ -15,6 +15,7 @@ from shards.router.table import Shard, SlotTable
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 from tests.replica import Replica
+from tests.server.conftest import first_table
 from tests.server.test_wire import Client, enter
 
 StartRedis = Callable[..., RedisServer]
@@ -127,3 +128,33 @@ async def test_a_subscription_to_a_group_whose_shard_is_down_is_refused_in_time_
         await of_url.close()
     finally:
         await asyncio.to_thread(replica.stop)
+
+
+async def test_a_worker_goes_on_where_a_shard_that_was_lost_is_left_out(start_redis: StartRedis) -> None:
+    """It is heard of, answers `/metrics`, and has not lost less than before."""
+    control, shards = start_redis(), [start_redis(), start_redis()]
+    await asyncio.to_thread(first_table, control, shards)
+    replica = Replica(control)
+    replica.order("active")
+    await asyncio.to_thread(replica.start)
+    try:
+        shards[1].kill()
+        shards[1].start()
+        await until(lambda: replica.metric("shards_connection_losses_total") == 1)
+        async with Redis.from_url(control.url) as redis:
+            only = SlotTable.first([Shard("shared-0", shards[0].url)], version=2)
+            await Control(redis).swap_table(only, 1)
+            await until(lambda: replica.metric("shards_ring_version") == 2)
+            assert replica.metric("shards_connection_losses_total") == 1
+            replica.order("draining")
+            async with asyncio.timeout(60):
+                while [w.state for w in await Control(redis).workers()] != ["draining"]:
+                    await asyncio.sleep(0.1)
+    finally:
+        replica.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.1)
