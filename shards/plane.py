@@ -25,6 +25,8 @@ from shards.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_WHERE_TO_LOOK = "MESSAGE_REDIS_URL says where a fleet's is, SHARDS_REDIS_PASSWORD_FILE where its password"
+
 _POLL_SECONDS = 2.0
 _REGISTRY_SECONDS = 0.5
 
@@ -170,7 +172,7 @@ class Plane:
                 else:
                     self.log.no_table = f"there is none in {self._control_redis}: is a fleet's MESSAGE_REDIS_URL"
             except (RedisError, OSError) as error:
-                self.log.no_table = f"{self._control_redis}: {error}"
+                self.log.no_table = f"{self._control_redis}: {error}. {_WHERE_TO_LOOK}"
                 logger.warning("control redis: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh_wanted.wait(), _POLL_SECONDS if self.log.table else 0.1)

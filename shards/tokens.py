@@ -104,7 +104,7 @@ def verify(token: str, keys: Sequence[str]) -> Grant:
             raise BadToken("the token has expired: get a new one") from None
         except (jwt.InvalidTokenError, RecursionError, ValueError, OverflowError, TypeError) as error:
             # The library does not look at everything: a time may be infinite, and text no UTF-8.
-            raise BadToken(f"that is no token of ours: {type(error).__name__}") from None
+            raise BadToken("that is no token, or it is damaged: get one as `inv token` makes them") from error
         return _grant(claims)
     raise BadToken("the token is not signed with a key of this fleet")
 

@@ -250,7 +250,9 @@ def reshard(
             fleet = fleet_of(context, project, told)
             if without is not None:
                 _print(await sharding.plan_without(fleet, without))
-                if not dry_run:
+                if dry_run:
+                    print(f"refused, if {without} answers when it is done for good", flush=True)
+                else:
                     with _resharding(fleet, f"--without {without}"):
                         await _tell_moved(fleet, sharding.give_up(fleet, without))
                 return

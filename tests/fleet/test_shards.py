@@ -74,6 +74,7 @@ async def test_a_shard_that_is_gone_for_good(commands: Commands) -> None:
     dry = await command(commands, "reshard", "--without", "shared-1", "--dry-run")
     assert "shared-1 -> shared-0" in dry.stdout
     assert "history is lost" in dry.stdout
+    assert "refused, if shared-" in dry.stdout
 
     async with connect(f"{commands.url}/ws/") as socket:
         places = {}
