@@ -169,9 +169,10 @@ class Attendance:
                 await asyncio.sleep(_LOOK_SECONDS)
                 if self._watches:
                     await self._look_around()
-        finally:
+        except asyncio.CancelledError:
             for look in self._first_looks:
                 look.cancel()
+            raise
 
     async def _look_around(self) -> None:
         living = await self._presence.living()
@@ -214,4 +215,7 @@ def _tell(group: str, watch: _Watch, news: News) -> None:
     for about, said in told:
         frame = msgspec.json.encode(said)
         for watcher in list(watch.watchers):
-            watcher.on_attendance(about, frame)
+            try:
+                watcher.on_attendance(about, frame)
+            except Exception:
+                logger.exception("a watcher of group %s", group)

@@ -246,7 +246,7 @@ class Hub:
         topic.joining.remove(joining)
         self._changed.add(topic.group)
         self._drop_if_empty(topic)
-        joining.member.on_unavailable(topic.group)
+        _tell(joining.member.on_unavailable, topic.group)
 
     def _drop_if_empty(self, topic: _Topic) -> None:
         if not topic.members and not topic.joining:

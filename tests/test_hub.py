@@ -274,6 +274,32 @@ async def test_who_joins_in_time_is_told_also_where_the_shard_goes_down_later(
     await late.until(lambda m: m.refused == 1)
 
 
+class RefusingListener(Listener):
+    """One that fails where it is told that it is not subscribed."""
+
+    def on_unavailable(self, group: str) -> None:
+        super().on_unavailable(group)
+        raise RuntimeError("by mistake")
+
+
+@pytest.mark.member_fails
+async def test_a_member_that_fails_as_it_is_refused_leaves_nobody_else_waiting(
+    start_plane: StartPlane, redises: Redises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.hub.PATIENCE_SECONDS", 0.3)
+    plane, members = await start_plane(), [RefusingListener(), Listener(), Listener()]
+    redises.shards[int((plane.log.owner("room") or "").removeprefix("shared-"))].kill()
+    async with asyncio.timeout(60):
+        while plane.log.ready:
+            await asyncio.sleep(0.01)
+    for member in members[:2]:
+        plane.hub.join("room", member, in_time=True)
+    for member in members[:2]:
+        await member.until(lambda m: m.refused == 1)
+    plane.hub.join("room", members[2], in_time=True)
+    await members[2].until(lambda m: m.refused == 1)
+
+
 async def test_what_a_former_owner_answers_late_counts_no_more(start_plane: StartPlane, redises: Redises) -> None:
     plane, member = await start_plane(), Listener()
     await publish(plane, "room", range(3))

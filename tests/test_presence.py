@@ -120,3 +120,28 @@ async def test_what_a_worker_said_goes_once_it_has_been_dead_for_long(
         await until_reported(redis, {"blue-0/1"})
         await plane.presence.of("room")
         await until_reported(redis, set())
+
+
+class Watcher:
+    """Is told who comes and goes, and may fail at that."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+        self.told: list[str | None] = []
+
+    def on_attendance(self, about: str | None, frame: bytes) -> None:
+        self.told.append(about)
+        if self.fails:
+            raise RuntimeError("by mistake")
+
+
+async def test_a_watcher_that_fails_costs_no_other_one_its_news(start_plane: StartPlane) -> None:
+    plane, watchers = await start_plane(), [Watcher(fails) for fails in (True, False)]
+    for watcher in watchers:
+        plane.attendance.watch("room", watcher)
+    async with asyncio.timeout(60):
+        while plane.attendance._watches["room"].roll is None:
+            await asyncio.sleep(0.01)
+        plane.hub.join("room", Listener())
+        while [watcher.told for watcher in watchers] != [["listener"], ["listener"]]:
+            await asyncio.sleep(0.01)

@@ -8,7 +8,9 @@ import pytest
 from redis.asyncio import Redis
 
 from shards import plane as plane_module
+from shards.metrics import Metrics
 from shards.plane import Plane
+from shards.server.worker import Worker
 from tests.conftest import Redises
 from tests.test_control import record
 
@@ -70,3 +72,10 @@ async def test_while_it_is_down_the_last_that_were_known_live(plane: Plane, redi
     await grow_old(redises, "blue-9/9")
     await beat(plane, plane.worker)
     assert await living(plane) == {plane.worker, "blue-9/9"}
+
+
+async def test_a_worker_that_is_started_anew_is_another_though_its_pid_is_the_same(redises: Redises) -> None:
+    """As in a container: what was said of the last one's clients must not count as the new one's."""
+    before, now = (Worker(redises.settings(), Metrics()) for _ in range(2))
+    assert before.label == now.label
+    assert before.plane.worker != now.plane.worker

@@ -38,7 +38,7 @@ _STATUS = {"unauthorized": 401, "forbidden": 403, "bad_method": 405, "too_large"
 """Of the codes that are not a 400."""
 
 
-class _Publish(msgspec.Struct, forbid_unknown_fields=True):
+class _Publish(msgspec.Struct):
     data: msgspec.Raw
     id: str | None = None
 

@@ -196,13 +196,13 @@ class SocketProtocol(MovableSocket):
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket; the consumer gets its `websocket.disconnect` at once."""
+        self._let_go()  # which may be too much for a slow reader, who is closed for that
         if self.close_sent or self.disconnected or self.transport.is_closing():
             return
-        self._let_go()
+        self.close_sent = True
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Collection
@@ -52,7 +53,10 @@ class Worker:
         self.settings = settings
         self.metrics = metrics
         self.label = str(os.getpid())
-        self.plane = Plane(settings, f"{settings.replica}/{self.label}", self._observe_delivery, metrics.gaps.inc)
+        # In a container each start has the same pid; what the last one said of its clients must not count as this
+        # one's.
+        name = f"{settings.replica}/{self.label}-{secrets.token_hex(3)}"
+        self.plane = Plane(settings, name, self._observe_delivery, metrics.gaps.inc)
         self.tokens = KeyFile(settings.token_key_file)
         self.subjects = Subjects(settings.sockets_per_subject)
         self.servers = Servers(settings, self.plane)

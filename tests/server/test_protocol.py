@@ -180,7 +180,8 @@ class NarrowWire(Wire):
             self.protocol.pause_writing()
 
 
-async def test_the_message_too_many_for_a_slow_reader_that_talks_is_written_once() -> None:
+@pytest.mark.parametrize("apart", [True, False], ids=["a turn each", "all at once, and then closed"])
+async def test_the_message_too_many_for_a_slow_reader_that_talks_is_written_once(apart: bool) -> None:
     host = await connected(echo_past_asgi)
     socket = host.socket
     socket.on_slow = lambda: socket.close(1013, "too slow")
@@ -190,6 +191,9 @@ async def test_the_message_too_many_for_a_slow_reader_that_talks_is_written_once
     socket.answers_due = 1  # a publish of its own is under way
     for number in range(3):
         socket.write_message(Message("room", Entry(number, 0, body_of(str(number), b'"%s"' % (b"x" * 400)))))
-        await asyncio.sleep(0)
+        if apart:
+            await asyncio.sleep(0)
+    if not apart:
+        socket.close(1008, "too many errors")
     assert socket.close_sent
     assert [bytes(host.written[before:]).count(b'"offset":%d' % number) for number in range(3)] == [1, 1, 1]

@@ -259,6 +259,9 @@ class Giver:
                 raise NotTaken("refused", reason, again=reason == FULL or not taker.there)
             if not answered or not socket.open_here or not taker.go(id):
                 raise NotTaken("failed", "no answer, or it has closed", again=True)
+        except OSError as error:  # no descriptor is left for a copy
+            taker.keep(id)
+            raise NotTaken("failed", str(error), again=True) from None
         except BaseException:
             taker.keep(id)
             raise
