@@ -99,14 +99,19 @@ class _Gauge:
         """Take note of what the registry and the engine say; gives whether no socket is left for certain."""
         speak = {record.name: record for record in records}
         self.known |= speak
-        self.silent = [one for one in self.known.values() if one.name not in speak and lives(one, running)]
+        quiet = [one for one in self.known.values() if one.name not in speak]
+        self.silent = [one for one in quiet if lives(one, running) and not self._is_followed(one)]
         self.left = sum(one.connections for one in (*records, *self.silent))
-        dead = [one for one in self.known.values() if one.name not in speak and not lives(one, running)]
-        self.cut = sum(one.connections for one in dead)
+        self.cut = sum(one.connections for one in quiet) - sum(one.connections for one in self.silent)
         if self.left or self.silent or self._yet_to_speak(running):
             return False
         # One that has not read its orders yet may still take a socket; one that never got ready has none.
         return all(record.state in {"draining", "starting"} for record in records)
+
+    def _is_followed(self, worker: WorkerRecord) -> bool:
+        """Tell whether its process has ended since another of the same number began, as happens in a container."""
+        number = (worker.replica, worker.pid)
+        return any((one.replica, one.pid) == number and one.started > worker.started for one in self.known.values())
 
     def _yet_to_speak(self, running: Mapping[str, Running]) -> bool:
         """Tell whether a replica runs of which nothing was heard, and it is too soon to say that it has nothing."""

@@ -52,11 +52,9 @@ class Worker:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.label = str(os.getpid())
-        # In a container each start has the same pid; what the last one said of its clients must not count as this
-        # one's.
-        name = f"{settings.replica}/{self.label}-{secrets.token_hex(3)}"
-        self.plane = Plane(settings, name, self._observe_delivery, metrics.gaps.inc)
+        # In a container each start has the same pid; what the last one said of its clients is not of this one's.
+        self.label = f"{os.getpid()}-{secrets.token_hex(3)}"
+        self.plane = Plane(settings, f"{settings.replica}/{self.label}", self._observe_delivery, metrics.gaps.inc)
         self.tokens = KeyFile(settings.token_key_file)
         self.subjects = Subjects(settings.sockets_per_subject)
         self.servers = Servers(settings, self.plane)
@@ -161,7 +159,7 @@ class Worker:
         directory = self.settings.handoff_dir
         if not directory or not hasattr(socket, "SO_PEERCRED"):
             return
-        path = Path(directory) / f"{self.settings.replica}-{self.label}"
+        path = Path(directory) / f"{self.settings.replica}-{os.getpid()}"
         arrivals = Arrivals(path, make, lambda: self.full, self.metrics)
         try:
             arrivals.listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -93,6 +94,17 @@ async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: 
     found = await asyncio.wait_for(drained, _WITHIN_S)
     assert found == drains.Drained(cut=5)
     assert found.told("blue") == "blue: a worker died meanwhile, and up to 5 sockets with it: their clients come back"
+
+
+async def test_a_worker_that_another_one_follows_with_the_same_pid_has_died(control: Control) -> None:
+    """As in a container, into which nobody looks from here."""
+    await control.heartbeat(worker("draining", 5), b"[]")
+    engine = Engine()
+    drained = begin(control, engine)
+    await looked(engine)
+    await control.forget("blue-0/1")
+    await control.heartbeat(replace(worker("draining", 0), name="blue-0/1-b", started=1.0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained(cut=5)
 
 
 async def test_a_registry_that_knows_nobody_yet_is_given_the_time_to_hear_of_them(control: Control) -> None:
