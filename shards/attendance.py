@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from shards.errors import ShardUnavailable
+from shards.hub import tell
 from shards.log.log import GroupLog
 from shards.presence import REPORTED, Presence, Present
 
@@ -215,7 +216,4 @@ def _tell(group: str, watch: _Watch, news: News) -> None:
     for about, said in told:
         frame = msgspec.json.encode(said)
         for watcher in list(watch.watchers):
-            try:
-                watcher.on_attendance(about, frame)
-            except Exception:
-                logger.exception("a watcher of group %s", group)
+            tell(watcher.on_attendance, about, frame)

@@ -246,7 +246,7 @@ class Hub:
         topic.joining.remove(joining)
         self._changed.add(topic.group)
         self._drop_if_empty(topic)
-        _tell(joining.member.on_unavailable, topic.group)
+        tell(joining.member.on_unavailable, topic.group)
 
     def _drop_if_empty(self, topic: _Topic) -> None:
         if not topic.members and not topic.joining:
@@ -412,13 +412,13 @@ class Hub:
         """Tell a member of a gap that has failed to take a message, up to `place`; the others have it."""
         logger.exception("a member of group %s has failed to take a message", group)
         self._observe_gap(1)
-        _tell(member.on_gap, group, place)
+        tell(member.on_gap, group, place)
 
     def _skip(self, topic: _Topic, place: Place) -> None:
         topic.place, topic.last_ms, topic.unsure = place, None, False
         self._observe_gap(len(topic.members))
         for member in list(topic.members):
-            _tell(member.on_gap, topic.group, place)
+            tell(member.on_gap, topic.group, place)
 
     def _find_fork(self, topic: _Topic, after: int) -> None:
         """Look for the last message that the log and this topic have in common, and go on from there, after a gap."""
@@ -462,10 +462,10 @@ class Hub:
             # Or it is ahead: another worker has heard what is still on its way here. The log tells.
             return False
         if not joining.welcomed:
-            _tell(joining.member.on_subscribed, topic.group, place, since is not None and not lost)
+            tell(joining.member.on_subscribed, topic.group, place, since is not None and not lost)
         if lost:
             self._observe_gap(1)
-            _tell(joining.member.on_gap, topic.group, place)
+            tell(joining.member.on_gap, topic.group, place)
         topic.members[joining.member] = None
         joining.over = True
         return True
@@ -531,11 +531,11 @@ class Hub:
             return
         if not joining.welcomed:
             joining.welcomed = True
-            _tell(joining.member.on_subscribed, joining.group, since, True)
+            tell(joining.member.on_subscribed, joining.group, since, True)
         if not follows_on:
             joining.since = Place(page.epoch, page.entries[0].offset - 1)
             self._observe_gap(1)
-            _tell(joining.member.on_gap, joining.group, joining.since)
+            tell(joining.member.on_gap, joining.group, joining.since)
         for entry in page.entries:
             if not joining.member.has_room(len(entry.body)):
                 break
@@ -610,7 +610,7 @@ def _by_shard(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
     return shards
 
 
-def _tell(told: Callable[..., None], *what: object) -> None:
+def tell(told: Callable[..., None], *what: object) -> None:
     """Tell a member something; one that fails is nobody else's trouble."""
     try:
         told(*what)

@@ -135,6 +135,7 @@ class Watcher:
             raise RuntimeError("by mistake")
 
 
+@pytest.mark.member_fails
 async def test_a_watcher_that_fails_costs_no_other_one_its_news(start_plane: StartPlane) -> None:
     plane, watchers = await start_plane(), [Watcher(fails) for fails in (True, False)]
     for watcher in watchers:
