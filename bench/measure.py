@@ -158,7 +158,7 @@ def _seen(load: Load, outcome: Outcome, meter: Meter) -> Seen:
         lost=tally.lost + tally.skipped,
         duplicated=tally.duplicated,
         reordered=tally.reordered,
-        saturated=saturated(outcome.lag.percentiles_ms([99])[0], outcome.cpu_percent, load.lag_ms),
+        saturated=bool(saturated(outcome, load.lag_ms)),
         errors=[*outcome.problems, *failures, *errors],
         tiers={
             tier: Tier(

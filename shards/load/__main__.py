@@ -241,7 +241,7 @@ async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
     """Run the load; SIGINT and SIGTERM end it early."""
     task = asyncio.current_task()
     assert task is not None
-    spread = Spread(target.http_url(load.url, "/metrics") if load.dialect == "shards" else None)
+    spread = Spread(target.http_url(load.url, "/metrics") if DIALECTS[load.dialect].acks else None)
     resources = Resources(spread)
     fleet: dict[str, Any] = {}
     show.begin(load, spread)

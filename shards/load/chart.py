@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 Point = tuple[float, float]
@@ -26,11 +26,13 @@ class Line:
         name: what it shows; lines of one name are explained once.
         points: (x, y), x ascending.
         style: its CSS class.
+        title: what is told of the line alone, where others have its name.
     """
 
     name: str
     points: Sequence[Point]
     style: str
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def line_chart(
         right: where x ends; None: with the last point.
         label: what the chart shows, for who cannot see it.
     """
-    lines = [Line(line.name, thinned(line.points), line.style) for line in lines if line.points]
+    lines = [replace(line, points=thinned(line.points)) for line in lines if line.points]
     if not lines:
         return NOTHING
     last = max(x for line in lines for x, _ in line.points)
@@ -194,9 +196,8 @@ def line_chart(
     drawn = []
     for line in lines:
         path = " ".join(f"{frame.x_at(x)},{frame.y_at(y)}" for x, y in line.points)
-        drawn.append(
-            f'<polyline class="line {line.style}" points="{path}"><title>{escape(line.name)}</title></polyline>'
-        )
+        title = f"<title>{escape(line.title or line.name)}</title>"
+        drawn.append(f'<polyline class="line {line.style}" points="{path}">{title}</polyline>')
     return frame.around("".join(drawn)) + legend(lines)
 
 

@@ -62,6 +62,7 @@ class Child:
         hello, connected, done: set once it has said so, or is gone.
         limit, ports: files it may open, and connections its host may hold from one address, once it has said hello.
         cpu: percent of a core, each second of the load.
+        connect_cpu: the same, until it was connected.
         planned: it was given its plan.
         left: it is gone.
     """
@@ -80,6 +81,7 @@ class Child:
         self.clock = Clock()
         self.limit = self.ports = 0
         self.cpu: list[float] = []
+        self.connect_cpu: list[float] = []
         self.planned = self.left = False
         self._reader = reader
         self._writer = writer

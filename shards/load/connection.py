@@ -29,6 +29,9 @@ from shards.load.limits import bound_socket
 CONNECT_SECONDS = 30.0
 """How long a connection may take to come about, unless something else is asked for."""
 
+GROUP = "{group}"
+"""In an address: where a group's name goes."""
+
 _FINAL_CLOSES = {1002, 1003, 1007, 1008, 1009, 1010}
 _BACKOFF_SECONDS = 0.1
 _NOTHING = -1
@@ -54,7 +57,8 @@ class Shared:
     """What the clients of one process have in common.
 
     Attributes:
-        url: the WebSocket base, ``ws://host:port/ws/``; a query in it is kept.
+        url: the WebSocket base, ``ws://host:port/ws/``, to whose path a group's name is added; a query in it is kept.
+            Or the whole address, with ``{group}`` where the name goes.
         connect_s: how long a connection may take to come about.
         tls: how to check the server of a ``wss://`` one; None: as the system does.
         open: sockets that are subscribed now.
@@ -102,9 +106,10 @@ class Shared:
 
     def group_url(self, group: str, place: dict[str, str | int]) -> str:
         """Give the address that subscribes `group`, resuming from `place` where there is one."""
-        parts = urlsplit(self.url)
+        parts = urlsplit(self.url.replace(GROUP, group))
         query = "&".join(part for part in (parts.query, urlencode(place)) if part)
-        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{group}/", query=query))
+        path = parts.path if GROUP in self.url else f"{parts.path.rstrip('/')}/{group}/"
+        return urlunsplit(parts._replace(path=path, query=query))
 
 
 class Connection(WSListener):

@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic_ns, time
 from typing import Any, Literal, Protocol
@@ -141,6 +141,7 @@ class Outcome:
         opened: connections that came about at the first try.
         open: clients with a socket at the end.
         connect_s: from the first connect to the last that opened.
+        connecting: how long they took, each from when it was due.
         failures: first tries that failed, by reason.
         tally: the ledger's sums.
         publishers: clients that published something.
@@ -151,6 +152,7 @@ class Outcome:
         away: from losing a socket to being subscribed again, of all who came back.
         lag: of the generator processes, in the load phase.
         cpu_percent: the highest of a generator process, mean over the load phase, of one core.
+        connect_cpu_percent: the same of the time until all were connected.
         processes: generator processes that took part.
         descriptors: files that one of them had open, at most, and how many it might.
         hosts: other hosts that took part: their processes, and how far their clock was ahead.
@@ -165,6 +167,7 @@ class Outcome:
     opened: int = 0
     open: int = 0
     connect_s: float = 0.0
+    connecting: Histogram = field(default_factory=Histogram)
     failures: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     publishers: int = 0
@@ -175,6 +178,7 @@ class Outcome:
     away: Histogram = field(default_factory=Histogram)
     lag: Histogram = field(default_factory=Histogram)
     cpu_percent: float = 0.0
+    connect_cpu_percent: float = 0.0
     processes: int = 0
     descriptors: tuple[int, int] = (0, 0)
     hosts: list[dict[str, Any]] = field(default_factory=list)
@@ -421,7 +425,8 @@ class Coordinator:
             self._complete(second)
         if self._go_ns:
             self.outcome.load_s = (self._stop_ns - self._go_ns) / _SECOND_NS
-        self.outcome.cpu_percent = max((sum(c.cpu) / len(c.cpu) for c in self._children if c.cpu), default=0.0)
+        self.outcome.cpu_percent = _busiest([child.cpu for child in self._children])
+        self.outcome.connect_cpu_percent = _busiest([child.connect_cpu for child in self._children])
         self.outcome.duration_s = self._seconds()
         if not self.outcome.aborted:
             # What the fleet holds with all sockets open is seen before they are closed.
@@ -508,6 +513,7 @@ class Coordinator:
     def _take_connected(self, report: wire.Connected) -> None:
         self.outcome.opened += report.opened
         self.outcome.failures.update(report.failures)
+        self.outcome.connecting.record(report.took)
         self._first_ns = min(self._first_ns or report.first_ns, report.first_ns)
         self._last_ns = max(self._last_ns, report.last_ns)
         self.outcome.connect_s = max(0, self._last_ns - self._first_ns) / _SECOND_NS
@@ -519,6 +525,8 @@ class Coordinator:
             self.outcome.lag.record(tick.lag)
             if not self._stop_ns:
                 child.cpu.append(tick.cpu_percent)
+        elif not child.connected.done():
+            child.connect_cpu.append(tick.cpu_percent)
         self._pending.setdefault(tick.second, []).append(tick)
         alive = sum(1 for child in self._children if not child.left)
         if len(self._pending[tick.second]) >= alive:
@@ -554,6 +562,10 @@ class Coordinator:
         outcome.closed_by_server += report.closed_by_server
         outcome.errors.update(report.errors)
         outcome.examples = report.examples | outcome.examples
+
+
+def _busiest(percents: Iterable[Sequence[float]]) -> float:
+    return max((sum(one) / len(one) for one in percents if one), default=0.0)
 
 
 async def _sleep_until(at_ns: int) -> None:

@@ -20,6 +20,9 @@ _MOST_POINTS = 150
 _FEWEST_POINTS = 6
 _EDGE = 0.2
 
+RISEN_PART = 1 - _EDGE
+"""What `risen` tells of a growth that is even."""
+
 
 def slope(points: Sequence[Point]) -> float:
     """Give the median slope, in y a unit of x; 0 where there are fewer than two different x.

@@ -16,7 +16,7 @@ import msgspec
 
 from shards.load import files
 from shards.load.chart import Point
-from shards.load.page import page, render
+from shards.load.page import WRONG, page, render
 
 KEPT = 30
 _SUMMARY = ".run.json"
@@ -57,7 +57,7 @@ def kept(report: Mapping[str, Any], page: str) -> Kept:
         delivered_per_s=messages["per_s"],
         p50_ms=latency["p50"],
         p99_ms=latency["p99"],
-        wrong=messages["lost"] + messages["duplicated"] + messages["reordered"],
+        wrong=sum(messages[name] for name in WRONG),
         reconnects=connections["reconnects"],
         missed=[target["name"] for target in report["targets"] if not target["ok"]],
         page=page,

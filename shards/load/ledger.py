@@ -21,6 +21,9 @@ _SLACK = 1000
 ACCOUNTS = 50
 """How many clients' books a report has, of those with whom most went wrong."""
 _EXAMPLES = 5
+_EPOCHS = 100
+"""Of a group's log in one run, at most: each is a log that was lost."""
+
 _STAYS = 100
 """Of how many epochs and gaps a member remembers what it was given before: a broken server may tell of any number."""
 
@@ -174,6 +177,16 @@ class GroupLedger:
         self._publishers.append(publisher)
         return len(self._acked) - 1
 
+    def log_of(self, epoch: str, offset: int) -> Log:
+        """Give an epoch's log, which begins after `offset` where nobody has heard of it yet.
+
+        Raises:
+            Impossible: there are too many.
+        """
+        if epoch not in self.logs and len(self.logs) >= _EPOCHS:
+            raise Impossible(f"a log of a new epoch, {epoch}, after {_EPOCHS} others")
+        return self.logs.setdefault(epoch, Log(self, offset))
+
     def acked(self, number: int, offset: int, log: Log) -> None:
         """Note that the server acked message `number` at `offset`.
 
@@ -286,7 +299,7 @@ class Member:
             Impossible: the offset makes no sense.
         """
         if self.epoch is None:
-            self._enter(epoch, offset)
+            self._enter(epoch, self.group.log_of(epoch, offset), offset)
         elif epoch != self.epoch or not recovered:
             self.gap(epoch, offset)
         elif offset > self.position:
@@ -294,7 +307,11 @@ class Member:
             self._hole(offset)
 
     def gap(self, epoch: str, offset: int) -> None:
-        """Note that the server said: what lies between your place and `offset` is gone; told twice, it is one gap."""
+        """Note that the server said: what lies between your place and `offset` is gone; told twice, it is one gap.
+
+        Raises:
+            Impossible: see `GroupLedger.log_of`.
+        """
         if self._told != (epoch, offset):
             self._counts.gaps += 1
             self._note(f"told of a gap: up to offset {offset} of {epoch}")
@@ -348,8 +365,9 @@ class Member:
     def skip_to(self, epoch: str, offset: int) -> None:
         """Go on from `offset`; what lies before was announced as gone."""
         if epoch != self.epoch:
+            log = self.group.log_of(epoch, offset)
             self._leave(self.log.end)
-            self._enter(epoch, offset)
+            self._enter(epoch, log, offset)
         elif offset > self.position:
             self._end_stay()
             self._entered = offset
@@ -358,9 +376,8 @@ class Member:
             self._start += offset - self.position
             self.position = offset
 
-    def _enter(self, epoch: str, offset: int) -> None:
-        self.epoch = epoch
-        self.log = self.group.logs.setdefault(epoch, Log(self.group, offset))
+    def _enter(self, epoch: str, log: Log, offset: int) -> None:
+        self.epoch, self.log = epoch, log
         self._start = self._entered = self.position = offset
 
     def _end_stay(self) -> None:

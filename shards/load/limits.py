@@ -35,11 +35,13 @@ class Limits:
         ports: ephemeral ports of one source address towards one destination.
         descriptors: what one process may open.
         files: what all processes of the host together may open beyond what they have.
+        cores: that it may run on.
     """
 
     ports: int
     descriptors: int
     files: int = sys.maxsize
+    cores: int = 1
 
     @classmethod
     def of_this_host(cls) -> Limits:
@@ -47,7 +49,8 @@ class Limits:
         low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
         open_now, _, most = Path("/proc/sys/fs/file-nr").read_text().split()
         files = max(0, int(most) - int(open_now))
-        return cls(int(high) - int(low) + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1], files)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return cls(int(high) - int(low) + 1, descriptors, files, len(os.sched_getaffinity(0)))
 
     @property
     def sockets_per_address(self) -> int:
@@ -60,14 +63,14 @@ class Limits:
         return sockets_within(self.descriptors)
 
     def processes_for(self, groups: Sequence[Group]) -> int:
-        """Tell how many processes it takes to carry groups, none of which may be divided; two at least.
+        """Tell how many processes shall carry groups, none of which may be divided: one a core, and two at least.
 
         Raises:
             UsageError: a group is larger than what a process may open.
         """
         check_part(max(group.size for group in groups), self.descriptors, "one process, which a group lives in,")
         fewest = -(-sum(group.size for group in groups) // self.sockets_per_process)
-        for count in itertools.count(max(_FEWEST_PROCESSES, fewest)):
+        for count in itertools.count(max(_FEWEST_PROCESSES, self.cores, fewest)):
             if max(_sizes(shares(groups, count))) <= self.sockets_per_process:
                 return count
         raise AssertionError("a group alone fits into a process")

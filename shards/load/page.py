@@ -18,6 +18,9 @@ _SHADES = ("", "s1", "s2", "s3", "s4")
 _SHARD_STYLES = ("c0", "c1", "c2", "c3", "c4", "c5", "c7", "c6")
 _ABSENT_SECONDS = 4.0
 _SECOND_MS, _WHOLE_MS = 1000.0, 100.0
+WRONG = ("lost", "duplicated", "reordered", "overtaken")
+"""Of a report's messages, what no run may have."""
+
 _QUIET_EVENTS = {"connected", "load"}
 
 
@@ -47,6 +50,7 @@ def render(report: Mapping[str, Any]) -> str:
         events=_events(marks),
         ring=_ring(report["ring"]),
         resources=_resources(report["resources"], report["wear"] if _judges_growth(report) else ()),
+        least=escape(least_leaks(report) or ""),
         figures=_figures(report),
     )
 
@@ -54,6 +58,26 @@ def render(report: Mapping[str, Any]) -> str:
 def _judges_growth(report: Mapping[str, Any]) -> bool:
     """Tell whether the load was long enough for growth to mean something."""
     return any(target["name"] == "leak_bytes_per_message" for target in report["targets"])
+
+
+def least_leaks(report: Mapping[str, Any]) -> str | None:
+    """Say how small a leak may be that this load would have shown, of each tier; None where it looks for none."""
+    least = {one["name"]: one["least_bytes_per_message"] for one in report["wear_together"]}
+    told = [f"{name} {bytes:,.0f}" for name, bytes in least.items() if bytes is not None]
+    if not told or not _judges_growth(report):
+        return None
+    return f"a leak is seen from so many bytes a message on, the longer the load the fewer: {', '.join(told)}"
+
+
+def saturated(generator: Mapping[str, Any]) -> str | None:
+    """Say in what the generator was at its end, so that the figures may be its own; None: it was not."""
+    if not generator["saturated"]:
+        return None
+    why = ", ".join(generator["saturated_by"])
+    return (
+        f"the generator was saturated: {why}. The figures may be its own: try fewer connections, a lower rate, "
+        "more --processes where there are idle cores, or --worker on other hosts"
+    )
 
 
 def page(template: str, **parts: str) -> str:
@@ -108,15 +132,18 @@ def row(cells: Sequence[object], tag: str = "td", numbers: int | None = None) ->
 
 def _summary(report: Mapping[str, Any]) -> str:
     host, load = report["host"], report["load"]
+    others = len({one["host"] for one in report["hosts"]})
+    where = f"generators on {others} other hosts, led from" if others else "generator on"
+    fleet = ", as is the fleet" if report["fleet"] and not others else ""
     return (
-        f"{report['started']}, {report['duration_s']:,.0f} s · groups of {load['group_size']} · "
-        f"{host['cpus']} cores, {host['memory_bytes'] / 1e9:.0f} GB, generator included · {host['system']}"
+        f"{report['started']}, {report['duration_s']:,.0f} s · groups of {load['group_size']} · {where} a host of "
+        f"{host['cpus']} cores, {host['memory_bytes'] / 1e9:.0f} GB, {host['system']}{fleet}"
     )
 
 
 def _tiles(report: Mapping[str, Any]) -> str:
     connections, messages, latency = report["connections"], report["messages"], report["latency_ms"]
-    wrong = messages["lost"] + messages["duplicated"] + messages["reordered"]
+    wrong = sum(messages[name] for name in WRONG)
     tiles = [
         (
             "connections",
@@ -137,8 +164,8 @@ def _tiles(report: Mapping[str, Any]) -> str:
 
 
 def _problems(report: Mapping[str, Any]) -> list[str]:
-    saturated = ["The generator was saturated: the figures may be its own."] if report["generator"]["saturated"] else []
-    return [*report["problems"], *saturated]
+    told = saturated(report["generator"])
+    return [*report["problems"], *([told] if told else [])]
 
 
 def _resumed(resume: Mapping[str, float] | None) -> str:
@@ -213,9 +240,9 @@ def _latency(timeline: Sequence[Mapping[str, Any]], marks: Sequence[Mark], right
 def _percentiles(latency: Mapping[str, Any]) -> str:
     """Chart latency over "one in": each step right is ten times rarer, so that the tail is seen."""
     tail = [(_rarity(p["percentile"]), p["ms"]) for p in latency["percentiles"] if p["percentile"] < 100]
-    naive = [(_rarity(p), latency.get(f"naive_p{p}") or 0.0) for p in (50, 99)]
+    naive = [(_rarity(p["percentile"]), p["naive_ms"]) for p in latency["percentiles"] if p["percentile"] < 100]
     lines = [Line("from when a message was due", tail, "c0")]
-    if all(ms for _, ms in naive):
+    if any(ms for _, ms in naive):
         lines.append(Line("as a tool would say that waits for answers", naive, "c1 naive"))
     if not any(ms for line in lines for _, ms in line.points):
         return line_chart([])
@@ -254,7 +281,7 @@ def _process_lines(resources: Iterable[Mapping[str, Any]], name: str, unit: floa
     for process in resources:
         tier = tier_of(process["name"])
         points = [(sample["t"], round(sample[name] / unit, 2)) for sample in process["samples"]]
-        lines += [Line(tier, piece, _TIER_STYLES[tier]) for piece in _pieces(points)]
+        lines += [Line(tier, piece, _TIER_STYLES[tier], process["name"]) for piece in _pieces(points)]
     return sorted(lines, key=lambda line: list(_TIER_STYLES).index(line.name))
 
 

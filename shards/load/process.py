@@ -73,6 +73,7 @@ class Generator:
         self._lag: Counter[int] = Counter()
         self._lags: list[int] = []
         self._failures: Counter[str] = Counter()
+        self._took: list[int] = []
         self._opened = self._last_open_ns = self._descriptors = 0
 
     def say(self, report: wire.Report) -> None:
@@ -94,7 +95,7 @@ class Generator:
                     if self._hopeless():
                         self._failures["not tried: none of those before it came about"] += 1
                         continue
-                    handshakes.create_task(self._open(client))
+                    handshakes.create_task(self._open(client, self._connect_ns(number)))
         finally:
             if left := len(self._clients) - self._opened - self._failures.total():
                 self._failures[_NOT_IN_TIME] += left
@@ -115,6 +116,7 @@ class Generator:
                 opened=self._opened,
                 first_ns=self._connect_ns(self._clients[0][0]),
                 last_ns=self._last_open_ns,
+                took=steps(self._took),
                 failures=dict(self._failures),
             )
         )
@@ -126,7 +128,7 @@ class Generator:
     def _connect_ns(self, client: int) -> int:
         return self.plan.start_ns + int(self.plan.connects.when(client) * _SECOND_NS)
 
-    async def _open(self, client: Connection) -> None:
+    async def _open(self, client: Connection, due_ns: int) -> None:
         try:
             async with self._gate:
                 await client.connect()
@@ -135,6 +137,7 @@ class Generator:
         else:
             self._opened += 1
             self._last_open_ns = monotonic_ns()
+            self._took.append(self._last_open_ns - due_ns)
 
     async def publish(self, start_ns: int) -> None:
         """Send what is due when it is due, from `start_ns` until `stop` says otherwise.

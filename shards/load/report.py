@@ -36,13 +36,22 @@ _GB = 1_000_000_000
 _PERCENTILES = [0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100]
 
 
-def saturated(lag_p99_ms: float, cpu_percent: float, lag_ms: float) -> bool:
-    """Tell whether the generator was at its end, so that the figures may be its own and not the service's.
+def saturated(outcome: Outcome, lag_ms: float) -> list[str]:
+    """Say why the figures may be the generator's own and not the service's: in what it was at its end.
 
-    It was where, in the load phase, one in a hundred of its publishes or wake-ups came over `lag_ms` late, or where one
-    of its processes used over 95 % of a core.
+    It was where, in the load phase, one in a hundred of its publishes or wake-ups came over `lag_ms` late, where one of
+    its processes used over 95 % of a core, connecting or in the load, or where one had no file left to open.
     """
-    return lag_p99_ms > lag_ms or cpu_percent > SATURATED_CPU_PERCENT
+    lag = outcome.lag.percentiles_ms([99])[0]
+    why = []
+    if lag > lag_ms:
+        why.append(f"{lag:.0f} ms behind its schedule at p99 ({lag_ms:g} ms may be)")
+    for phase, percent in (("connecting", outcome.connect_cpu_percent), ("in the load", outcome.cpu_percent)):
+        if percent > SATURATED_CPU_PERCENT:
+            why.append(f"one of its processes used {percent:.0f} % of a core {phase}")
+    if outcome.out_of_descriptors:
+        why.append("one of its processes had no file left to open")
+    return why
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class Run:
     @cached_property
     def wear(self) -> list[dict[str, Any]]:
         """How each process grew; see `usage.wear`."""
-        return wear(self.resources, *self.window, self.outcome.tally.published)
+        return wear(self.resources, *self.window)
 
     @cached_property
     def together(self) -> list[dict[str, Any]]:
@@ -200,6 +209,9 @@ def _unacked(run: Run) -> float | None:
 FIGURES: dict[str, Callable[[Run], float | None]] = {
     "connect_success": lambda run: run.outcome.opened / run.load.connections,
     "connect_rate_per_s": lambda run: _per(run.outcome.opened, run.outcome.connect_s),
+    "connect_p99_ms": lambda run: (
+        run.outcome.connecting.percentiles_ms([99])[0] if run.outcome.connecting.count else None
+    ),
     "not_back": lambda run: run.outcome.opened - run.outcome.open,
     "delivered_per_s": lambda run: delivered_per_s(run.outcome),
     "delivered_share": _delivered_share,
@@ -245,7 +257,10 @@ _ONLY_WHERE: dict[str, tuple[Callable[[Run], bool], str]] = {
         ("kills_unfelt", "kill_p95_ms"), (lambda run: bool(run.kills), "nobody is killed who holds sockets")
     ),
     "cpu_share": (lambda run: bool(_limited(run)), "no part of this fleet has a limit of its CPU"),
-    "memory_gb": (lambda run: bool(run.load.project or run.fleet), "nothing is known of this server's processes"),
+    **dict.fromkeys(
+        ("memory_gb", "not_steady"),
+        (lambda run: bool(run.load.project or run.fleet), "nothing is known of this server's processes"),
+    ),
 }
 """Figures that not every run has: where it has them, and why it has not elsewhere."""
 
@@ -288,11 +303,10 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
     """Make the report of a run of `scenario`, judged by `targets` (figure → what it must be)."""
     load, outcome = run.load, run.outcome
     judged = judge(targets, run)
-    lag_p99 = outcome.lag.percentiles_ms([99])[0]
-    is_saturated = saturated(lag_p99, outcome.cpu_percent, load.lag_ms) or outcome.out_of_descriptors
+    saturated_by = saturated(outcome, load.lag_ms)
     return {
         "scenario": scenario,
-        "verdict": verdict(judged, outcome, is_saturated),
+        "verdict": verdict(judged, outcome, bool(saturated_by)),
         "started": datetime.fromtimestamp(outcome.started, UTC).isoformat(timespec="seconds"),
         "duration_s": round(outcome.duration_s, 3),
         "load_s": round(outcome.load_s, 3),
@@ -315,11 +329,13 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "generator": {
             "processes": outcome.processes,
             "max_lag_ms": outcome.lag.max_ms,
-            "p99_lag_ms": lag_p99,
+            "p99_lag_ms": outcome.lag.percentiles_ms([99])[0],
             "max_cpu_percent": round(outcome.cpu_percent, 1),
+            "connect_cpu_percent": round(outcome.connect_cpu_percent, 1),
             "max_descriptors": outcome.descriptors[0],
             "descriptor_limit": outcome.descriptors[1],
-            "saturated": is_saturated,
+            "saturated": bool(saturated_by),
+            "saturated_by": saturated_by,
         },
         "hosts": outcome.hosts,
         "clients": {"amiss": outcome.amiss, "worst": msgspec.to_builtins(outcome.accounts)},
@@ -352,6 +368,8 @@ def _connections(run: Run) -> dict[str, Any]:
         "opened": outcome.opened,
         "failed": load.connections - outcome.opened,
         "rate_per_s": round(FIGURES["connect_rate_per_s"](run) or 0, 1),
+        **dict(zip(("took_p50_ms", "took_p99_ms"), outcome.connecting.percentiles_ms([50, 99]), strict=True)),
+        "took_max_ms": outcome.connecting.max_ms,
         "not_back": outcome.opened - outcome.open,
         "reconnects": outcome.reconnects,
         "closed_by_server": outcome.closed_by_server,
@@ -368,7 +386,7 @@ def _messages(run: Run) -> dict[str, Any]:
 
 def _latency(outcome: Outcome) -> dict[str, Any]:
     latency = outcome.latency
-    naive_p50, naive_p99 = outcome.naive.percentiles_ms([50, 99])
+    naive = dict(zip(_PERCENTILES, outcome.naive.percentiles_ms(_PERCENTILES), strict=True))
     values = dict(zip(_PERCENTILES, latency.percentiles_ms(_PERCENTILES), strict=True))
     return {
         "p50": values[50],
@@ -377,10 +395,10 @@ def _latency(outcome: Outcome) -> dict[str, Any]:
         "max": latency.max_ms,
         "count": latency.count,
         "corrected": True,
-        "naive_p50": naive_p50,
-        "naive_p99": naive_p99,
+        "naive_p50": naive[50],
+        "naive_p99": naive[99],
         "naive_mean": round(outcome.naive.mean_ms, 3),
-        "percentiles": [{"percentile": p, "ms": ms} for p, ms in values.items()],
+        "percentiles": [{"percentile": p, "ms": ms, "naive_ms": naive[p]} for p, ms in values.items()],
     }
 
 

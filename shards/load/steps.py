@@ -131,8 +131,14 @@ def _resumed(found: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
 
 
 def _generator(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = ("processes", "max_lag_ms", "p99_lag_ms", "max_cpu_percent", "max_descriptors")
-    return {**found[-1], **_highest(found, names), "saturated": any(one["saturated"] for one in found)}
+    names = ("processes", "max_lag_ms", "p99_lag_ms", "max_cpu_percent", "connect_cpu_percent")
+    why = dict.fromkeys(why for one in found for why in one["saturated_by"])
+    return {
+        **found[-1],
+        **_highest(found, (*names, "max_descriptors")),
+        "saturated": bool(why),
+        "saturated_by": list(why),
+    }
 
 
 def _highest(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shards.load.page import disrupted, shown
-from shards.load.report import SATURATED_CPU_PERCENT
+from shards.load.page import disrupted, least_leaks, saturated, shown
 
 _CLIENTS_NAMED = 3
 
@@ -46,15 +45,7 @@ def _seen(document: dict[str, Any]) -> Iterator[str]:
         yield f"{one['name']}: {disrupted(one)}"
     if bend := document.get("bend"):
         yield f"it bends at: {bend['connections'] or 'none of these'} ({bend['why']})"
-    if document["generator"]["saturated"]:
-        yield _saturated(document["generator"], document["load"]["lag_ms"])
-
-
-def _saturated(generator: dict[str, Any], lag_ms: float) -> str:
-    """Say why the generator's figures may be its own, and what to do."""
-    busy = generator["max_cpu_percent"] > SATURATED_CPU_PERCENT
-    said = (
-        f"the generator was {generator['p99_lag_ms']:.0f} ms behind its schedule at p99 ({lag_ms:g} ms may be), with "
-        f"{generator['max_cpu_percent']:.0f} % of a core: the figures may be its own; "
-    )
-    return said + ("fewer connections, a lower rate or more cores" if busy else "something else keeps this host busy")
+    if told := least_leaks(document):
+        yield told
+    if told := saturated(document["generator"]):
+        yield told

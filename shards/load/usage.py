@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shards.load.growth import Point, after_warm_up, risen, sustained
+from shards.load.growth import RISEN_PART, Point, after_warm_up, risen, sustained
 
 Resources = Sequence[Mapping[str, Any]]
 
@@ -71,7 +71,7 @@ _LONG = 400.0
 """Seconds after the warm-up from which on garbage is no excuse: Go collects each two minutes or sooner."""
 
 
-def wear(resources: Resources, begin: float, end: float, messages: float) -> list[dict[str, Any]]:
+def wear(resources: Resources, begin: float, end: float) -> list[dict[str, Any]]:
     """Tell of each process of the fleet how it grows under a load, after its warm-up.
 
     The generator is left out: its ledger grows by design. So is who was not there all the time.
@@ -79,33 +79,18 @@ def wear(resources: Resources, begin: float, end: float, messages: float) -> lis
     Args:
         resources: as in a report.
         begin, end: of the load.
-        messages: published in all.
 
     Returns:
-        For each: ``name``; ``rss_bytes_per_s``, as far as sustained; ``bytes_per_message``, the same spread over the
-        messages, 0 for what a garbage collector may yet take back, and for less than 1 MiB in all, which an allocator
-        may keep; ``files_risen``: how many more files it has open at
-        the end.
+        For each: ``name``; ``rss_bytes_per_s``, as far as sustained; ``files_risen``: how many more files it has open
+        at the end.
     """
-    rate = messages / (end - begin) if end > begin else 0.0
     found = []
     for process in resources:
         points = after_warm_up(_samples(process, "rss_bytes", begin, end), begin, end)
-        growth = sustained(points)
-        whole = _COVERED * (end - begin) * 2 / 3
-        if tier_of(process["name"]) == "generator" or growth is None or points[-1][0] - points[0][0] < whole:
-            continue
-        files = risen(_samples(process, "files", begin, end))
-        rose = growth * (points[-1][0] - points[0][0])
-        counted = 0.0 if rose < _LEAST_BYTES or _collectable(process["name"], points) else growth
-        found.append(
-            {
-                "name": process["name"],
-                "rss_bytes_per_s": round(growth, 1),
-                "bytes_per_message": round(counted / rate, 1) if rate else 0.0,
-                "files_risen": files,
-            }
-        )
+        if tier_of(process["name"]) != "generator" and _there(points, begin, end):
+            files = risen(_samples(process, "files", begin, end))
+            growth = round(sustained(points) or 0.0, 1)
+            found.append({"name": process["name"], "rss_bytes_per_s": growth, "files_risen": files})
     return found
 
 
@@ -115,11 +100,15 @@ def together(resources: Resources, begin: float, end: float, messages: float) ->
     Replicas count by color, since another color may be there for a part of the time.
 
     Args:
-        resources, begin, end, messages: as in `wear`.
+        resources, begin, end: as in `wear`.
+        messages: published in all.
 
     Returns:
-        For each tier: ``name``; ``bytes_per_message``, as in `wear`; ``share``: of what it had after the warm-up, what
-        has been added since, as far as sustained; 0 for less than 8 MiB a process.
+        For each tier: ``name``; ``bytes_per_message``: how much it grew, as far as sustained, spread over the messages;
+        0 for less than 1 MiB in all, which an allocator may keep, and for what a garbage collector may yet take back;
+        ``least_bytes_per_message``: what a leak must have for that not to be 0, None where nothing was published;
+        ``share``: of what it had after the warm-up, what has been added since, as far as sustained; 0 for less than
+        8 MiB a process.
     """
     rate = messages / (end - begin) if end > begin else 0.0
     tiers_of: dict[str, list[list[Point]]] = {}
@@ -142,15 +131,19 @@ def _there(points: Sequence[Point], begin: float, end: float) -> bool:
 
 def _grown(name: str, members: Sequence[Sequence[Point]], rate: float) -> dict[str, Any]:
     points = _added(members)
-    span, growth = points[-1][0] - points[0][0], sustained(points) or 0.0
-    rose = growth * span
-    if name == "edges" and span < _LONG and (risen(points) or 0.0) <= _COLLECTED_LATER * points[0][1]:
-        rose = 0.0
+    span, had = points[-1][0] - points[0][0], points[0][1]
+    rose = (sustained(points) or 0.0) * span
+    least = _LEAST_BYTES * math.sqrt(len(members))
+    if name == "edges" and span < _LONG:
+        least = max(least, _COLLECTED_LATER * had / RISEN_PART)
+        rose = rose if (risen(points) or 0.0) > _COLLECTED_LATER * had else 0.0
     told = rose if rose >= _LEAST_BYTES * math.sqrt(len(members)) else 0.0
-    share = rose / points[0][1] if rose >= _LEAST_SHARED_BYTES * len(members) else 0.0
+    share = rose / had if rose >= _LEAST_SHARED_BYTES * len(members) else 0.0
+    published = rate * span
     return {
         "name": name,
-        "bytes_per_message": round(told / span / rate, 1) if rate and span else 0.0,
+        "bytes_per_message": round(told / published, 1) if published else 0.0,
+        "least_bytes_per_message": round(least / published, 1) if published else None,
         "share": round(share, 4),
     }
 
@@ -176,11 +169,6 @@ def ended(resources: Resources, begin: float, end: float) -> list[str] | None:
 
 def _first(process: Mapping[str, Any]) -> float:
     return float(process["samples"][0]["t"]) if process["samples"] else math.inf
-
-
-def _collectable(process: str, points: Sequence[Point]) -> bool:
-    """Tell whether a process's rise may be garbage that is not collected yet."""
-    return tier_of(process) == "edges" and (risen(points) or 0.0) <= _COLLECTED_LATER * points[0][1]
 
 
 def clients(fleet: Mapping[str, Any]) -> list[int]:

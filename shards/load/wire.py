@@ -106,12 +106,14 @@ class Connected(msgspec.Struct, tag=True):
         opened: how many are subscribed.
         first_ns: when the first was begun.
         last_ns: when the last was subscribed.
+        took: how long they took, from when each was due to being subscribed, as `histogram.steps` counts.
         failures: how many failed, by reason.
     """
 
     opened: int
     first_ns: int
     last_ns: int
+    took: dict[int, int]
     failures: dict[str, int]
 
 

@@ -18,6 +18,8 @@ import docker
 import requests
 from docker.errors import DockerException, NotFound
 
+from shards.errors import ShardsError
+from shards.fleet.engines.docker import daemon
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from tests.fleet.runner import Commands
 from tests.swarm.lab import Lab
@@ -35,8 +37,7 @@ _BASES = {
 def docker_environment() -> dict[str, str] | str:
     """Give the settings by which the docker engine finds base images that are here; or say why there can be none."""
     try:
-        client = docker.from_env(timeout=10)
-        client.ping()
+        client = daemon.connect()
         found = {}
         for variable, names in _BASES.items():
             name = next((name for name in names if client.images.list(name=name)), None)
@@ -44,7 +45,7 @@ def docker_environment() -> dict[str, str] | str:
                 return f"there is no image {' or '.join(names)} here"
             found[variable] = name
         client.close()
-    except (DockerException, requests.RequestException) as error:
+    except (ShardsError, DockerException, requests.RequestException) as error:
         return f"no Docker engine: {error}"
     return found
 

@@ -361,3 +361,8 @@ async def test_the_urls_query_is_kept() -> None:
     shared = Shared("ws://h:1/ws/?token=t")
     assert shared.group_url("g", {}) == "ws://h:1/ws/g/?token=t"
     assert shared.group_url("g", {"offset": 5}) == "ws://h:1/ws/g/?token=t&offset=5"
+
+
+async def test_an_address_may_say_where_the_group_goes() -> None:
+    assert Shared("ws://h:1/echo?room={group}").group_url("g", {}) == "ws://h:1/echo?room=g"
+    assert Shared("ws://h:1/{group}/sub").group_url("g", {"offset": 5}) == "ws://h:1/g/sub?offset=5"

@@ -139,6 +139,15 @@ def test_a_server_that_tells_of_gaps_without_end_does_not_fill_the_memory() -> N
     assert ledger.tally().gaps == 1000
 
 
+def test_a_server_that_makes_up_epochs_without_end_does_not_fill_the_memory() -> None:
+    ledger, (a, _) = group()
+    publish(ledger, a, 2, acked=False)
+    with pytest.raises(Impossible, match="a log of a new epoch, e99, after 100 others"):
+        for number in range(200):
+            a.gap(f"e{number}", 0)
+    assert (len(ledger.logs), a.epoch) == (100, "e98")
+
+
 def test_a_message_logged_twice_is_none_for_who_was_told_that_the_first_is_gone() -> None:
     ledger, (a, b) = group()
     publish(ledger, a, 2, acked=False)

@@ -65,6 +65,11 @@ def test_as_many_as_possible_is_not_too_many() -> None:
     LIMITS.check(even_groups(22_585, 10, 1), 2, False)
 
 
+def test_there_is_a_process_for_each_core_though_fewer_could_open_all() -> None:
+    groups = even_groups(1000, 10, 1000)
+    assert [replace(LIMITS, cores=cores).processes_for(groups) for cores in (1, 2, 8)] == [2, 2, 8]
+
+
 @pytest.mark.parametrize(("connections", "processes"), [(1, 2), (39_600, 2), (39_601, 3), (50_000, 3)])
 def test_processes_are_counted_from_what_each_may_open(connections: int, processes: int) -> None:
     assert LIMITS.processes_for(even_groups(connections, 10, 1000)) == processes

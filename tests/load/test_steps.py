@@ -115,9 +115,9 @@ def test_what_cannot_be_summed_is_that_of_the_worst_step() -> None:
     away, lag = Histogram(), Histogram()
     away.record(steps_of([2_000_000_000]))
     lag.record(steps_of([9_000_000]))
-    first, second = made(1000, 100, away=away, lag=lag, cpu_percent=80.0), made(1030, 200)
+    first, second = made(1000, 100, away=away, lag=lag, cpu_percent=98.0), made(1030, 200)
     slots = [{"version": number, "slots": {}} for number in (1, 2, 3)]
-    wear = {"name": "edge-0", "rss_bytes_per_s": 5.0, "bytes_per_message": 3.0, "files_risen": None}
+    wear = {"name": "edge-0", "rss_bytes_per_s": 5.0, "files_risen": None}
     first |= {"ring": {"before": slots[0], "after": slots[1]}, "wear": [wear], "redis_clients": [7, 9]}
     second |= {"ring": {"before": slots[1], "after": slots[2]}, "redis_clients": [9, 8]}
     second |= {"wear": [wear | {"rss_bytes_per_s": 1.0, "files_risen": 2.0}]}
@@ -125,7 +125,8 @@ def test_what_cannot_be_summed_is_that_of_the_worst_step() -> None:
     assert whole["resume_ms"]["count"] == 1
     assert whole["resume_ms"]["p95"] == pytest.approx(2000, rel=0.01)
     assert whole["generator"]["max_lag_ms"] == pytest.approx(9, rel=0.01)
-    assert whole["generator"]["max_cpu_percent"] == 80
+    assert whole["generator"]["max_cpu_percent"] == 98
+    assert whole["generator"]["saturated_by"] == ["one of its processes used 98 % of a core in the load"]
     assert whole["ring"] == {"before": slots[0], "after": slots[2]}
     assert whole["wear"] == [wear | {"files_risen": 2.0}]
     assert whole["redis_clients"] == [7, 9, 9, 8]
