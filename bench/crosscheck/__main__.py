@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--duration", type=amount, default=environ.get("DURATION", "30"), help="seconds of load; also DURATION=…")
     add("--connect-rate", type=amount, help=f"connects a second (default: all in {_CONNECT_SECONDS:.0f} s)")
     add("--publish-rate", type=amount, help=f"messages a second (default: a socket's each {_INTERVAL_SECONDS:.0f} s)")
-    add("--rounds", type=count, default=2, help="turns of each tool (default: %(default)s)")
+    add("--rounds", type=count, default=3, help="turns of each tool (default: %(default)s)")
     add("--skew", type=amount, default=1.0, help="tsung publishes so many times as often: 1.1 must fail the check")
     add("--report", type=Path, default=Path("reports/crosscheck.json"), help="default: %(default)s")
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 import msgspec
@@ -114,13 +114,17 @@ def verdict(rows: Sequence[Row], wrong: Sequence[str]) -> str:
 
 
 def latency(turns: Sequence[Turn]) -> dict[str, dict[str, float]]:
-    """Give tool → what it measured, and `server_publish_mean`; the medians over its turns."""
-    return {tool: _medians([turn for turn in turns if turn.tool == tool]) for tool in TOOLS}
+    """Give tool → what it measured, and `server_publish_mean`: of its turns the one in the middle, and the highest max.
+
+    Of an even number of turns it is the lower of the two in the middle: percentiles are never averaged.
+    """
+    return {tool: _of_turns([turn for turn in turns if turn.tool == tool]) for tool in TOOLS}
 
 
-def _medians(turns: Sequence[Turn]) -> dict[str, float]:
-    found = {name: round(median(turn.latency_ms[name] for turn in turns), 3) for name in turns[0].latency_ms}
-    return found | {"server_publish_mean": round(median(turn.publish_ms for turn in turns), 3)}
+def _of_turns(turns: Sequence[Turn]) -> dict[str, float]:
+    measured = {name: [turn.latency_ms[name] for turn in turns] for name in turns[0].latency_ms}
+    measured["server_publish_mean"] = [turn.publish_ms for turn in turns]
+    return {name: round(max(some) if name == "max" else median_low(some), 3) for name, some in measured.items()}
 
 
 _TITLES = {

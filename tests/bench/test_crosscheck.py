@@ -226,6 +226,13 @@ def test_rounds_that_err_to_either_side_do_not_make_up_for_each_other() -> None:
     assert verdict([turn(OURS, 0), turn(THEIRS, 0, 1.2), turn(OURS, 1), turn(THEIRS, 1, 0.8)]) == "fail"
 
 
+def test_percentiles_of_several_rounds_are_not_averaged() -> None:
+    found = [{**LATENCY[OURS], "p99": ms, "max": 10 * ms} for ms in (2.0, 100.0)]
+    turns = [turn(OURS, number, latency_ms=one) for number, one in enumerate(found)]
+    ours = agreement.latency([*turns, turn(THEIRS, 0)])[OURS]
+    assert (ours["p99"], ours["max"]) == (2.0, 1000.0)
+
+
 @pytest.mark.parametrize("figure", FIGURES)
 def test_one_figure_apart_fails(figure: str) -> None:
     theirs = turn(THEIRS, 0)
