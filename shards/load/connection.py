@@ -68,7 +68,8 @@ class Shared:
             someone last took the list: nanoseconds from sent to received.
         late_ns: a delivery is late when its latency is above this.
         reconnects: times a client came back.
-        away: of those, since someone last took the list: nanoseconds from losing a socket to being subscribed again.
+        away: of those, since someone last took the list: when the socket was lost, by the monotonic clock, and how long
+            it took until it was subscribed again, in nanoseconds.
         closed_by_server: closes that no client asked for.
         errors: what went wrong, how often, by kind.
         examples: the first of each kind, in full.
@@ -92,7 +93,7 @@ class Shared:
         self.naive: list[int] = []
         self.late_ns = late_ns
         self.reconnects = 0
-        self.away: list[int] = []
+        self.away: list[tuple[int, int]] = []
         self.closed_by_server = 0
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -283,7 +284,7 @@ class Connection(WSListener):
                 delay = random.uniform(0, min(_BACKOFF_MOST_SECONDS, _BACKOFF_SECONDS * 2**attempt))
             else:
                 self.shared.reconnects += 1
-                self.shared.away.append(monotonic_ns() - self._gone_ns)
+                self.shared.away.append((self._gone_ns, monotonic_ns() - self._gone_ns))
                 return
 
 

@@ -119,7 +119,7 @@ class Second:
     """One second of the timeline, of all processes.
 
     Attributes:
-        away: how long those were without a socket who came back in it, as `histogram.steps` counts.
+        back: clients that were subscribed again in it.
     """
 
     open: int = 0
@@ -127,7 +127,7 @@ class Second:
     delivered: int = 0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
-    away: Counter[int] = field(default_factory=Counter)
+    back: int = 0
 
 
 @dataclass
@@ -150,6 +150,7 @@ class Outcome:
         latency: from due to received, all deliveries.
         naive: what a tool would have found that sends, waits for its own message and sends the next; see `Shared`.
         away: from losing a socket to being subscribed again, of all who came back.
+        lost_in: the same by the tenth of a second of the timeline in which they lost it, as `histogram.steps` counts.
         lag: of the generator processes, in the load phase.
         cpu_percent: the highest of a generator process, mean over the load phase, of one core.
         connect_cpu_percent: the same of the time until all were connected.
@@ -176,6 +177,7 @@ class Outcome:
     latency: Histogram = field(default_factory=Histogram)
     naive: Histogram = field(default_factory=Histogram)
     away: Histogram = field(default_factory=Histogram)
+    lost_in: dict[int, Counter[int]] = field(default_factory=dict)
     lag: Histogram = field(default_factory=Histogram)
     cpu_percent: float = 0.0
     connect_cpu_percent: float = 0.0
@@ -538,12 +540,14 @@ class Coordinator:
         histogram = Histogram()
         for tick in ticks:
             histogram.record(tick.latency)
-            self.outcome.away.record(tick.away)
             self.outcome.naive.record(tick.naive)
         self.outcome.latency.add(histogram)
         second = self.outcome.timeline.setdefault(number, Second())
         for tick in ticks:
-            second.away.update(tick.away)
+            for tenth, counts in tick.away.items():
+                self.outcome.away.record(counts)
+                self.outcome.lost_in.setdefault(tenth, Counter()).update(counts)
+                second.back += sum(counts.values())
         second.open = sum(tick.open for tick in ticks)
         second.published += sum(tick.published for tick in ticks)
         second.delivered += sum(tick.delivered for tick in ticks)

@@ -1,8 +1,7 @@
 """What each event did to the clients: who lost a socket to it, and for how long. Pure.
 
-A client is counted with the event during which it lost its socket, not with the one during which it was back. It says
-only that it was back in some second, and how long it had been away; so it lost its socket at the latest that long
-before the second's end, and the last event that had begun by then is the one.
+A client is counted with the event during which it lost its socket, not with the one during which it was back. Clients
+say in which tenth of a second they lost it, and the last event that had begun by the end of that is the one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shards.load.histogram import Histogram, seconds_of
+from shards.load.histogram import Histogram
 
 Events = Sequence[Mapping[str, Any]]
 
@@ -32,13 +31,13 @@ def begins(events: Events) -> list[tuple[float, str]]:
 
 
 def disruptions(
-    events: Events, back: Mapping[int, Mapping[int, int]], slow_ms: Mapping[int, float]
+    events: Events, lost_in: Mapping[int, Mapping[int, int]], slow_ms: Mapping[int, float]
 ) -> list[dict[str, Any]]:
     """Tell of each event what it did.
 
     Args:
         events: as the report has them.
-        back: second → how long those who were back in it had been away, as `histogram.steps` counts them.
+        lost_in: tenth of a second → how long those were away who lost their socket in it, as `histogram.steps` counts.
         slow_ms: second → the p99 of its deliveries.
 
     Returns:
@@ -48,11 +47,10 @@ def disruptions(
     """
     begun = begins(events)
     away: list[Counter[int]] = [Counter() for _ in begun]
-    for second, counts in back.items():
-        for step, count in counts.items():
-            index = _last_before(begun, second + 1 - seconds_of(step))
-            if index is not None:
-                away[index][step] += count
+    for tenth, counts in lost_in.items():
+        index = _last_before(begun, (tenth + 1) / 10)
+        if index is not None:
+            away[index].update(counts)
     ends = [t for t, _ in begun[1:]] + [float("inf")]
     return [
         {"t": t, "name": name, **_told(counts), "slowest_p99_ms": _slowest(slow_ms, t, end)}

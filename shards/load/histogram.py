@@ -24,11 +24,6 @@ def steps(durations_ns: Iterable[int]) -> Counter[int]:
     return Counter([ns // _STEP_NS for ns in durations_ns])
 
 
-def seconds_of(step: int) -> float:
-    """Give the seconds that one of the steps of `steps` stands for."""
-    return step * _STEP_NS / 1e9
-
-
 class Histogram:
     """Counts of durations up to 10 minutes; a longer one counts as 10 minutes, a negative one as 0."""
 

@@ -39,6 +39,7 @@ _BACKLOG_SECONDS = 2.0
 _SETTLE_STEP_SECONDS = 0.1
 _FOLD_SECONDS = 0.1
 _SECOND_NS = 1_000_000_000
+_TENTH_NS = _SECOND_NS // 10
 _NEVER = sys.maxsize
 _HOPELESS_AFTER = 500
 """Failures after which nobody tries any more, if not a single connection came about."""
@@ -256,13 +257,20 @@ class Generator:
                 latency=self._latency,
                 naive=self._naive,
                 lag=self._lag,
-                away=steps(self.shared.away),
+                away=self._away(),
                 cpu_percent=cpu_percent,
             )
         )
         self._published = self.shared.delivered = 0
         self.shared.away = []
         self._latency, self._naive, self._lag = Counter(), Counter(), Counter()
+
+    def _away(self) -> dict[int, dict[int, int]]:
+        """Count how long those were without a socket who are back, by the tenth of a second in which they lost it."""
+        found: dict[int, Counter[int]] = {}
+        for gone_ns, away_ns in self.shared.away:
+            found.setdefault((gone_ns - self.plan.start_ns) // _TENTH_NS, Counter()).update(steps([away_ns]))
+        return {tenth: dict(counts) for tenth, counts in found.items()}
 
     def say_done(self) -> None:
         """Report the sums."""

@@ -97,7 +97,7 @@ class Run:
         """What each event did to the clients; see `disruptions.disruptions`."""
         return disruptions(
             self.outcome.events,
-            {number: second.away for number, second in self.outcome.timeline.items()},
+            self.outcome.lost_in,
             {number: second.p99_ms for number, second in self.outcome.timeline.items()},
         )
 
@@ -188,7 +188,7 @@ def _http_errors(run: Run) -> float | None:
 
 def _fastest_return(run: Run) -> float | None:
     """Give the most clients that came back within a second."""
-    return max((second.away.total() for second in run.outcome.timeline.values()), default=None)
+    return max((second.back for second in run.outcome.timeline.values()), default=None)
 
 
 def _kills_unfelt(run: Run) -> float:
@@ -341,7 +341,7 @@ def build(scenario: str, targets: Mapping[str, Target], run: Run) -> dict[str, A
         "clients": {"amiss": outcome.amiss, "worst": msgspec.to_builtins(outcome.accounts)},
         "timeline": [
             {"t": t, "connections": s.open, "published": s.published, "delivered": s.delivered}
-            | {"p50_ms": s.p50_ms, "p99_ms": s.p99_ms, "back": s.away.total()}
+            | {"p50_ms": s.p50_ms, "p99_ms": s.p99_ms, "back": s.back}
             for t, s in sorted(outcome.timeline.items())
             if t >= 0
         ],

@@ -78,7 +78,7 @@ class Show:
     def second(self, number: int, second: Second) -> None:
         """A second is complete."""
         self._number = number
-        self._reconnects += second.away.total()
+        self._reconnects += second.back
         self._seconds.append(second)
         if self._live:
             self._refresh()
@@ -107,7 +107,7 @@ class Show:
         figures = Table.grid(padding=(0, 2))
         for name, now, values in (
             ("sockets", f"{last.open:,} of {self._wanted:,}", [float(s.open) for s in self._seconds]),
-            ("reconnects", f"{self._reconnects:,}", [float(s.away.total()) for s in self._seconds]),
+            ("reconnects", f"{self._reconnects:,}", [float(s.back) for s in self._seconds]),
             ("delivered", f"{last.delivered:,}/s", [float(s.delivered) for s in self._seconds]),
             ("p50", f"{last.p50_ms:.1f} ms", [s.p50_ms for s in self._seconds]),
             ("p99", f"{last.p99_ms:.1f} ms", [s.p99_ms for s in self._seconds]),

@@ -128,7 +128,8 @@ class Tick(msgspec.Struct, tag=True):
         latency: their latencies, as `histogram.steps` counts them.
         naive: what a closed loop would have measured, likewise; see `Shared.naive`.
         lag: how late the process itself was, likewise.
-        away: how long those were without a socket who came back in it, likewise.
+        away: how long those were without a socket who came back in it, likewise, by the tenth of a second since
+            `Plan.start_ns` in which they lost it.
         cpu_percent: of one core.
     """
 
@@ -139,7 +140,7 @@ class Tick(msgspec.Struct, tag=True):
     latency: dict[int, int]
     naive: dict[int, int]
     lag: dict[int, int]
-    away: dict[int, int]
+    away: dict[int, dict[int, int]]
     cpu_percent: float
 
 

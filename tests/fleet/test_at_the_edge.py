@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -97,6 +99,20 @@ def test_a_certificate_that_nobody_could_believe_is_refused_and_nothing_changes(
         assert (refused.code, len(refused.stderr.strip().splitlines())) == (2, 1), refused.stderr
         assert words in refused.last
     assert not commands.remembered()["ports"]
+
+
+async def test_a_replica_that_is_busy_for_seconds_is_not_left_out(commands: Commands) -> None:
+    commands.ok("up", *SMALL)
+    [replica] = commands.status()["replicas"]
+    os.kill(replica["pid"], signal.SIGSTOP)
+    try:
+        # By now the edge has asked it how it is, and has no answer.
+        await asyncio.sleep(3)
+        waiting = asyncio.create_task(answered(commands.url))
+        await asyncio.sleep(0.5)
+    finally:
+        os.kill(replica["pid"], signal.SIGCONT)
+    assert await waiting == 101
 
 
 async def answered(url: str, address: str = "127.0.0.1") -> int:

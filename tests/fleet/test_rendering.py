@@ -50,7 +50,7 @@ def test_the_edges_know_both_colors_and_send_requests_to_the_active_one() -> Non
     servers = {color: len(service["loadBalancer"]["servers"]) for color, service in http["services"].items()}
     assert servers == {"blue": 2, "green": 1}
     for service in http["services"].values():
-        assert service["loadBalancer"]["healthCheck"] == {"path": "/readyz", "interval": "1s", "timeout": "1s"}
+        assert service["loadBalancer"]["healthCheck"] == {"path": "/readyz", "interval": "1s", "timeout": "5s"}
 
 
 def test_an_edge_shares_its_port_and_shows_itself_on_loopback_only() -> None:

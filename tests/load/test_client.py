@@ -283,7 +283,7 @@ async def test_who_was_asked_to_move_later_comes_back_at_once_when_cut_off() -> 
         await two.settled()
         await cut_off(two, 1)
         assert len(two.shared.away) == 1
-        assert 0 < two.shared.away[0] < 10_000_000_000
+        assert 0 < two.shared.away[0][1] < 10_000_000_000
         await two.publish(2)
         assert (await two.settled()).delivered == 8
 

@@ -24,8 +24,8 @@ def test_only_what_was_performed_begins() -> None:
 
 
 def test_clients_count_with_the_event_that_took_their_socket() -> None:
-    back = {6: {steps_of(0.5): 100}, 22: {steps_of(1.0): 30, steps_of(15.0): 2}, 3: {steps_of(0.1): 9}}
-    promote, edge = disruptions(EVENTS, back, {7: 12.0, 15: 40.0, 21: 300.0})
+    lost_in = {60: {steps_of(0.5): 100}, 198: {steps_of(15.0): 2}, 200: {steps_of(1.0): 30}, 30: {steps_of(0.1): 9}}
+    promote, edge = disruptions(EVENTS, lost_in, {7: 12.0, 15: 40.0, 21: 300.0})
     assert (promote["name"], promote["clients"]) == ("promote", 102)
     assert promote["p50_ms"] == pytest.approx(500, rel=0.01)
     assert promote["max_ms"] == pytest.approx(15_000, rel=0.01)

@@ -57,8 +57,7 @@ def process(name: str = "blue-0", seconds: int = SECONDS, **of_second: Callable[
 def well() -> Run:
     """A run with nothing amiss: 10,000 sockets, a replica and an edge that are killed, all of whose clients return."""
     timeline = {t: Second(10_000, 1050, 10_500, 2, 2) for t in range(SECONDS)}
-    timeline[5].away = Counter(dict.fromkeys(steps([HALF_A_SECOND]), 1000))
-    timeline[13].away = Counter(dict.fromkeys(steps([HALF_A_SECOND]), 1000))
+    timeline[5].back = timeline[13].back = 1000
     probe = HttpProbe("http://127.0.0.1:1/")
     probe.requests = 10
     outcome = Outcome(
@@ -71,6 +70,7 @@ def well() -> Run:
         publishers=10_000,
         latency=histogram({2 * MS: 1000}),
         away=histogram({HALF_A_SECOND: 2000}),
+        lost_in={tenth: Counter(dict.fromkeys(steps([HALF_A_SECOND]), 1000)) for tenth in (45, 125)},
         timeline=timeline,
         events=[
             {"t": 0.0, "name": "load"},
@@ -107,21 +107,21 @@ def grown(**of_second: Callable[[int], float]) -> Callable[[], Run]:
     return lambda: replace(well(), resources=[process(**of_second)])
 
 
-def back(second: int, counts: Mapping[int, int]) -> Callable[[], Run]:
-    """A run in which others came back in a second, after so many nanoseconds."""
+def lost_in(tenth: int, counts: Mapping[int, int]) -> Callable[[], Run]:
+    """A run in which others lost their socket in a tenth of a second, and were back after so many nanoseconds."""
 
     def made() -> Run:
         run = well()
         away = Counter({step: count for duration, count in counts.items() for step in steps([duration])})
-        run.outcome.timeline[second].away = away
+        run.outcome.lost_in[tenth] = away
         return run
 
     return made
 
 
 def few_back() -> Run:
-    run = back(5, {HALF_A_SECOND: 400})()
-    run.outcome.timeline[13].away = Counter(dict.fromkeys(steps([HALF_A_SECOND]), 400))
+    run = well()
+    run.outcome.timeline[5].back = run.outcome.timeline[13].back = 400
     return run
 
 
@@ -156,8 +156,8 @@ AMISS: dict[str, Callable[[], Run]] = {
     "p99_ms": seen(latency=histogram({2 * MS: 980, 150 * MS: 20})),
     "resume_p95_ms": seen(away=histogram({HALF_A_SECOND: 90, 11_000 * MS: 10})),
     "resume_max_ms": seen(away=histogram({HALF_A_SECOND: 99, 70_000 * MS: 1})),
-    "kills_unfelt": back(13, {}),
-    "kill_p95_ms": back(25, {11_500 * MS: 200}),
+    "kills_unfelt": lost_in(125, {}),
+    "kill_p95_ms": lost_in(130, {11_500 * MS: 200}),
     "reconnects": seen(reconnects=1),
     "closed_by_server": seen(closed_by_server=1),
     "publishers": seen(publishers=499),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
 
 from rich.console import Console
 
@@ -24,8 +23,8 @@ def watched(terminal: bool) -> tuple[Show, io.StringIO]:
         show.begin(LOAD, spread)
         show.phase("load")
         for number in range(6):
-            away = Counter({40: 3}) if number in {1, 2} else Counter()
-            show.second(number, Second(100, 10, 1000 * number, 2.0, 10.0 * number, away))
+            back = 3 if number in {1, 2} else 0
+            show.second(number, Second(100, 10, 1000 * number, 2.0, 10.0 * number, back))
         show.event("promote: start")
     return show, written
 

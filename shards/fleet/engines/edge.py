@@ -53,6 +53,10 @@ _CIPHERS = (
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 )
 
+# A dead replica refuses at once. One that is busy answers late, and to leave it out for that gives its share to the
+# others, which are then busier still, until none is left and everybody gets a 503.
+_HEALTH_CHECK = {"path": "/readyz", "interval": "1s", "timeout": "5s"}
+
 _RETRY = {"attempts": 10, "initialInterval": "20ms"}
 
 
@@ -226,7 +230,7 @@ def _service(replicas: Any) -> dict[str, Any]:
         "loadBalancer": {
             "strategy": "wrr",
             "servers": [{"url": url_of(replica)} for replica in replicas],
-            "healthCheck": {"path": "/readyz", "interval": "1s", "timeout": "1s"},
+            "healthCheck": _HEALTH_CHECK,
             "serversTransport": "replicas",
         }
     }
