@@ -398,10 +398,15 @@ def _check_coordinator(options: argparse.Namespace) -> None:
 
 
 def _check_own_fleet(scenario: Scenario, options: argparse.Namespace) -> None:
-    """Refuse what no fleet of this host holds. In containers other limits hold, and who chooses edges has chosen."""
+    """Refuse what no fleet of this host holds, and warn of too few edges. In containers other limits hold."""
     local = (options.engine or os.environ.get("INVOKE_FLEET_ENGINE", "local")) == "local"
-    if local and not options.url and not scenario.edges:
-        Limits.of_this_host().check_fleet(scenario.connections, scenario.replicas, scenario.workers)
+    if not local or options.url:
+        return
+    limits = Limits.of_this_host()
+    if not scenario.edges:
+        limits.check_fleet(scenario.connections, scenario.replicas, scenario.workers)
+    elif lack := limits.lack_of_edges(scenario.connections, scenario.edges):
+        _tell(f"warning: {lack}")
 
 
 def _check_one_run(scenario: Scenario, options: argparse.Namespace) -> None:

@@ -120,6 +120,16 @@ class Limits:
                 f"{connections} connections are more than a fleet on this host holds: at most {most}, by {why}"
             )
 
+    def lack_of_edges(self, connections: int, edges: int) -> str | None:
+        """Say that so many edges hold fewer than these connections; None: they may hold them, if evenly spread."""
+        most = edges * sockets_per_edge(self.descriptors)
+        if connections <= most:
+            return None
+        return (
+            f"{edges} edges hold {most} sockets at most ({self.descriptors} descriptors each, {DESCRIPTORS_A_SOCKET} a "
+            f"socket), not {connections}: without --edges there are as many as it takes"
+        )
+
     def check(self, groups: Sequence[Group], processes: int, loopback: bool) -> None:
         """Refuse more connections than the host can open.
 

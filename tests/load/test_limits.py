@@ -60,6 +60,13 @@ def test_a_fleet_of_its_own_holds_what_its_parts_may_open() -> None:
         replace(LIMITS, files=40_000).check_fleet(10_001, replicas=3, workers=1)
 
 
+def test_who_asks_for_too_few_edges_is_told() -> None:
+    assert LIMITS.lack_of_edges(48_750, edges=5) is None
+    told = LIMITS.lack_of_edges(50_000, edges=5)
+    assert told
+    assert told.startswith("5 edges hold 48750 sockets at most (20000 descriptors each, 2 a socket), not 50000")
+
+
 def test_as_many_as_possible_is_not_too_many() -> None:
     LIMITS.check(even_groups(39_600, 10, 1), 2, True)
     LIMITS.check(even_groups(22_585, 10, 1), 2, False)
