@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic_ns
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,7 +147,12 @@ async def test_a_closed_loop_would_have_left_out_all_but_one_message_of_a_stall(
 
 @pytest.mark.parametrize(
     "frame",
-    ["{", '{"type":"surprise"}', '{"type":"message","group":"room","offset":1,"id":"x","data":{"t":1}}', "[]"],
+    [
+        *("{", "[]", '{"type":"surprise"}'),
+        '{"type":"message","group":"room","offset":1,"id":"x","data":{"t":1}}',
+        # But for its group it would be the one that is due.
+        '{"type":"message","group":"other","offset":3,"id":"2","data":{"t":1}}',
+    ],
 )
 async def test_garbage_is_counted_and_survived(frame: str) -> None:
     async with pair(deliver=lambda s, offset, real: [frame, real] if (s, offset) == (1, 3) else [real]) as two:
@@ -188,12 +194,51 @@ async def test_a_cut_connection_brings_the_client_back() -> None:
         assert (await two.settled()).delivered == 8
 
 
-async def test_a_close_for_a_violation_is_final() -> None:
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 1010])
+async def test_a_close_for_a_violation_is_final(code: int) -> None:
     async with pair() as two:
-        await two.server.sockets[1].close(1008)
+        await two.server.sockets[1].close(code)
         await until(lambda: two.shared.open == 1)
-        assert two.shared.errors == {"closed for good with 1008": 1}
+        assert two.shared.errors == {f"closed for good with {code}": 1}
         assert not two.clients[1].subscribed
+
+
+async def test_what_was_due_without_a_socket_is_as_late_as_its_publisher_was_away() -> None:
+    """Coordinated omission: both count from when it began, however many attempts to come back fail, and though what
+    was due is sent, and the last attempt made, much later."""
+    async with pair() as two:
+        two.server.refuse = 503
+        await two.server.sockets[0].close(1012)
+        await until(lambda: not two.clients[0].subscribed)
+        due = monotonic_ns()
+        two.clients[0].publish(due)
+        await until(lambda: monotonic_ns() > due + 1_000_000_000 and two.shared.errors.total() >= 2)
+        two.server.refuse = None
+        assert (await two.settled()).delivered == 2
+        assert min(two.shared.latencies) >= 1_000_000_000
+        assert min(two.shared.away) >= 1_000_000_000
+
+
+async def test_who_can_not_come_back_tries_less_and_less_often_but_never_waits_over_5_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long the server was away, 5 s after its return all clients have tried again."""
+    delays: list[tuple[float, float]] = []
+
+    def at_once(least: float, most: float) -> float:
+        delays.append((least, most))
+        return 0.0
+
+    async with pair() as two:
+        monkeypatch.setattr(connection, "random", SimpleNamespace(uniform=at_once))
+        two.server.refuse = 503
+        await two.server.sockets[1].close(1012)
+        await until(lambda: len(delays) > 12)
+        two.server.refuse = None
+        await until(lambda: two.shared.reconnects == 1)
+        assert [most for _, most in delays[:4]] == [0.1, 0.2, 0.4, 0.8]
+        assert {most for _, most in delays[10:]} == {5.0}
+        assert {least for least, _ in delays} == {0}
 
 
 async def test_what_was_not_acked_is_sent_again_with_the_same_id() -> None:
@@ -308,6 +353,7 @@ async def test_a_publish_that_is_refused_is_told_and_tried_again() -> None:
         tally = await two.settled()
         assert tally.delivered == 2
         assert two.shared.errors == {"publish refused: rate_limited": 1}
+        assert min(two.shared.latencies) >= 500_000_000, "from when it was due, not from when it was sent again"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_what_rose_is_told_by_medians_at_both_ends() -> None:
     assert growth.risen(points) == 40
 
 
-def process(name: str, of_second, seconds: int = 60) -> dict[str, object]:
+def process(name: str, of_second, seconds: int = 60) -> dict[str, Any]:
     samples = [
         {"t": float(t), "rss_bytes": of_second(t), "cpu_percent": 10.0, **({"files": 5 + t} if t % 5 == 0 else {})}
         for t in range(seconds)
@@ -124,6 +124,49 @@ def test_a_soak_finds_what_grows_by_a_good_part_of_what_it_had(name: str, rise: 
     assert STRESS["leak_share"].met(found["share"]) is not leaks
 
 
+def test_what_is_taken_during_the_warm_up_is_no_growth_but_what_growth_is_measured_by() -> None:
+    def warms_up(t: float) -> float:
+        return 60e6 + 1e6 * min(t, 100) + 0.05e6 * max(0, t - 100)
+
+    [found] = together([process("blue-0", warms_up, 300)], 0, 300, messages=1050 * 300)
+    assert found["share"] == pytest.approx(10 / 160, rel=0.05)
+
+
+@pytest.mark.parametrize(("each", "leaks"), [(3e6, False), (9e6, True)])
+def test_small_processes_may_each_grow_by_what_means_little_however_many_they_are(each: float, leaks: bool) -> None:
+    """Three that have 7.5 or 10.5 MB when they are warm."""
+    shards = [process(f"shared-{n}", lambda t: 6e6 + each * t / 200, 300) for n in range(3)]
+    [found] = together(shards, 0, 300, messages=1050 * 300)
+    assert STRESS["leak_share"].met(found["share"]) is not leaks
+
+
+@pytest.mark.parametrize(
+    ("seconds", "grown", "leaks"),
+    [(300, 0.4, False), (300, 1.0, True), (1200, 0.4, True)],
+    ids=["may be garbage", "more than that", "would be collected by now"],
+)
+def test_what_an_edge_has_not_collected_is_excused_for_some_minutes_only(
+    seconds: int, grown: float, leaks: bool
+) -> None:
+    """It grows by that share of what it had when it was warm, evenly to the end."""
+    warm = seconds / 3
+    edge = process("edge-0", lambda t: 100e6 * (1 + grown * max(0.0, t - warm) / (seconds - warm)), seconds)
+    [found] = together([edge], 0, seconds, messages=1050 * seconds)
+    assert STRESS["leak_share"].met(found["share"]) is not leaks
+
+
+def there(process: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+    """Give the same process as if it had been there from one second to another."""
+    return process | {"samples": [sample for sample in process["samples"] if first <= sample["t"] <= last]}
+
+
+@pytest.mark.parametrize(("first", "last"), [(200, 299), (0, 200)], ids=["came late", "left early"])
+def test_who_was_there_for_a_part_of_the_time_has_no_say_in_how_its_tier_grew(first: int, last: int) -> None:
+    some = [there(process(name, lambda t: 60e6 + 1e6 * t, 300), first, last) for name in ("blue-3", "green-0")]
+    found = together([*some, *replicas(140)], 0, 300, messages=1050 * 300)
+    assert found == together(replicas(140), 0, 300, messages=1050 * 300)
+
+
 def test_tiers_are_told_apart_and_so_are_colors() -> None:
     names = ("blue-0", "blue-1", "green-0", "edge-0", "shared-0", "generator-0")
     found = together([process(name, lambda t: 60e6) for name in names], 0, 60, messages=60)
@@ -139,6 +182,12 @@ def test_a_process_that_ends_meanwhile_is_told_of_for_its_growth_is_not_known() 
     assert ended(resources, 0, 59) == ["blue-0"]
     assert ended(resources[:2], 0, 59) == []
     assert ended(resources[:1], 0, 59) is None
+
+
+def test_seconds_without_a_sample_are_no_end_and_who_came_later_did_not_begin() -> None:
+    times = {"blue-0": (0, 56), "blue-1": (0, 49), "edge-0": (3, 40), "green-0": (12, 30)}
+    resources = [there(process(name, lambda t: 60e6), *seconds) for name, seconds in times.items()]
+    assert ended(resources, 0, 59) == ["blue-1", "edge-0"]
 
 
 def test_clients_of_a_redis_that_does_not_say_are_not_none() -> None:

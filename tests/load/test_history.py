@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.load import history
-from tests.load.test_report import document, outcome
+from tests.load.test_report import document, outcome, references
 
 
 def made(started: str, **changes: object) -> dict[str, Any]:
@@ -21,9 +21,10 @@ def test_runs_are_compared_and_each_is_kept(tmp_path: Path) -> None:
     assert "passed 1 of 2" in index
     assert index.index("2026-01-02") < index.index("2026-01-01")
     assert "p99_ms" in index
-    for stamp in ("20260101T100000Z", "20260102T100000Z"):
-        assert f'href="history/loadtest-10k/{stamp}.html"' in index
-        assert (tmp_path / "history" / "loadtest-10k" / f"{stamp}.html").is_file()
+    pages = [f"history/loadtest-10k/{stamp}.html" for stamp in ("20260102T100000Z", "20260101T100000Z")]
+    assert references(index) == [f'href="{page}"' for page in pages], "it opens offline, and so do they"
+    for page in pages:
+        assert references((tmp_path / page).read_text()) == []
 
 
 def test_the_oldest_runs_are_forgotten(tmp_path: Path) -> None:

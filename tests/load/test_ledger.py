@@ -198,6 +198,22 @@ def test_a_new_epoch_is_skipped_not_lost() -> None:
     assert ledger.tally() == Tally(published=3, acked=3, expected=6, delivered=5, skipped=1, gaps=2)
 
 
+def test_what_a_member_missed_is_no_hole_in_the_next_epoch_and_no_copy_that_it_had() -> None:
+    ledger, (a, b) = group()
+    publish(ledger, a, 3)
+    give(a, 1, 2, 3)
+    give(b, 1, 3)
+    ledger.publish()
+    for member in (a, b):
+        member.gap("f", 0)
+        member.message(1, 1)
+        member.message(2, 3)
+    ledger.acked(3, 2, a.log)
+    books = ledger.accounts()
+    assert [(one.tally.expected, one.tally.delivered, one.tally.lost) for one in books] == [(5, 5, 0), (5, 4, 1)]
+    assert [one.tally.duplicated for one in books] == [1, 0]
+
+
 def test_a_resume_that_silently_skips_is_a_loss() -> None:
     ledger, (a, b) = group()
     publish(ledger, a, 3)
@@ -363,6 +379,14 @@ def test_the_clients_books_make_the_total(
     assert total == sum((account.tally for account in ledger.accounts()), start=Tally())
 
 
+@pytest.mark.parametrize("kind", ["lost", "skipped", "duplicated", "reordered", "overtaken", "gaps", "jumps"])
+def test_one_fault_of_any_kind_is_worse_than_any_lateness(kind: str) -> None:
+    late, hit = Account(0, Tally(published=9, acked=9, expected=9, delivered=9, late=9), []), Account(1, Tally(), [])
+    setattr(hit.tally, kind, 1)
+    assert hit.amiss
+    assert worst([late, hit], 1) == [hit]
+
+
 def test_the_worst_accounts_come_first() -> None:
     accounts = [Account(n, Tally(lost=lost, late=late), []) for n, (lost, late) in enumerate([(0, 9), (2, 0), (0, 1)])]
     assert [account.client for account in worst(accounts, 2)] == [1, 0]
@@ -410,6 +434,15 @@ def test_the_impossible_is_refused(offset: int, number: int) -> None:
     ledger.publish()
     with pytest.raises(Impossible):
         a.message(offset, number)
+
+
+def test_a_resume_at_a_place_that_the_log_cannot_have_reached_is_refused() -> None:
+    """What lies up to there would all be missed, one by one."""
+    ledger, (a, _) = group()
+    ledger.publish()
+    with pytest.raises(Impossible):
+        a.subscribed("e", 5000, True)
+    assert (a.position, ledger.tally().lost) == (0, 0)
 
 
 @given(count=st.integers(0, 60), seed=st.integers(), drops=st.sets(st.integers(1, 60)), start=st.integers(0, 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from shards.load.ledger import Account, Tally
 from shards.load.page import render
 from shards.load.report import Run
 from shards.load.scenarios import Target
-from tests.load.test_report import outcome
+from tests.load.test_report import outcome, references
+from tests.load.test_targets import SCENARIOS, well
 
 
 def step(connections: int, p99: float, missed: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -130,6 +132,20 @@ def test_what_cannot_be_summed_is_that_of_the_worst_step() -> None:
     assert whole["ring"] == {"before": slots[0], "after": slots[2]}
     assert whole["wear"] == [wear | {"files_risen": 2.0}]
     assert whole["redis_clients"] == [7, 9, 9, 8]
+
+
+def test_a_page_opens_offline_whatever_is_on_it() -> None:
+    ring = {when: {"version": 1, "slots": {"shared-0": 512, "shared-1": 512}} for when in ("before", "after")}
+    spread = [{"t": float(t), "replicas": {"blue-0": 5, "green-0": 5}} for t in range(3)]
+    run = replace(well(), ring=ring, spread=spread)
+    run.outcome.naive.record(steps_of([1_000_000]))
+    run.outcome.problems.append("something")
+    step = report.build("stress", SCENARIOS["stress"].targets, run)
+    page = render(steps.merged([step, step]))
+    for heading in ("Targets", "Steps", "What happened to clients", "Connections", "Events", "Ring", "Processes"):
+        assert f"<h2>{heading}" in page
+    assert "nothing was measured" not in page
+    assert references(page) == []
 
 
 def test_a_step_that_was_stopped_is_no_pass() -> None:
