@@ -121,9 +121,10 @@ class Child:
             self.clock.learn(report.asked_ns, report.ns, monotonic_ns())
             if not self._answer.done():
                 self._answer.set_result(None)
-        elif isinstance(report, wire.Connected) and report.opened:
+        elif isinstance(report, wire.Connected):
             report.first_ns -= self.clock.ahead_ns
-            report.last_ns -= self.clock.ahead_ns
+            # Where nothing opened there is no last one, and 0 is no time.
+            report.last_ns -= self.clock.ahead_ns if report.opened else 0
         return report
 
     async def compare_clocks(self) -> None:

@@ -105,7 +105,7 @@ class Connected(msgspec.Struct, tag=True):
     Attributes:
         opened: how many are subscribed.
         first_ns: when the first was begun.
-        last_ns: when the last was subscribed.
+        last_ns: when the last was subscribed; 0: none was.
         failures: how many failed, by reason.
     """
 
