@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from time import monotonic_ns
 
-from shards.load import wire
+from shards.load import joining, wire
 
 
 class Elsewhere:
@@ -44,3 +44,31 @@ class Elsewhere:
 
     def hang_up(self) -> None:
         self._writer.close()
+
+
+async def greeted(
+    address: tuple[str, int], secret: bytes, join: joining.Join, source: str | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, joining.Greeting | None]:
+    """Join a coordinator, once it is there, from an address of this host; give what it answers."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0) if source else None)
+            break
+        except OSError:
+            await asyncio.sleep(0.05)
+    challenge = await joining.hear(reader)
+    assert isinstance(challenge, joining.Challenge)
+    join.proof = joining.worker_proof(secret, challenge, join)
+    joining.say(writer, join)
+    return reader, writer, await joining.hear(reader)
+
+
+async def joined(
+    address: tuple[str, int], secret: bytes, join: joining.Join, source: str | None = None, descriptors: int = 20_000
+) -> Elsewhere:
+    """Give a process that has joined, and waits for its plan."""
+    reader, writer, answer = await greeted(address, secret, join, source)
+    assert isinstance(answer, joining.Welcome), answer
+    process = Elsewhere(reader, writer)
+    process.say(wire.Hello(descriptors, descriptors))
+    return process
