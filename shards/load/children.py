@@ -92,6 +92,15 @@ class Child:
     def __str__(self) -> str:
         return f"generator process {self.number}" + (f" on {self.host}" if self.host else "")
 
+    @property
+    def where(self) -> str | None:
+        """The host, told apart by its address from others that call themselves alike; None: it is this one.
+
+        Hosts that come through a tunnel have one address: these are told apart by their names alone.
+        """
+        peer = self._writer.get_extra_info("peername")
+        return f"{self.host} ({peer[0]})" if self.host and peer else self.host
+
     def tell(self, order: wire.Order) -> None:
         """Give it an order, if it is still there; times in it are this host's."""
         if self._writer.is_closing():

@@ -378,7 +378,7 @@ class Coordinator:
         """
         parts = shares(self.load.groups(), len(self._children))
         if not self.load.sockets_per_address:
-            check_ports([(child.host, child.ports) for child in self._children], parts)
+            check_ports([(child.where, child.ports) for child in self._children], parts)
         for child, part in zip(self._children, parts, strict=False):
             if not child.left:
                 check_part(sum(group.size for group in part), child.limit, str(child))

@@ -159,7 +159,8 @@ def check_ports(processes: Sequence[tuple[str | None, int]], parts: Sequence[Seq
     """Refuse more connections than a host has ports towards one destination.
 
     Args:
-        processes: of each its host, and the connections that one may hold; a host of None has been checked before.
+        processes: of each its host, named as no other one is, and the connections that one may hold; a host of None
+            has been checked before.
         parts: what each of them shall carry.
 
     Raises:

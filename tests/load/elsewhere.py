@@ -64,11 +64,11 @@ async def greeted(
 
 
 async def joined(
-    address: tuple[str, int], secret: bytes, join: joining.Join, source: str | None = None, descriptors: int = 20_000
+    address: tuple[str, int], secret: bytes, join: joining.Join, source: str | None = None, ports: int = 20_000
 ) -> Elsewhere:
     """Give a process that has joined, and waits for its plan."""
     reader, writer, answer = await greeted(address, secret, join, source)
     assert isinstance(answer, joining.Welcome), answer
     process = Elsewhere(reader, writer)
-    process.say(wire.Hello(descriptors, descriptors))
+    process.say(wire.Hello(20_000, ports))
     return process

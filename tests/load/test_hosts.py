@@ -14,15 +14,18 @@ import psutil
 import pytest
 
 from shards.errors import UsageError
-from shards.load import joining
+from shards.load import joining, wire
 from shards.load.children import Clock
+from shards.load.coordinator import Coordinator, Load, Outcome
 from shards.load.hosts import OtherHosts
 from shards.load.limits import check_ports
+from shards.load.resources import Resources
 from shards.load.schedule import even_groups, shares
 from shards.ports import free_port
 from tests.load.elsewhere import Elsewhere, greeted, joined
 from tests.load.plain_server import running
 from tests.load.server import until
+from tests.load.test_coordinator import Nobody
 from tests.load.test_main import load, report, start, tmp_path
 
 __all__ = ["tmp_path"]
@@ -210,6 +213,39 @@ def test_a_host_with_too_few_ports_for_its_part_is_named() -> None:
     check_ports([("a", 22_585), ("b", 22_585), ("c", 22_585)], parts)
     with pytest.raises(UsageError, match=r"40000 connections from a need more ports .* at most 22585, or more workers"):
         check_ports([("a", 22_585), ("a", 22_585), ("b", 22_585)], parts)
+
+
+@asynccontextmanager
+async def namesakes(*sources: str) -> AsyncIterator[tuple[asyncio.Task[Outcome], list[Elsewhere]]]:
+    """Load with two processes that have 15 ports each, on hosts of one name at these addresses; all carry ten."""
+    address = ("127.0.0.1", free_port(()))
+    team = OtherHosts(address, SECRET, 2, 60, lambda _: None)
+    load = Load("ws://127.0.0.1:1/ws/", connections=20, duration_s=1, rate=400, dialect="plain")
+    run = asyncio.create_task(Coordinator(load, Resources(), Nobody(), team=team).run())
+    came = []
+    for source in sources:
+        join = joining.Join(joining.new_nonce(), "web", 0, 1, joining.new_nonce())
+        came.append(await joined(address, SECRET, join, source, ports=15))
+    listening = [asyncio.create_task(process.listen()) for process in came]
+    try:
+        yield run, came
+    finally:
+        for process in came:
+            process.hang_up()
+        await asyncio.wait([run, *listening], timeout=60)
+
+
+async def test_hosts_that_call_themselves_alike_are_told_apart_by_their_addresses() -> None:
+    async with namesakes("127.0.0.1", "127.0.0.2") as (run, processes):
+        await until(lambda: run.done() or all(process.told for process in processes))
+        plans = [order for process in processes for order in process.told if isinstance(order, wire.Plan)]
+    assert [sum(group.size for group in plan.groups) for plan in plans] == [10, 10]
+
+
+async def test_processes_of_one_host_share_its_ports() -> None:
+    async with namesakes("127.0.0.1", "127.0.0.1") as (run, _):
+        with pytest.raises(UsageError, match=r"20 connections from web \(127.0.0.1\) need more ports .* at most 15"):
+            await run
 
 
 class Waiting:
