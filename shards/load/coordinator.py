@@ -298,12 +298,21 @@ class Coordinator:
                         self._resources.add(f"generator-{child.number}", child.pid)
                     readers.append(asyncio.create_task(self._read(child)))
                 await self._wait("hello", _START_SECONDS)
+                self._dismiss_the_spare()
                 await self._compare_clocks()
                 yield
             finally:
                 for reader in readers:
                     reader.cancel()
                 await asyncio.gather(*readers, return_exceptions=True)
+
+    def _dismiss_the_spare(self) -> None:
+        """Send home who would have nothing to carry: no group is divided, and other hosts bring what they will."""
+        needed = len(shares(self.load.groups(), len(self._children)))
+        for child in self._children[needed:]:
+            child.tell(wire.Bye())
+            child.gone()
+        self._children = self._children[:needed]
 
     async def _compare_clocks(self) -> None:
         try:
@@ -338,9 +347,7 @@ class Coordinator:
         load = self.load
         self._watch.phase("connect")
         run = secrets.token_hex(4)
-        parts = self._parts()
-        self._children = self._children[: len(parts)]
-        for child, groups in zip(self._children, parts, strict=True):
+        for child, groups in zip(self._children, self._parts(), strict=True):
             child.tell(
                 wire.Plan(
                     run=run,
@@ -379,7 +386,7 @@ class Coordinator:
         parts = shares(self.load.groups(), len(self._children))
         if not self.load.sockets_per_address:
             check_ports([(child.where, child.ports) for child in self._children], parts)
-        for child, part in zip(self._children, parts, strict=False):
+        for child, part in zip(self._children, parts, strict=True):
             if not child.left:
                 check_part(sum(group.size for group in part), child.limit, str(child))
         return parts

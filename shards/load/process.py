@@ -349,6 +349,8 @@ async def _plan(orders: asyncio.StreamReader, report: asyncio.StreamWriter) -> w
                 report.write(wire.encode(wire.Time(asked_ns, monotonic_ns())) + b"\n")
             case wire.Plan() as plan:
                 return plan
+            case wire.Bye():
+                return None
     return None
 
 

@@ -71,7 +71,10 @@ class Stop(msgspec.Struct, tag=True):
 
 
 class Bye(msgspec.Struct, tag=True):
-    """Close the sockets, and end; until then who is through keeps them open, so that what they cost can be read."""
+    """Close the sockets, and end; until then who is through keeps them open, so that what they cost can be read.
+
+    In place of a plan: there is nothing to do.
+    """
 
 
 class Ask(msgspec.Struct, tag=True):

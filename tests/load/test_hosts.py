@@ -21,6 +21,7 @@ from shards.load.hosts import OtherHosts
 from shards.load.limits import check_ports
 from shards.load.resources import Resources
 from shards.load.schedule import even_groups, shares
+from shards.load.worker import End, end_of
 from shards.ports import free_port
 from tests.load.elsewhere import Elsewhere, greeted, joined
 from tests.load.plain_server import running
@@ -97,6 +98,40 @@ async def test_a_worker_that_is_killed_meanwhile_is_named_and_fails_the_run(tmp_
     messages = document["messages"]
     assert messages["expected"] == messages["delivered"] > 0, "the other worker's clients are in the figures"
     await until(lambda: not any(orphan.is_running() for orphan in orphans))
+
+
+async def test_who_brings_more_processes_than_there_are_groups_is_told_so_and_nothing_failed(tmp_path: Path) -> None:
+    async with running() as server:
+        hosts = Hosts(tmp_path, server.url)
+        coordinator = await hosts.coordinator("--duration", "1")
+        assert coordinator.stderr
+        first = await hosts.worker(processes=5)
+        async with asyncio.timeout(120):
+            while b"joined with 5 processes" not in await coordinator.stderr.readline():
+                assert not coordinator.stderr.at_eof()
+        (status, said), *workers = await ended(coordinator, first, await hosts.worker())
+    document = report(tmp_path)
+    assert (status, document["problems"]) == (0, []), said
+    assert [worker[0] for worker in workers] == [0, 0], workers
+    assert "4 of 5 processes were through, 1 not needed: the load has fewer groups than there" in workers[0][1]
+    assert "this worker was not needed: the load has fewer groups than there are processes" in workers[1][1]
+    assert (document["generator"]["processes"], len(document["hosts"])) == (4, 4), "the four that carried something"
+
+
+@pytest.mark.parametrize(
+    ("told", "said", "end"),
+    [
+        (("Ask", "Plan", "Go", "Stop", "Bye"), "Done", End.THROUGH),
+        (("Ask", "Plan", "Go", "Stop"), "Tick", End.EARLY),
+        (("Ask", "Plan", "Go"), "Tick", End.EARLY),
+        (("Ask", "Plan"), "Hello", End.EARLY),
+        (("Bye",), "Hello", End.SPARE),
+        ((), "Hello", End.EARLY),
+        ((), "", End.EARLY),
+    ],
+)
+def test_how_a_process_ended_is_known_by_what_it_was_told(told: tuple[str, ...], said: str, end: End) -> None:
+    assert end_of(told, said) is end
 
 
 async def test_a_worker_whose_coordinator_is_killed_ends(tmp_path: Path) -> None:
