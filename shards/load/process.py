@@ -21,12 +21,13 @@ from time import monotonic_ns, process_time_ns
 
 import uvloop
 
+from shards.descriptors import raise_descriptor_limit
 from shards.load import wire
 from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
 from shards.load.dialects import DIALECTS
 from shards.load.histogram import steps
 from shards.load.ledger import ACCOUNTS, Account, Tally, worst
-from shards.load.limits import Limits, open_descriptors, raise_descriptors, source_address
+from shards.load.limits import Limits, open_descriptors, source_address
 from shards.load.schedule import bent, publishes
 
 _HANDSHAKES_AT_ONCE = 250
@@ -383,5 +384,5 @@ async def main() -> None:
 if __name__ == "__main__":
     logging.getLogger("picows").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    raise_descriptors()
+    raise_descriptor_limit()
     uvloop.run(main())
