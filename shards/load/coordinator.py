@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from shards.aio import sleep_until
 from shards.errors import ShardsError
 from shards.load import wire
 from shards.load.children import Child, OwnProcesses, Team
@@ -402,7 +403,7 @@ class Coordinator:
         if self.load.events:
             await self._perform_events()
             end_ns = max(end_ns, monotonic_ns() + int(_AFTER_EVENTS_SECONDS * _SECOND_NS))
-        await _sleep_until(end_ns - _STOP_AHEAD_NS)
+        await sleep_until(end_ns - _STOP_AHEAD_NS)
         self._stop_ns = end_ns
 
     def _whole_second(self, at_ns: int) -> int:
@@ -561,7 +562,3 @@ class Coordinator:
         outcome.closed_by_server += report.closed_by_server
         outcome.errors.update(report.errors)
         outcome.examples = report.examples | outcome.examples
-
-
-async def _sleep_until(at_ns: int) -> None:
-    await asyncio.sleep(max(0.0, (at_ns - monotonic_ns()) / _SECOND_NS))

@@ -21,6 +21,7 @@ from time import monotonic_ns, process_time_ns
 
 import uvloop
 
+from shards.aio import sleep_until
 from shards.descriptors import raise_descriptor_limit
 from shards.load import wire
 from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
@@ -91,7 +92,7 @@ class Generator:
         try:
             async with asyncio.TaskGroup() as handshakes:
                 for number, client in self._clients:
-                    await _sleep_until(self._connect_ns(number))
+                    await sleep_until(self._connect_ns(number))
                     if self._hopeless():
                         self._failures["not tried: none of those before it came about"] += 1
                         continue
@@ -297,12 +298,6 @@ class Generator:
             client.close()
             if index % 100 == 0:
                 await asyncio.sleep(0.001)
-
-
-async def _sleep_until(due_ns: int) -> None:
-    delay = (due_ns - monotonic_ns()) / _SECOND_NS
-    if delay > _SHORTEST_SLEEP:
-        await asyncio.sleep(delay)
 
 
 async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
