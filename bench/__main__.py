@@ -22,8 +22,8 @@ from bench import page, table
 from bench.peers import PEERS
 from bench.peers.base import Missing, Peer
 from bench.workloads import ROOM_MEMBERS, WORKLOADS, Host, Options, Result, Workload
+from shards.descriptors import raise_descriptor_limit
 from shards.errors import ShardsError
-from shards.fleet.processes import raise_descriptor_limit
 from shards.load.arguments import Parser, amount, count
 from shards.load.command import carry_out
 from shards.load.limits import Limits

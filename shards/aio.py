@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from time import monotonic_ns
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -13,6 +14,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 0.5
+_SHORTEST_SLEEP_NS = 1_000_000
 
 
 def keep_on(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
@@ -43,6 +45,16 @@ async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+
+
+async def sleep_until(at_ns: int) -> None:
+    """Sleep until it is `at_ns` by the monotonic clock; not at all for less than a millisecond.
+
+    A loop's timers are no finer, and who has much to do, each thing at its time, shall not go round the loop for each.
+    """
+    left_ns = at_ns - monotonic_ns()
+    if left_ns > _SHORTEST_SLEEP_NS:
+        await asyncio.sleep(left_ns / 1_000_000_000)
 
 
 def stop_if_cancelled() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic_ns
 
 import pytest
 
-from shards.aio import end, keep_on
+from shards.aio import end, keep_on, sleep_until
+
+MS = 1_000_000
 
 
 async def test_what_must_not_end_begins_anew_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -28,3 +31,20 @@ async def test_what_must_not_end_begins_anew_and_is_told(caplog: pytest.LogCaptu
     assert caplog.text.count("the work: it begins anew") == caplog.text.count("ValueError: by mistake") == 2
     await end([task])
     assert task.cancelled()
+
+
+@pytest.mark.parametrize(("ahead_ms", "least_ms"), [(50, 50), (2, 2), (0, 0), (-50, 0)])
+async def test_one_sleeps_until_it_is_time_and_no_less(ahead_ms: int, least_ms: int) -> None:
+    begun_ns = monotonic_ns()
+    async with asyncio.timeout(60):
+        await sleep_until(begun_ns + ahead_ms * MS)
+    assert monotonic_ns() - begun_ns > (least_ms - 1) * MS
+
+
+async def test_who_is_late_does_not_go_round_the_loop() -> None:
+    others: list[str] = []
+    asyncio.get_running_loop().call_soon(others.append, "came first")
+    await sleep_until(monotonic_ns() - MS)
+    assert others == []
+    await asyncio.sleep(0)
+    assert others == ["came first"]

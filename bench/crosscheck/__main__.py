@@ -24,8 +24,8 @@ from bench.crosscheck import agreement, referee, tools
 from bench.crosscheck.agreement import OURS, THEIRS, Turn
 from bench.crosscheck.plan import TOLERANCE, Plan
 from bench.crosscheck.referee import Referee
+from shards.descriptors import raise_descriptor_limit
 from shards.errors import ShardsError
-from shards.fleet.processes import raise_descriptor_limit
 from shards.load import files, target
 from shards.load.arguments import Parser, amount, count
 from shards.load.command import carry_out

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import socket
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ import psutil
 
 FLEET_VARIABLE = "SHARDS_FLEET"
 PART_VARIABLE = "SHARDS_PART"
-
-_MOST_DESCRIPTORS = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -38,20 +35,6 @@ class Usage:
     cpu_percent: float = 0.0
     memory_limit_bytes: int | None = None
     cpu_limit_percent: float | None = None
-
-
-def descriptor_limit() -> int:
-    """Tell how many files a process of this host may open: the hard limit."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process, and those it starts, open as many files as the hard limit allows."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # macOS says "infinite" and means less; what it starts with does there.
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit(), hard))
 
 
 def of_fleet(directory: Path) -> dict[str, list[psutil.Process]]:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from shards.descriptors import descriptor_limit
 from shards.errors import ShardsError
 from shards.fleet.engines import redis_server
 from shards.fleet.engines.docker import daemon
 from shards.fleet.engines.edge import find_traefik
-from shards.fleet.processes import descriptor_limit
 from shards.host.capacity import Host
 from shards.host.checks import Facts
 from shards.host.clock import synchronised

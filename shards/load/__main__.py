@@ -215,7 +215,7 @@ def _work(options: argparse.Namespace) -> int:
     """
     address, secret = joining.tcp_address(options.worker), joining.read_secret(options.secret_file)
     processes = options.processes or len(os.sched_getaffinity(0))
-    return worker.run(Worker(address, secret, processes, options.join_timeout, _tell), processes)
+    return worker.run(Worker(address, secret, processes, options.join_timeout, _tell))
 
 
 def _tell(text: str) -> None:

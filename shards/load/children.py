@@ -94,6 +94,15 @@ class Child:
     def __str__(self) -> str:
         return f"generator process {self.number}" + (f" on {self.host}" if self.host else "")
 
+    @property
+    def where(self) -> str | None:
+        """The host, told apart by its address from others that call themselves alike; None: it is this one.
+
+        Hosts that come through a tunnel have one address: these are told apart by their names alone.
+        """
+        peer = self._writer.get_extra_info("peername")
+        return f"{self.host} ({peer[0]})" if self.host and peer else self.host
+
     def tell(self, order: wire.Order) -> None:
         """Give it an order, if it is still there; times in it are this host's."""
         if self._writer.is_closing():
@@ -123,9 +132,10 @@ class Child:
             self.clock.learn(report.asked_ns, report.ns, monotonic_ns())
             if not self._answer.done():
                 self._answer.set_result(None)
-        elif isinstance(report, wire.Connected) and report.opened:
+        elif isinstance(report, wire.Connected):
             report.first_ns -= self.clock.ahead_ns
-            report.last_ns -= self.clock.ahead_ns
+            # Where nothing opened there is no last one, and 0 is no time.
+            report.last_ns -= self.clock.ahead_ns if report.opened else 0
         return report
 
     async def compare_clocks(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from shards.aio import sleep_until
 from shards.errors import ShardsError
 from shards.load import wire
 from shards.load.children import Child, OwnProcesses, Team
@@ -304,12 +305,21 @@ class Coordinator:
                         self._resources.add(f"generator-{child.number}", child.pid)
                     readers.append(asyncio.create_task(self._read(child)))
                 await self._wait("hello", _START_SECONDS)
+                self._dismiss_the_spare()
                 await self._compare_clocks()
                 yield
             finally:
                 for reader in readers:
                     reader.cancel()
                 await asyncio.gather(*readers, return_exceptions=True)
+
+    def _dismiss_the_spare(self) -> None:
+        """Send home who would have nothing to carry: no group is divided, and other hosts bring what they will."""
+        needed = len(shares(self.load.groups(), len(self._children)))
+        for child in self._children[needed:]:
+            child.tell(wire.Bye())
+            child.gone()
+        self._children = self._children[:needed]
 
     async def _compare_clocks(self) -> None:
         try:
@@ -344,9 +354,7 @@ class Coordinator:
         load = self.load
         self._watch.phase("connect")
         run = secrets.token_hex(4)
-        parts = self._parts()
-        self._children = self._children[: len(parts)]
-        for child, groups in zip(self._children, parts, strict=True):
+        for child, groups in zip(self._children, self._parts(), strict=True):
             child.tell(
                 wire.Plan(
                     run=run,
@@ -384,8 +392,8 @@ class Coordinator:
         """
         parts = shares(self.load.groups(), len(self._children))
         if not self.load.sockets_per_address:
-            check_ports([(child.host, child.ports) for child in self._children], parts)
-        for child, part in zip(self._children, parts, strict=False):
+            check_ports([(child.where, child.ports) for child in self._children], parts)
+        for child, part in zip(self._children, parts, strict=True):
             if not child.left:
                 check_part(sum(group.size for group in part), child.limit, str(child))
         return parts
@@ -401,7 +409,7 @@ class Coordinator:
         if self.load.events:
             await self._perform_events()
             end_ns = max(end_ns, monotonic_ns() + int(_AFTER_EVENTS_SECONDS * _SECOND_NS))
-        await _sleep_until(end_ns - _STOP_AHEAD_NS)
+        await sleep_until(end_ns - _STOP_AHEAD_NS)
         self._stop_ns = end_ns
 
     def _whole_second(self, at_ns: int) -> int:
@@ -570,7 +578,3 @@ class Coordinator:
 
 def _busiest(percents: Iterable[Sequence[float]]) -> float:
     return max((sum(one) / len(one) for one in percents if one), default=0.0)
-
-
-async def _sleep_until(at_ns: int) -> None:
-    await asyncio.sleep(max(0.0, (at_ns - monotonic_ns()) / _SECOND_NS))

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from shards.aio import sleep_until
 from shards.load import containers, target
 from shards.load.scenarios import Event, repository
 
@@ -117,7 +118,7 @@ class Faults:
                 due_ns = monotonic_ns()
 
     async def _at(self, at_ns: int, event: Event, statuses: list[int]) -> None:
-        await asyncio.sleep((at_ns - monotonic_ns()) / _SECOND_NS)
+        await sleep_until(at_ns)
         statuses.append(await self._perform(event))
 
     def _perform(self, event: Event) -> Awaitable[int]:

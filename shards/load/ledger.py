@@ -20,7 +20,8 @@ _UNKNOWN = -1
 _SLACK = 1000
 ACCOUNTS = 50
 """How many clients' books a report has, of those with whom most went wrong."""
-_EXAMPLES = 5
+EXAMPLES = 5
+"""How many of the things that went wrong with a client its books have."""
 _EPOCHS = 100
 """Of a group's log in one run, at most: each is a log that was lost."""
 
@@ -265,19 +266,40 @@ class GroupLedger:
 
 
 def _add_example(account: Account, text: str) -> None:
-    if len(account.examples) < _EXAMPLES:
+    if len(account.examples) < EXAMPLES:
         account.examples.append(text)
 
 
-class Member:
+class Noting:
+    """A member that notes what goes wrong with it. Most have nothing to note, and no list until then."""
+
+    __slots__ = ("_examples",)
+
+    def __init__(self) -> None:
+        self._examples: list[str] | None = None
+
+    def _note(self, text: str) -> None:
+        """Keep an example, if it is one of the first."""
+        if self._examples is None:
+            self._examples = []
+        if len(self._examples) < EXAMPLES:
+            self._examples.append(text)
+
+    def _noted(self) -> list[str]:
+        """Give the examples, for others to add to."""
+        return list(self._examples or ())
+
+
+class Member(Noting):
     """One subscriber's place in its group: its `number` there, and the offset of the last message it was given."""
 
     __slots__ = (
-        *("_counts", "_entered", "_examples", "_missing", "_start", "_stays", "_told"),
+        *("_counts", "_entered", "_missing", "_start", "_stays", "_told"),
         *("epoch", "group", "log", "number", "position"),
     )
 
     def __init__(self, group: GroupLedger) -> None:
+        super().__init__()
         self.group = group
         self.number = len(group.members)
         self.epoch: str | None = None
@@ -289,7 +311,6 @@ class Member:
         self._stays: list[tuple[Log, range, set[int]]] | None = None
         self._told: tuple[str, int] | None = None
         self._counts = Tally()
-        self._examples: list[str] | None = None
         group.members.append(self)
 
     def subscribed(self, epoch: str, offset: int, recovered: bool) -> None:
@@ -348,13 +369,6 @@ class Member:
     def late(self) -> None:
         """Note that the delivery before was late."""
         self._counts.late += 1
-
-    def _note(self, text: str) -> None:
-        """Keep an example; most members never have one, so that there is no list until then."""
-        if self._examples is None:
-            self._examples = []
-        if len(self._examples) < _EXAMPLES:
-            self._examples.append(text)
 
     def _hole(self, end: int) -> None:
         """Go on after `end`, though what lies up to there was not seen (yet)."""
@@ -422,10 +436,10 @@ class Member:
             vanished: messages that were acked, and that no member was ever given.
         """
         if self.epoch is None:
-            return Account(self.number, self._counts + Tally(), list(self._examples or ()))
+            return Account(self.number, self._counts + Tally(), self._noted())
         owed = Tally(expected=len(vanished), lost=len(vanished))
-        account = Account(self.number, self._counts + self._here(self.log.end) + owed, list(self._examples or ()))
-        for offset in islice(chain(sorted(self._missing), range(self.position + 1, self.log.end + 1)), _EXAMPLES):
+        account = Account(self.number, self._counts + self._here(self.log.end) + owed, self._noted())
+        for offset in islice(chain(sorted(self._missing), range(self.position + 1, self.log.end + 1)), EXAMPLES):
             _add_example(account, f"lost: offset {offset}, id {self.log.number_at(offset)}")
         for number in vanished:
             _add_example(account, f"lost: id {number}, which was acked and nobody was given")

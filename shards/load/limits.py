@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import resource
 import socket
 import sys
 from collections import Counter
@@ -13,7 +12,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
-from shards.descriptors import DESCRIPTORS_A_SOCKET, MOST_EDGES, sockets_per_edge, sockets_per_replica
+from shards.descriptors import (
+    DESCRIPTORS_A_SOCKET,
+    MOST_EDGES,
+    descriptor_limit,
+    sockets_per_edge,
+    sockets_per_replica,
+)
 from shards.errors import UsageError
 from shards.load.schedule import Group, shares
 
@@ -49,8 +54,7 @@ class Limits:
         low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
         open_now, _, most = Path("/proc/sys/fs/file-nr").read_text().split()
         files = max(0, int(most) - int(open_now))
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        return cls(int(high) - int(low) + 1, descriptors, files, len(os.sched_getaffinity(0)))
+        return cls(int(high) - int(low) + 1, descriptor_limit(), files, len(os.sched_getaffinity(0)))
 
     @property
     def sockets_per_address(self) -> int:
@@ -172,7 +176,8 @@ def check_ports(processes: Sequence[tuple[str | None, int]], parts: Sequence[Seq
     """Refuse more connections than a host has ports towards one destination.
 
     Args:
-        processes: of each its host, and the connections that one may hold; a host of None has been checked before.
+        processes: of each its host, named as no other one is, and the connections that one may hold; a host of None
+            has been checked before.
         parts: what each of them shall carry.
 
     Raises:
@@ -223,9 +228,3 @@ def bound_socket(address: str) -> socket.socket:
 def open_descriptors() -> int:
     """Count the files this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (ten thousand names, no paths)
-
-
-def raise_descriptors() -> None:
-    """Raise the soft limit of open files to the hard one."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

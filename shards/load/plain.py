@@ -16,11 +16,10 @@ import msgspec
 from picows import WSFrame, WSMsgType, WSTransport
 
 from shards.load.connection import PROTOCOL, Connection, Shared
-from shards.load.ledger import Account, Impossible, Tally
+from shards.load.ledger import EXAMPLES, Account, Impossible, Noting, Tally
 
 _TEXT = WSMsgType.TEXT
 _PAYLOAD_BYTES = 64
-_EXAMPLES = 5
 
 
 class Payload(msgspec.Struct, array_like=True, gc=False):
@@ -84,7 +83,7 @@ class PlainLedger:
         return (member for member in self.members if member.placed)
 
 
-class PlainMember:
+class PlainMember(Noting):
     """What one member was given of its group.
 
     Args:
@@ -96,7 +95,6 @@ class PlainMember:
     """
 
     __slots__ = (
-        "_examples",
         "_last",
         "_seen",
         "delivered",
@@ -109,11 +107,11 @@ class PlainMember:
     )
 
     def __init__(self, group: PlainLedger) -> None:
+        super().__init__()
         self.group = group
         self.number = len(group.members)
         self.placed = False
         self.delivered = self.duplicated = self.reordered = self.lates = 0
-        self._examples: list[str] | None = None
         self._seen = bytearray()
         self._last: dict[int, int] = {}
         group.members.append(self)
@@ -149,12 +147,6 @@ class PlainMember:
         """Note that the delivery before was late."""
         self.lates += 1
 
-    def _note(self, text: str) -> None:
-        if self._examples is None:
-            self._examples = []
-        if len(self._examples) < _EXAMPLES:
-            self._examples.append(text)
-
     def account(self) -> Account:
         """Give this member's books."""
         expected = self.group.published if self.placed else 0
@@ -167,8 +159,8 @@ class PlainMember:
             late=self.lates,
         )
         unseen = (number for number in range(expected) if number >= len(self._seen) or not self._seen[number])
-        lost = [f"lost: id {number}" for number in islice(unseen, _EXAMPLES)]
-        return Account(self.number, tally, [*(self._examples or ()), *lost][:_EXAMPLES])
+        lost = [f"lost: id {number}" for number in islice(unseen, EXAMPLES)]
+        return Account(self.number, tally, [*self._noted(), *lost][:EXAMPLES])
 
 
 class PlainRoom:

@@ -21,12 +21,14 @@ from time import monotonic_ns, process_time_ns
 
 import uvloop
 
+from shards.aio import sleep_until
+from shards.descriptors import raise_descriptor_limit
 from shards.load import wire
 from shards.load.connection import CONNECT_ERRORS, Connection, Shared, reason
 from shards.load.dialects import DIALECTS
 from shards.load.histogram import steps
 from shards.load.ledger import ACCOUNTS, Account, Tally, worst
-from shards.load.limits import Limits, open_descriptors, raise_descriptors, source_address
+from shards.load.limits import Limits, open_descriptors, source_address
 from shards.load.schedule import bent, publishes
 
 _HANDSHAKES_AT_ONCE = 250
@@ -92,7 +94,7 @@ class Generator:
         try:
             async with asyncio.TaskGroup() as handshakes:
                 for number, client in self._clients:
-                    await _sleep_until(self._connect_ns(number))
+                    await sleep_until(self._connect_ns(number))
                     if self._hopeless():
                         self._failures["not tried: none of those before it came about"] += 1
                         continue
@@ -309,12 +311,6 @@ class Generator:
                 await asyncio.sleep(0.001)
 
 
-async def _sleep_until(due_ns: int) -> None:
-    delay = (due_ns - monotonic_ns()) / _SECOND_NS
-    if delay > _SHORTEST_SLEEP:
-        await asyncio.sleep(delay)
-
-
 async def _stdio() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 24)
@@ -360,6 +356,8 @@ async def _plan(orders: asyncio.StreamReader, report: asyncio.StreamWriter) -> w
                 report.write(wire.encode(wire.Time(asked_ns, monotonic_ns())) + b"\n")
             case wire.Plan() as plan:
                 return plan
+            case wire.Bye():
+                return None
     return None
 
 
@@ -392,5 +390,5 @@ async def main() -> None:
 if __name__ == "__main__":
     logging.getLogger("picows").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    raise_descriptors()
+    raise_descriptor_limit()
     uvloop.run(main())

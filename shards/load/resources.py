@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +74,9 @@ class Resources:
                         "cpu_percent": process.cpu_percent(),
                     }
                     if files:
-                        sample["files"] = process.num_fds()
+                        # Of other users' processes that is for root to know; what they take, for all.
+                        with contextlib.suppress(psutil.AccessDenied):
+                            sample["files"] = process.num_fds()
             except psutil.Error:
                 del self._processes[name]
                 continue

@@ -71,7 +71,10 @@ class Stop(msgspec.Struct, tag=True):
 
 
 class Bye(msgspec.Struct, tag=True):
-    """Close the sockets, and end; until then who is through keeps them open, so that what they cost can be read."""
+    """Close the sockets, and end; until then who is through keeps them open, so that what they cost can be read.
+
+    In place of a plan: there is nothing to do.
+    """
 
 
 class Ask(msgspec.Struct, tag=True):
@@ -105,7 +108,7 @@ class Connected(msgspec.Struct, tag=True):
     Attributes:
         opened: how many are subscribed.
         first_ns: when the first was begun.
-        last_ns: when the last was subscribed.
+        last_ns: when the last was subscribed; 0: none was.
         took: how long they took, from when each was due to being subscribed, as `histogram.steps` counts.
         failures: how many failed, by reason.
     """

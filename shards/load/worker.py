@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import re
 import socket
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from time import monotonic
 
 from shards.errors import ShardsError
@@ -19,6 +22,14 @@ from shards.load.children import LINE_BYTES, spawn
 
 _AGAIN_SECONDS = 0.5
 _END_SECONDS = 20.0
+
+
+class End(enum.Enum):
+    """How a process and the coordinator parted."""
+
+    THROUGH = "it was told to stop, and was through by then"
+    SPARE = "it was sent home without a plan: there was nothing for it to do"
+    EARLY = "one of them ended before"
 
 
 class Worker:
@@ -42,25 +53,25 @@ class Worker:
         self._note = note
         self._name = joining.new_nonce()
 
-    async def run(self) -> int:
+    async def run(self) -> Counter[End]:
         """Join, and do what the coordinator says until it hangs up.
 
         Returns:
-            How many of its processes were through by then.
+            How many of its processes came to which end.
 
         Raises:
             ShardsError: it could not join; says why.
         """
         tasks = [asyncio.create_task(self._carry(index)) for index in range(self._processes)]
         try:
-            return sum(await asyncio.gather(*tasks))
+            return Counter(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _carry(self, index: int) -> bool:
-        """Bring one process to the coordinator; True where it was through when they parted."""
+    async def _carry(self, index: int) -> End:
+        """Bring one process to the coordinator."""
         reader, writer = await self._connect()
         try:
             await self._join(index, reader, writer)
@@ -109,24 +120,20 @@ class Worker:
             raise ShardsError(f"{self._where()} has another secret: it is not obeyed")
 
 
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Stand between a coordinator and a new generator process until one of them ends.
-
-    Returns:
-        Whether the process was told to stop, and was through by then.
-    """
+async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> End:
+    """Stand between a coordinator and a new generator process until one of them ends."""
     process = await spawn()
     assert process.stdin is not None
     assert process.stdout is not None
-    stopped = asyncio.Event()
-    orders = asyncio.create_task(_pass_on(reader, process.stdin, stopped))
+    told: set[str] = set()
+    orders = asyncio.create_task(_pass_on(reader, process.stdin, told))
     try:
-        through = await _report(process.stdout, writer) and stopped.is_set()
+        end = end_of(told, await _report(process.stdout, writer))
         orders.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_SECONDS):
                 await process.wait()
-        return through
+        return end
     finally:
         orders.cancel()
         with contextlib.suppress(ProcessLookupError):
@@ -134,34 +141,55 @@ async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         await process.wait()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopped: asyncio.Event) -> None:
-    """Hand orders on, noting the last one; the end of the coordinator is the end of the process's orders."""
+def end_of(told: Collection[str], said: str) -> End:
+    """Tell how a process ended that was `told` orders of these kinds, and `said` a report of that kind last."""
+    if "Stop" in told and said == "Done":
+        return End.THROUGH
+    return End.SPARE if "Bye" in told and "Plan" not in told else End.EARLY
+
+
+def _kind(line: bytes) -> str:
+    """Give what kind of order or report a line is."""
+    found = re.match(rb'\{"type":"(\w+)"', line)
+    return found[1].decode() if found else ""
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, told: set[str]) -> None:
+    """Hand orders on, noting of which kinds they are; the end of the coordinator is the end of the process's orders."""
     with contextlib.suppress(OSError):
         while line := await reader.readline():
-            if line.startswith(b'{"type":"Stop"'):
-                stopped.set()
+            told.add(_kind(line))
             writer.write(line)
             await writer.drain()
     writer.close()
 
 
-async def _report(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Hand reports on until there are no more; True where the last one said that the process is through."""
-    through = False
+async def _report(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    """Hand reports on until there are no more; give of which kind the last one was."""
+    kind = ""
     while line := await reader.readline():
-        through = line.startswith(b'{"type":"Done"')
+        kind = _kind(line)
         with contextlib.suppress(OSError):
             writer.write(line)
             await writer.drain()
-    return through
+    return kind
 
 
-def run(worker: Worker, processes: int) -> int:
+def told_of(ends: Counter[End]) -> str:
+    """Tell in a line how a worker's processes ended."""
+    through, spare, all_of_them = ends[End.THROUGH], ends[End.SPARE], ends.total()
+    if spare == all_of_them:
+        return "this worker was not needed: the load has fewer groups than there are processes"
+    line = f"{through} of {all_of_them} processes were through"
+    return f"{line}, {spare} not needed: the load has fewer groups than there are processes" if spare else line
+
+
+def run(worker: Worker) -> int:
     """Run a worker; give the exit status.
 
     Raises:
         ShardsError: it could not join.
     """
-    through = asyncio.run(worker.run())
-    print(f"{through} of {processes} processes were through", file=sys.stderr)
-    return 0 if through == processes else 1
+    ends = asyncio.run(worker.run())
+    print(told_of(ends), file=sys.stderr)
+    return 1 if ends[End.EARLY] else 0

@@ -17,6 +17,7 @@ from invoke.tasks import task
 from rich.console import Console
 from rich.live import Live
 
+from shards.descriptors import descriptor_limit
 from shards.errors import UsageError
 from shards.fleet import reconcile, sharding
 from shards.fleet import status as looking
@@ -24,7 +25,6 @@ from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.local import LocalOptions
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
-from shards.fleet.processes import descriptor_limit
 from shards.fleet.shard_list import credentials_in
 from shards.fleet.spec import FleetSpec, shards_text
 from shards.fleet.state import FleetDir, FleetState

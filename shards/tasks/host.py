@@ -11,10 +11,10 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+from shards.descriptors import descriptor_limit
 from shards.errors import UsageError
 from shards.fleet import status as looking
 from shards.fleet.engines.docker.options import DockerOptions
-from shards.fleet.processes import descriptor_limit
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetState
 from shards.host import doctor as examining

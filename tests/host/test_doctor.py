@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from shards.fleet.processes import descriptor_limit
+from shards.descriptors import descriptor_limit
 from shards.fleet.spec import FleetSpec, edges_for
 from shards.host import plan
 from shards.host.capacity import Fleet, measured_costs

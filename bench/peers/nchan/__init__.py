@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from bench.peers.base import Missing, Peer, Stack, Started, stack
-from shards.fleet.processes import descriptor_limit
+from shards.descriptors import descriptor_limit
 
 _CONFIGURATION = Path(__file__).resolve().parent / "nginx.conf"
 _MODULES = [Path(folder) / "nginx/modules/ngx_nchan_module.so" for folder in ("/usr/lib", "/usr/lib64")]

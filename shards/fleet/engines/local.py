@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from shards.descriptors import descriptor_limit, raise_descriptor_limit
 from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import accounts, certificate, layout, probe, processes
 from shards.fleet.engines import app_check, log_files, redis_server, sentinel
@@ -161,7 +162,7 @@ class LocalEngine(Engine):
             raise PartFailed(_KEEPER, f"did not start: {reason}", str(log))
 
     def _spawn_keeper(self) -> subprocess.Popen[bytes]:
-        processes.raise_descriptor_limit()
+        raise_descriptor_limit()
         with (self.path / "logs" / "supervisord.out").open("wb") as output:
             return subprocess.Popen(
                 [*_KEEPER_COMMAND, "-c", str(self.path / "conf" / "supervisord.conf")],
@@ -365,7 +366,7 @@ class LocalEngine(Engine):
             port=part.port,
             directory=self.path / "data" / part.name,
             good=self.directory.passwords(),
-            descriptors=processes.descriptor_limit(),
+            descriptors=descriptor_limit(),
             backlog=redis_server.somaxconn(),
             sync_first=part.sync_first,
             paired=part.twin is not None,
