@@ -94,7 +94,7 @@ async def test_reports_arrive_in_the_time_of_here(ahead_ns: int) -> None:
     begun_ns = monotonic_ns()
     async with far_apart(ahead_ns) as both:
         there_ns = begun_ns + ahead_ns
-        heard = await both.connected(wire.Connected(5, there_ns, there_ns + SECOND_NS, {}))
+        heard = await both.connected(wire.Connected(5, there_ns, there_ns + SECOND_NS, {}, {}))
         assert both.same(heard.first_ns, begun_ns)
         assert both.same(heard.last_ns, begun_ns + SECOND_NS)
 
@@ -102,7 +102,7 @@ async def test_reports_arrive_in_the_time_of_here(ahead_ns: int) -> None:
 async def test_where_nothing_opened_it_began_in_the_time_of_here_all_the_same(ahead_ns: int) -> None:
     begun_ns = monotonic_ns()
     async with far_apart(ahead_ns) as both:
-        heard = await both.connected(wire.Connected(0, begun_ns + ahead_ns, 0, {"HTTP 503": 5}))
+        heard = await both.connected(wire.Connected(0, begun_ns + ahead_ns, 0, {}, {"HTTP 503": 5}))
         assert both.same(heard.first_ns, begun_ns)
         assert heard.last_ns == 0
 
