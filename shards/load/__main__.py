@@ -43,7 +43,7 @@ from shards.load.limits import Limits, is_loopback
 from shards.load.report import Run
 from shards.load.resources import Resources
 from shards.load.scenarios import Event, Scenario
-from shards.load.schedule import Shape
+from shards.load.schedule import Shape, shares
 from shards.load.spread import Spread, settled
 from shards.load.tls import Tls
 from shards.load.usage import clients
@@ -91,7 +91,11 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
     add("--connect-rate", type=amount, help="connections a second")
     add("--connect-shape", type=_shape, help="the course of it instead, as --shape")
     add("--connect-timeout", type=amount, default=CONNECT_SECONDS, help="seconds a connection may take")
-    add("--processes", type=count, help="generator processes (default: as many as it takes, at least 2)")
+    add(
+        "--processes",
+        type=count,
+        help="of the generator (default: one a core, 2 at least; more where files ask for it)",
+    )
     add("--insecure", action="store_true", help="wss: check no certificate")
     add("--ca", type=Path, help="wss: certificates to trust, a file in PEM (default: the system's)")
     add("--during", help="a command to run once a quarter of the load is over, instead of the scenario's events")
@@ -173,7 +177,7 @@ def _load(scenario: Scenario, url: str, project: str | None, seed: int, options:
     groups = load.groups()
     processes = load.processes or limits.processes_for(groups)
     limits.check(groups, processes, loopback)
-    return replace(load, processes=processes)
+    return replace(load, processes=len(shares(groups, processes)))
 
 
 @contextlib.asynccontextmanager
@@ -270,6 +274,8 @@ async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
     with _at_signals(stop):
         async with _looking(look_again if load.events else None):
             outcome = await coordinator.run()
+        if fleet and fleet["state"] != target.STEADY and not outcome.aborted:
+            fleet["state"] = await target.state_in_the_end(load.url, load.project)
     return Run(load, outcome, fleet, resources.report(), spread.samples, spread.ring(), tuple(redis_clients))
 
 

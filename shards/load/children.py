@@ -62,7 +62,7 @@ class Child:
         hello, connected, done: set once it has said so, or is gone.
         limit, ports: files it may open, and connections its host may hold from one address, once it has said hello.
         cpu: percent of a core, each second of the load.
-        connect_cpu: the same, until it was connected.
+        connect_cpu: the same, of the time in which it should have connected.
         planned: it was given its plan.
         left: it is gone.
     """

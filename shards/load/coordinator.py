@@ -154,7 +154,7 @@ class Outcome:
         lost_in: the same by the tenth of a second of the timeline in which they lost it, as `histogram.steps` counts.
         lag: of the generator processes, in the load phase.
         cpu_percent: the highest of a generator process, mean over the load phase, of one core.
-        connect_cpu_percent: the same of the time until all were connected.
+        connect_cpu_percent: the same of the time in which all should have been connected.
         processes: generator processes that took part.
         descriptors: files that one of them had open, at most, and how many it might.
         hosts: other hosts that took part: their processes, and how far their clock was ahead.
@@ -285,9 +285,10 @@ class Coordinator:
         self.outcome.aborted = True
         self.event("aborted")
 
-    def event(self, name: str, **more: Any) -> None:
-        """Note that something happened, now."""
-        self.outcome.events.append({"t": round(self._seconds(), 3), "name": name, **more})
+    def event(self, name: str, at_ns: int | None = None, **more: Any) -> None:
+        """Note that something happened, at `at_ns` by the monotonic clock; None: now."""
+        t = round(((at_ns or monotonic_ns()) - self._start_ns) / _SECOND_NS, 3)
+        self.outcome.events.append({"t": t, "name": name, **more})
         self._watch.event(name)
 
     def _seconds(self) -> float:
@@ -329,7 +330,7 @@ class Coordinator:
             raise ShardsError(f"{child} does not answer: is its host reached, and idle?") from None
         self.outcome.processes = len(self._children)
         self.outcome.hosts = [
-            {"process": child.number, "host": child.host}
+            {"process": child.number, "host": child.where}
             | {"clock_ahead_ms": child.clock.ahead_ns / 1e6, "clock_error_ms": (child.clock.error_ns or 0) / 1e6}
             for child in self._children
             if child.host
@@ -535,7 +536,8 @@ class Coordinator:
             self.outcome.lag.record(tick.lag)
             if not self._stop_ns:
                 child.cpu.append(tick.cpu_percent)
-        elif not child.connected.done():
+        elif 0 <= tick.second < self.load.connect_s:
+            # Who is stuck at the end leaves it idle; that it was at its end shows in the time that was planned.
             child.connect_cpu.append(tick.cpu_percent)
         self._pending.setdefault(tick.second, []).append(tick)
         alive = sum(1 for child in self._children if not child.left)

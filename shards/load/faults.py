@@ -139,12 +139,14 @@ class Faults:
         name, pid = found
         if kind == "worker":
             pid = worker_of(pid, self._chance)
+        at_ns = monotonic_ns()
         try:
             os.kill(pid, signal.SIGKILL)
         except OSError as error:
-            self._note(f"kill {kind}: {name}: {error.strerror}", pid=pid)
+            self._note(f"kill {kind}: {name}: {error.strerror}")
             return _NOT_KILLED
-        self._note(f"kill {kind}: {name}", pid=pid)
+        # Clients may have lost their sockets before this line is reached, and none before that time.
+        self._note(f"kill {kind}: {name}", at_ns=at_ns, pid=pid)
         return 0
 
     async def _command(self, name: str, command: Sequence[str], folder: str | None) -> int:

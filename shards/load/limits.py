@@ -27,6 +27,8 @@ _RESERVED_DESCRIPTORS = 200
 _USABLE_PORTS = 0.8
 _LOOPBACK_ADDRESSES = 250
 _FEWEST_PROCESSES = 2
+_FEWEST_SOCKETS = 500
+"""Of a process that there would be none of but for an idle core."""
 
 FILES_A_SOCKET = 2 + DESCRIPTORS_A_SOCKET
 """On a host that runs all: one of the client, those of its edge, one of its replica."""
@@ -67,14 +69,17 @@ class Limits:
         return sockets_within(self.descriptors)
 
     def processes_for(self, groups: Sequence[Group]) -> int:
-        """Tell how many processes shall carry groups, none of which may be divided: one a core, and two at least.
+        """Tell how many processes shall carry groups, none of which may be divided.
+
+        As many as descriptors ask for, and as many as there are cores where each has something to do; two at least.
 
         Raises:
             UsageError: a group is larger than what a process may open.
         """
         check_part(max(group.size for group in groups), self.descriptors, "one process, which a group lives in,")
-        fewest = -(-sum(group.size for group in groups) // self.sockets_per_process)
-        for count in itertools.count(max(_FEWEST_PROCESSES, self.cores, fewest)):
+        sockets = sum(group.size for group in groups)
+        fewest = -(-sockets // self.sockets_per_process)
+        for count in itertools.count(max(_FEWEST_PROCESSES, min(self.cores, sockets // _FEWEST_SOCKETS), fewest)):
             if max(_sizes(shares(groups, count))) <= self.sockets_per_process:
                 return count
         raise AssertionError("a group alone fits into a process")

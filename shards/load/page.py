@@ -61,12 +61,12 @@ def _judges_growth(report: Mapping[str, Any]) -> bool:
 
 
 def least_leaks(report: Mapping[str, Any]) -> str | None:
-    """Say how small a leak may be that this load would have shown, of each tier; None where it looks for none."""
+    """Say how little growth this load can't tell from chance, of each tier; None where it looks for none."""
     least = {one["name"]: one["least_bytes_per_message"] for one in report["wear_together"]}
-    told = [f"{name} {bytes:,.0f}" for name, bytes in least.items() if bytes is not None]
+    told = [f"{name} {size:,.3g}" for name, size in least.items() if size is not None]
     if not told or not _judges_growth(report):
         return None
-    return f"a leak is seen from so many bytes a message on, the longer the load the fewer: {', '.join(told)}"
+    return f"growth below so many bytes a message is not told from chance in so short a load: {', '.join(told)}"
 
 
 def saturated(generator: Mapping[str, Any]) -> str | None:
@@ -75,8 +75,8 @@ def saturated(generator: Mapping[str, Any]) -> str | None:
         return None
     why = ", ".join(generator["saturated_by"])
     return (
-        f"the generator was saturated: {why}. The figures may be its own: try fewer connections, a lower rate, "
-        "more --processes where there are idle cores, or --worker on other hosts"
+        f"the generator was saturated: {why}. The figures may be its own; fewer connections, a lower rate, a host that "
+        "does less besides, or --worker on other hosts would tell"
     )
 
 
@@ -133,7 +133,7 @@ def row(cells: Sequence[object], tag: str = "td", numbers: int | None = None) ->
 def _summary(report: Mapping[str, Any]) -> str:
     host, load = report["host"], report["load"]
     others = len({one["host"] for one in report["hosts"]})
-    where = f"generators on {others} other hosts, led from" if others else "generator on"
+    where = f"generators on {others} other host{'s' if others > 1 else ''}, led from" if others else "generator on"
     fleet = ", as is the fleet" if report["fleet"] and not others else ""
     return (
         f"{report['started']}, {report['duration_s']:,.0f} s · groups of {load['group_size']} · {where} a host of "
@@ -330,7 +330,7 @@ def _resources(resources: Iterable[Mapping[str, Any]], wear: Iterable[Mapping[st
                 _growth(grown.get(process["name"])),
                 f"{process['cpu_mean_percent']:.0f} %",
                 f"{process['cpu_max_percent']:.0f} %",
-                f"{process['files_max']:,}",
+                f"{process['files_max']:,}" if process["files_max"] else "-",
             ],
             numbers=1,
         )

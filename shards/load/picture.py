@@ -27,12 +27,14 @@ def draw(page: Path, picture: Path, *, dark: bool = False, size: str = _SIZE) ->
         size: of the window, in CSS pixels: "width,height".
 
     Returns:
-        What became of it, in a line: a report without a picture is still a report. An older picture stays then.
+        What became of it, in a line: a report without a picture is still a report. An older picture is gone then: it
+        would be taken for this report's.
     """
     program = chromium()
     if program is None:
         return f"no picture of {page}: there is no chromium on PATH (`apt-get install chromium`)"
     try:
+        picture.unlink(missing_ok=True)
         # Beside where it shall be, in a folder of its own: what is found there was drawn now, and whole.
         with tempfile.TemporaryDirectory(dir=picture.parent, ignore_cleanup_errors=True) as folder:
             fresh = Path(folder) / "picture.png"

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 import msgspec
 from picows import WSFrame, WSMsgType, WSTransport
 
-from shards.load.connection import PROTOCOL, Connection, Shared
+from shards.load.connection import GROUP, PROTOCOL, Connection, Shared
 from shards.load.ledger import EXAMPLES, Account, Impossible, Noting, Tally
 
 _TEXT = WSMsgType.TEXT
@@ -259,7 +259,7 @@ class SocketIoClient(PlainClient):
 
     def url(self) -> str:
         """Give the address of the server, with the group in the query."""
-        parts = urlsplit(self.shared.url)
+        parts = urlsplit(self.shared.url.replace(GROUP, self.room.name))
         wanted = urlencode({"EIO": 4, "transport": "websocket", "group": self.room.name})
         query = "&".join(part for part in (parts.query, wanted) if part)
         return urlunsplit(parts._replace(path="/socket.io/", query=query))

@@ -28,7 +28,7 @@ from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
 from shards.load.steps import FAILURES, load_window
-from shards.load.target import public
+from shards.load.target import STEADY, public
 from shards.load.usage import cpu_percent, ended, tier_of, together, wear
 
 SATURATED_CPU_PERCENT = 95.0
@@ -45,10 +45,12 @@ def saturated(outcome: Outcome, lag_ms: float) -> list[str]:
     lag = outcome.lag.percentiles_ms([99])[0]
     why = []
     if lag > lag_ms:
-        why.append(f"{lag:.0f} ms behind its schedule at p99 ({lag_ms:g} ms may be)")
+        why.append(f"it was {lag:.1f} ms behind its schedule at p99 ({lag_ms:g} ms may be)")
     for phase, percent in (("connecting", outcome.connect_cpu_percent), ("in the load", outcome.cpu_percent)):
         if percent > SATURATED_CPU_PERCENT:
-            why.append(f"one of its processes used {percent:.0f} % of a core {phase}")
+            why.append(
+                f"one of its processes used {percent:.1f} % of a core {phase} ({SATURATED_CPU_PERCENT:g} % may be)"
+            )
     if outcome.out_of_descriptors:
         why.append("one of its processes had no file left to open")
     return why
@@ -235,7 +237,7 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "unacked": _unacked,
     "protocol_errors": lambda run: run.outcome.protocol_errors,
     "http_errors": _http_errors,
-    "not_steady": lambda run: run.fleet["state"] != "steady" if run.fleet else None,
+    "not_steady": lambda run: run.fleet["state"] != STEADY if run.fleet else None,
     "during_exit": lambda run: run.outcome.during_exit,
     "leak_bytes_per_message": _leak("bytes_per_message"),
     "leak_share": _leak("share"),

@@ -119,7 +119,7 @@ class Scenario:
         rate: messages delivered a second, to all clients together.
         group_size: members a group; ``mixed``: 1 to 1,000.
         connect_rate: connections a second.
-        processes: of the generator; 0: as many as the connections take.
+        processes: of the generator; 0: one a core, two at least, more where the connections take more files.
         replicas: of the fleet that it starts for itself.
         workers: of each of these replicas.
         shards: of that fleet.

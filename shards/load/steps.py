@@ -104,7 +104,7 @@ def merged(reports: Sequence[Report]) -> Report:
         "clients": _clients(reports),
         "disruptions": _moved(reports, offsets, "disruptions"),
         "resume_ms": _resumed([one["resume_ms"] for one in reports if one["resume_ms"]]),
-        "generator": _generator([one["generator"] for one in reports]),
+        "generator": _generator(reports),
         "ring": _ring([one["ring"] for one in reports if one["ring"]]),
         "wear": _wear([process for one in reports for process in one["wear"]]),
         "wear_together": _wear([tier for one in reports for tier in one["wear_together"]]),
@@ -130,14 +130,19 @@ def _resumed(found: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
     return {"count": sum(one["count"] for one in found), **_highest(found, ("p50", "p95", "max"))}
 
 
-def _generator(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _generator(reports: Sequence[Report]) -> dict[str, Any]:
+    found = [one["generator"] for one in reports]
     names = ("processes", "max_lag_ms", "p99_lag_ms", "max_cpu_percent", "connect_cpu_percent")
-    why = dict.fromkeys(why for one in found for why in one["saturated_by"])
+    why = [
+        f"at {one['connections']['wanted']:,} connections {why}"
+        for one in reports
+        for why in one["generator"]["saturated_by"]
+    ]
     return {
         **found[-1],
         **_highest(found, (*names, "max_descriptors")),
         "saturated": bool(why),
-        "saturated_by": list(why),
+        "saturated_by": why,
     }
 
 

@@ -29,6 +29,12 @@ _UP_SECONDS = 300
 _DOWN_SECONDS = 120
 _STATUS_SECONDS = 20
 _REACH_SECONDS = 5
+_CALM_SECONDS = 15
+_AGAIN_SECONDS = 1.0
+
+STEADY = "steady"
+"""The state of a fleet all of whose parts are well, as `inv status --json` says it."""
+
 _CONNECTIONS = 10_000
 """What a fleet holds by default; for more it is told, so that it has the edges it takes."""
 
@@ -119,6 +125,17 @@ async def status(url: str, project: str | None) -> dict[str, Any]:
             process.kill()
     known = isinstance(fleet, dict) and await asyncio.to_thread(same_place, str(fleet.get("url")), url)
     return fleet if known else {}
+
+
+async def state_in_the_end(url: str, project: str | None) -> str:
+    """Give the state of the fleet at `url` once it is steady, or after 15 s: what is busy answers a little later."""
+    state = "unknown"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CALM_SECONDS):
+            while state != STEADY:
+                state = (await status(url, project)).get("state", "unknown")
+                await asyncio.sleep(_AGAIN_SECONDS)
+    return state
 
 
 def same_place(fleet_url: str, url: str) -> bool:

@@ -133,11 +133,11 @@ def _grown(name: str, members: Sequence[Sequence[Point]], rate: float) -> dict[s
     points = _added(members)
     span, had = points[-1][0] - points[0][0], points[0][1]
     rose = (sustained(points) or 0.0) * span
-    least = _LEAST_BYTES * math.sqrt(len(members))
+    least = chance = _LEAST_BYTES * math.sqrt(len(members))
     if name == "edges" and span < _LONG:
-        least = max(least, _COLLECTED_LATER * had / RISEN_PART)
+        least = max(chance, _COLLECTED_LATER * had / RISEN_PART)
         rose = rose if (risen(points) or 0.0) > _COLLECTED_LATER * had else 0.0
-    told = rose if rose >= _LEAST_BYTES * math.sqrt(len(members)) else 0.0
+    told = rose if rose >= chance else 0.0
     share = rose / had if rose >= _LEAST_SHARED_BYTES * len(members) else 0.0
     published = rate * span
     return {

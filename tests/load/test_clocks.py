@@ -145,8 +145,8 @@ async def test_a_run_is_what_it_would_be_with_one_clock(ahead_ns: int) -> None:
             found = await Coordinator(load, Resources(), Nobody(), team=FarAway(ahead_ns)).run()
     assert (found.problems, found.opened) == ([], 20)
     assert 0.9 < found.connect_s < 60, "the last of them was due after 0.95 s"
-    assert found.tally.expected == found.tally.delivered == 800
+    assert found.tally.expected == found.tally.delivered == 10 * found.tally.published >= 800
     assert set(found.timeline) <= set(range(-1, 60))
-    assert sum(second.delivered for second in found.timeline.values()) == 800
+    assert sum(second.delivered for second in found.timeline.values()) == found.tally.delivered
     [host] = found.hosts
     assert host["clock_ahead_ms"] == pytest.approx(ahead_ns / 1e6, abs=host["clock_error_ms"] + 0.001)

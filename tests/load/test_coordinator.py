@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from websockets.protocol import State
 
-from shards.load import coordinator
+from shards.load import coordinator, wire
+from shards.load.children import Child
 from shards.load.coordinator import Coordinator, Load, Outcome, Second
 from shards.load.resources import Resources
 from tests.load.plain_server import PlainServer, running
@@ -53,6 +56,18 @@ async def test_it_looks_at_the_fleet_before_the_load_and_after_it_and_all_socket
         found = await outcome(Coordinator(load(server.url, 1), Resources(), Nobody(), look))
     assert open_sockets == [(20, False), (20, True)]
     assert (found.open, found.problems) == (20, [])
+
+
+@pytest.mark.parametrize(("connect_rate", "percent"), [(200, 99.0), (5, 59.5)], ids=["in a second", "in four"])
+async def test_what_connecting_took_of_a_core_is_of_the_time_that_was_planned(
+    connect_rate: float, percent: float
+) -> None:
+    """Not of what came before, nor of what a client that is stuck makes it wait for."""
+    run = Coordinator(replace(load("ws://127.0.0.1:1/", 1), connect_rate=connect_rate), Resources(), Nobody())
+    child = Child(0, asyncio.StreamReader(), cast(Any, None))
+    for second, cpu in ((-1, 0.3), (0, 99.0), (1, 99.0), (2, 30.0), (3, 10.0), (4, 1.0), (5, 1.0)):
+        run._take_tick(child, wire.Tick(second, 0, 0, 0, {}, {}, {}, {}, cpu))
+    assert coordinator._busiest([child.connect_cpu]) == pytest.approx(percent)
 
 
 async def test_a_process_that_says_nothing_any_more_is_named_and_not_waited_for(

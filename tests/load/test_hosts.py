@@ -75,7 +75,7 @@ async def test_two_hosts_make_one_report(tmp_path: Path) -> None:
     assert document["generator"]["processes"] == 3
     assert document["connections"]["opened"] == 40
     messages = document["messages"]
-    assert messages["expected"] == messages["delivered"] == 10 * messages["published"] == 2000
+    assert messages["expected"] == messages["delivered"] == 10 * messages["published"] >= 2000
     assert sum(second["delivered"] for second in document["timeline"]) == messages["delivered"]
     assert {host["host"] for host in document["hosts"]} == {socket.gethostname()}
     for host in document["hosts"]:

@@ -73,8 +73,8 @@ def test_as_many_as_possible_is_not_too_many() -> None:
 
 
 def test_there_is_a_process_for_each_core_though_fewer_could_open_all() -> None:
-    groups = even_groups(1000, 10, 1000)
-    assert [replace(LIMITS, cores=cores).processes_for(groups) for cores in (1, 2, 8)] == [2, 2, 8]
+    groups = even_groups(10_000, 10, 1000)
+    assert [replace(LIMITS, cores=cores).processes_for(groups) for cores in (1, 2, 8, 96)] == [2, 2, 8, 20]
 
 
 @pytest.mark.parametrize(("connections", "processes"), [(1, 2), (39_600, 2), (39_601, 3), (50_000, 3)])

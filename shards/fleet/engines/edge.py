@@ -53,8 +53,10 @@ _CIPHERS = (
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 )
 
-# A dead replica refuses at once. One that is busy answers late, and to leave it out for that gives its share to the
-# others, which are then busier still, until none is left and everybody gets a 503.
+# A dead replica refuses at once, and is left out within a second. One that is busy answers late, and to leave it out
+# for that gives its share to the others, which are then busier still, until none is left and everybody gets a 503. The
+# price: one that hangs, or whose host is gone, is left out after six seconds, and since an edge asks one after the
+# other, each further one five later.
 _HEALTH_CHECK = {"path": "/readyz", "interval": "1s", "timeout": "5s"}
 
 _RETRY = {"attempts": 10, "initialInterval": "20ms"}
