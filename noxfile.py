@@ -44,6 +44,26 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+LOCKED = {"pyproject.toml": "requirements.lock", "docker/requirements.in": "docker/requirements.txt"}
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Pin all that is installed, each file by its hash: requirements.lock, and docker/requirements.txt for images."""
+    session.install("uv>=0.7")
+    for source, locked in LOCKED.items():
+        options = ("--universal", "--generate-hashes", "--python-version", "3.11", "--no-header", "--quiet")
+        session.run("uv", "pip", "compile", source, *options, "-o", locked, *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Look what is pinned up among known vulnerabilities; what can't be looked up fails too."""
+    session.install("pip-audit>=2.9")
+    for locked in LOCKED.values():
+        session.run("pip-audit", "--strict", "--require-hashes", "--disable-pip", "-r", locked, *session.posargs)
+
+
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict typing."""

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from docker.errors import APIError
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from shards.errors import ShardsError, UsageError
 from shards.fleet import layout
@@ -35,9 +37,35 @@ def test_the_committed_files_are_what_is_rendered_for_the_defaults() -> None:
 
 def test_the_image_installs_what_the_project_says_the_service_needs() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    lines = (ROOT / "docker" / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / "docker" / "requirements.in").read_text().splitlines()
     wanted = {line for line in lines if line and not line.startswith("#")} - {"async-timeout>=4.0.3"}
-    assert wanted <= set(declared)
+    assert wanted - {"django>=5.2,<5.3"} <= set(declared)
+
+
+@pytest.mark.parametrize(
+    ("source", "locked"),
+    [("pyproject.toml", "requirements.lock"), ("docker/requirements.in", "docker/requirements.txt")],
+)
+def test_what_is_asked_for_is_pinned_within_its_range_each_file_by_its_hash(source: str, locked: str) -> None:
+    text = (ROOT / source).read_text()
+    if source.endswith(".toml"):
+        asked = [Requirement(one) for one in tomllib.loads(text)["project"]["dependencies"]]
+    else:
+        asked = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+    entries = (ROOT / locked).read_text().replace("\\\n", " ").splitlines()
+    pinned = [entry.partition(" --hash=")[0] for entry in entries if not entry.lstrip().startswith("#")]
+    assert all("--hash=sha256:" in entry for entry in entries if not entry.lstrip().startswith("#"))
+    versions: dict[str, list[str]] = {}
+    for one in map(Requirement, pinned):
+        versions.setdefault(canonicalize_name(one.name), []).append(str(one.specifier).removeprefix("=="))
+    for one in asked:
+        assert all(map(one.specifier.contains, versions[canonicalize_name(one.name)])), f"{one}: run `nox -s lock`"
+
+
+def test_what_an_image_gets_does_not_depend_on_the_python_that_gathers_it() -> None:
+    pinned = (ROOT / "docker" / "requirements.txt").read_text()
+    assert "python_version" not in pinned
+    assert "python_full_version" not in pinned
 
 
 def test_there_is_no_python_in_the_directory_that_has_the_sdks_name() -> None:
