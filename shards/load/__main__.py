@@ -42,7 +42,7 @@ from shards.load.hosts import OtherHosts
 from shards.load.limits import Limits, is_loopback
 from shards.load.report import Run
 from shards.load.resources import Resources
-from shards.load.scenarios import Event, Scenario
+from shards.load.scenarios import Event, Scenario, Target
 from shards.load.schedule import Shape, shares
 from shards.load.spread import Spread, settled
 from shards.load.tls import Tls
@@ -75,6 +75,14 @@ def _shape(text: str) -> str:
     return text
 
 
+def _target(text: str) -> tuple[str, Target]:
+    name, _, bound = text.strip().partition(" ")
+    try:
+        return name, Target(bound.strip())
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _parser(names: list[str]) -> argparse.ArgumentParser:
     parser = Parser(prog="python -m shards.load", description="Run a load scenario to a verdict.")
     add = parser.add_argument
@@ -102,6 +110,7 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
     add("--http-probe", action="store_true", default=None, help="GET /livez 20 times a second meanwhile")
     add("--runs", type=count, default=os.environ.get("RUNS", "1"), help="how often, in a row; also RUNS=…")
     add("--seed", type=count, help="of what is left to chance in the first run (default: chosen, and reported)")
+    add("--target", type=_target, action="append", help="as 'p99_ms < 50', in place of the scenario's; repeatable")
     add("--steps", type=_steps, help="numbers of connections to try one after the other: 1000,2000,5000")
     add("--replicas", type=count, help="of the fleet it starts, as are --workers, --shards and --edges")
     add("--workers", type=count, help="of each replica; with --coordinator: how many hosts shall join")
@@ -136,6 +145,8 @@ def _chosen(scenario: Scenario, options: argparse.Namespace) -> Scenario:
     chosen = replace(chosen.lasting(options.duration), **given)
     if numbers:
         chosen = replace(chosen.step(max(numbers)), steps=numbers)
+    if options.target:
+        chosen = replace(chosen, targets={**chosen.targets, **dict(options.target)})
     if options.during:
         chosen = replace(chosen, events=(Event(chosen.duration / 4, command=options.during),))
     return chosen
@@ -343,7 +354,8 @@ def _write(document: dict[str, Any], path: Path, png: bool) -> None:
         ShardsError: it could not be written; says why.
     """
     report.write(document, path)
-    history.keep(document, path)
+    if said := history.keep(document, path):
+        _tell(said)
     if png:
         print(picture.draw(path.with_suffix(".html"), path.with_suffix(".png")), file=sys.stderr)
 

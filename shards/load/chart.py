@@ -15,6 +15,7 @@ _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _BOTTOM - _TOP
 _TICKS = 4
 _MOST_POINTS = 600
 _LOG_STEPS = (1, 2, 5)
+_SECOND_STEPS = (1, 2, 3, 5)
 _LINEAR_STEPS = (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8)
 
 
@@ -134,7 +135,8 @@ class Frame:
         )
 
     def _x_ticks(self) -> list[str]:
-        times = [(self.right * i / _TICKS, f"{self.right * i / _TICKS:.0f} s") for i in range(_TICKS + 1)]
+        step = round_up(self.right / _TICKS, _SECOND_STEPS)
+        times = [(step * i, f"{step * i:g} s") for i in range(math.floor(self.right / step * (1 + 1e-9)) + 1)]
         places = [(self.x_at(x), text) for x, text in self.x_labels or times]
         return [
             f'<text class="x{" last" if at > _WIDTH - _LEFT else ""}" x="{at}" y="{_HEIGHT - 8}">{escape(text)}</text>'

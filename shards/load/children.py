@@ -28,6 +28,7 @@ LINE_BYTES = 1 << 24
 
 _CLOCK_QUESTIONS = 8
 _CLOCK_SECONDS = 5.0
+_END_SECONDS = 5.0
 
 
 class Clock:
@@ -61,6 +62,7 @@ class Child:
     Attributes:
         hello, connected, done: set once it has said so, or is gone.
         limit, ports: files it may open, and connections its host may hold from one address, once it has said hello.
+        open: sockets that it has subscribed, once it is done.
         cpu: percent of a core, each second of the load.
         connect_cpu: the same, of the time in which it should have connected.
         planned: it was given its plan.
@@ -79,7 +81,7 @@ class Child:
         self.host = host
         self.pid = pid
         self.clock = Clock()
-        self.limit = self.ports = 0
+        self.limit = self.ports = self.open = 0
         self.cpu: list[float] = []
         self.connect_cpu: list[float] = []
         self.planned = self.left = False
@@ -192,15 +194,27 @@ class OwnProcesses:
             yield [_child(number, process) for number, process in enumerate(processes)]
         finally:
             for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+                await _end(process)
 
 
 def _child(number: int, process: asyncio.subprocess.Process) -> Child:
     assert process.stdin is not None
     assert process.stdout is not None
     return Child(number, process.stdout, process.stdin, pid=process.pid)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Let a process close its sockets in good order, as it does once nobody tells it anything more; or kill it."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def spawn() -> asyncio.subprocess.Process:

@@ -256,7 +256,7 @@ class Coordinator:
         self._look = look
         self._team = team or OwnProcesses(len(shares(load.groups(), load.processes)))
         self._children: list[Child] = []
-        self._pending: dict[int, list[wire.Tick]] = {}
+        self._pending: dict[int, dict[int, wire.Tick]] = {}
         self._first_ns = self._last_ns = 0
         self._start_ns = self._go_ns = self._stop_ns = 0
 
@@ -539,14 +539,15 @@ class Coordinator:
         elif 0 <= tick.second < self.load.connect_s:
             # Who is stuck at the end leaves it idle; that it was at its end shows in the time that was planned.
             child.connect_cpu.append(tick.cpu_percent)
-        self._pending.setdefault(tick.second, []).append(tick)
-        alive = sum(1 for child in self._children if not child.left)
-        if len(self._pending[tick.second]) >= alive:
+        self._pending.setdefault(tick.second, {})[child.number] = tick
+        ticking = {child.number for child in self._children if not child.left and not child.done.done()}
+        if ticking <= self._pending[tick.second].keys():
             self._complete(tick.second)
 
     def _complete(self, number: int) -> None:
         """Sum up a second of all processes."""
-        ticks = self._pending.pop(number)
+        by_child = self._pending.pop(number)
+        ticks = by_child.values()
         histogram = Histogram()
         for tick in ticks:
             histogram.record(tick.latency)
@@ -558,7 +559,9 @@ class Coordinator:
                 self.outcome.away.record(counts)
                 self.outcome.lost_in.setdefault(tenth, Counter()).update(counts)
                 second.back += sum(counts.values())
-        second.open = sum(tick.open for tick in ticks)
+        # Who is through says nothing more, and keeps its sockets open until all are.
+        through = [one for one in self._children if one.done.done() and not one.left and one.number not in by_child]
+        second.open = sum(tick.open for tick in ticks) + sum(child.open for child in through)
         second.published += sum(tick.published for tick in ticks)
         second.delivered += sum(tick.delivered for tick in ticks)
         second.p50_ms, second.p99_ms = histogram.percentiles_ms([50, 99])
@@ -571,6 +574,7 @@ class Coordinator:
         outcome.accounts = worst([*outcome.accounts, *report.accounts], ACCOUNTS)
         outcome.tally += report.tally
         outcome.publishers += report.publishers
+        child.open = report.open
         outcome.open += report.open
         outcome.reconnects += report.reconnects
         outcome.closed_by_server += report.closed_by_server

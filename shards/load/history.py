@@ -19,6 +19,7 @@ from shards.load.chart import Point
 from shards.load.page import WRONG, page, render
 
 KEPT = 30
+_MARK = "<title>Load runs</title>"
 _SUMMARY = ".run.json"
 
 
@@ -64,11 +65,14 @@ def kept(report: Mapping[str, Any], page: str) -> Kept:
     )
 
 
-def keep(report: Mapping[str, Any], path: Path) -> None:
+def keep(report: Mapping[str, Any], path: Path) -> str | None:
     """Keep a report that was written to `path`, forget the oldest, and write the index beside it.
 
     Raises:
         ShardsError: it could not be written; says why.
+
+    Returns:
+        What is to be said of it; None: nothing.
     """
     folder = path.parent / "history" / report["scenario"]
     stamp = datetime.fromisoformat(report["started"]).strftime("%Y%m%dT%H%M%SZ")
@@ -76,7 +80,21 @@ def keep(report: Mapping[str, Any], path: Path) -> None:
     files.write_json(report, folder / f"{stamp}.json")
     files.write_json(kept(report, f"history/{report['scenario']}/{stamp}.html"), folder / f"{stamp}{_SUMMARY}")
     _forget(folder)
-    files.write(path.parent / "index.html", index(known(path.parent / "history")).encode())
+    page_of_all = path.parent / "index.html"
+    if not is_mine(page_of_all):
+        return f"{page_of_all} is a page of somebody else's: it stays, and the runs beside it have no index"
+    files.write(page_of_all, index(known(path.parent / "history")).encode())
+    return None
+
+
+def is_mine(page_of_all: Path) -> bool:
+    """Tell whether an index may be written there: there is none, or one of an earlier run."""
+    try:
+        return _MARK in page_of_all.read_text(errors="replace")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _forget(folder: Path) -> None:

@@ -132,7 +132,9 @@ class OtherHosts:
         if join is None:
             writer.close()
             return
-        await reader.ended.wait()
+        # Ended by the end of the run, it has nothing to tell: asyncio would print a traceback for each.
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader.ended.wait()
         if self._waiting:
             self._give_back(join)
 

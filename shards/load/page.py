@@ -21,6 +21,7 @@ _SECOND_MS, _WHOLE_MS = 1000.0, 100.0
 WRONG = ("lost", "duplicated", "reordered", "overtaken")
 """Of a report's messages, what no run may have."""
 
+_CLIENTS_NAMED = 10
 _QUIET_EVENTS = {"connected", "load"}
 
 
@@ -40,6 +41,7 @@ def render(report: Mapping[str, Any]) -> str:
         targets=_targets(report["targets"], report["left_out"]),
         steps=_steps(report),
         disruptions=_disruptions(report["disruptions"]),
+        clients=_clients(report["clients"]),
         percentiles=_percentiles(report["latency_ms"]),
         rate=line_chart([Line("delivered", _series(timeline, "delivered"), "c0")], marks, right=right),
         latency=_latency(timeline, marks, right),
@@ -136,8 +138,10 @@ def _summary(report: Mapping[str, Any]) -> str:
     where = f"generators on {others} other host{'s' if others > 1 else ''}, led from" if others else "generator on"
     fleet = ", as is the fleet" if report["fleet"] and not others else ""
     return (
-        f"{report['started']}, {report['duration_s']:,.0f} s · groups of {load['group_size']} · {where} a host of "
-        f"{host['cpus']} cores, {host['memory_bytes'] / 1e9:.0f} GB, {host['system']}{fleet}"
+        f"{load['url']}, dialect {load['dialect']} · {load['connections']:,} sockets in groups of "
+        f"{load['group_size']}, {load['rate']:,.0f} deliveries a second for {report['load_s']:,.0f} s · "
+        f"{report['started']}, {report['duration_s']:,.0f} s in all · {where} a host of {host['cpus']} cores, "
+        f"{host['memory_bytes'] / 1e9:.0f} GB, {host['system']}{fleet}"
     )
 
 
@@ -224,6 +228,20 @@ def _disruptions(disruptions: Sequence[Mapping[str, Any]]) -> str:
     ]
     table = f'<div class="scroll"><table>{row(names, "th", 1)}{"".join(rows)}</table></div>'
     return f"<section><h2>What happened to clients</h2>{table}</section>"
+
+
+def _clients(clients: Mapping[str, Any]) -> str:
+    """Name those with whom most went wrong, and what."""
+    if not clients["amiss"]:
+        return ""
+    items = "".join(
+        f"<li>client {one['client']} of {escape(one['group'])} <span class=soft>"
+        f"{escape('; '.join(one['examples']) or 'late deliveries')}</span></li>"
+        for one in clients["worst"][:_CLIENTS_NAMED]
+    )
+    more = clients["amiss"] - min(_CLIENTS_NAMED, len(clients["worst"]))
+    rest = f"<p class=soft>and {more:,} more; the books of up to 50 are in the JSON</p>" if more else ""
+    return f"<section><h2>Clients with whom something went wrong</h2><ul>{items}</ul>{rest}</section>"
 
 
 def _series(timeline: Iterable[Mapping[str, Any]], name: str) -> list[Point]:

@@ -253,6 +253,9 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
 _ONLY_WHERE: dict[str, tuple[Callable[[Run], bool], str]] = {
     "unacked": (lambda run: DIALECTS[run.load.dialect].acks, "this dialect has no acks"),
     "overtaken": (lambda run: DIALECTS[run.load.dialect].acks, "without offsets it is among the reordered"),
+    **dict.fromkeys(
+        ("gaps", "unannounced_gaps"), (lambda run: DIALECTS[run.load.dialect].acks, "this dialect has no offsets")
+    ),
     "http_errors": (lambda run: bool(run.load.probe_url), "without --http-probe nothing is asked over HTTP"),
     "during_exit": (lambda run: bool(run.load.events), "nothing happens meanwhile"),
     **dict.fromkeys(

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shards.load.page import disrupted, least_leaks, saturated, shown
+from shards.load.page import disrupted, duration, least_leaks, saturated, shown
 
 _CLIENTS_NAMED = 3
 
@@ -22,9 +22,19 @@ def show(document: dict[str, Any], path: Path) -> None:
     for row in document["targets"]:
         table.add_row(row["name"], row["target"], shown(row["measured"]), "ok" if row["ok"] else "MISSED")
     Console(soft_wrap=True).print(table)
+    print(_in_short(document))
     for line in [*_wrong(document), *_seen(document)]:
         print(line)
     print(f"{document['scenario']}: {document['verdict']} — {path} and {path.with_suffix('.html').name}")
+
+
+def _in_short(document: dict[str, Any]) -> str:
+    connections, messages, latency = document["connections"], document["messages"], document["latency_ms"]
+    return (
+        f"{connections['opened']:,} of {connections['wanted']:,} sockets, {connections['rate_per_s']:,.0f} connects a "
+        f"second; {messages['delivered']:,} deliveries, {messages['per_s']:,.0f} a second; p50 "
+        f"{duration(latency['p50'])}, p99 {duration(latency['p99'])}, max {duration(latency['max'])}"
+    )
 
 
 def _wrong(document: dict[str, Any]) -> Iterator[str]:
@@ -34,8 +44,11 @@ def _wrong(document: dict[str, Any]) -> Iterator[str]:
         yield f"problem: {problem}"
     for failure in document["connections"]["failures"]:
         yield f"connections failed: {failure['count']:,} x {failure['reason']}"
-    for client in document["clients"]["worst"][:_CLIENTS_NAMED]:
+    clients = document["clients"]
+    for client in clients["worst"][:_CLIENTS_NAMED]:
         yield f"client {client['client']} of {client['group']}: {'; '.join(client['examples']) or 'late deliveries'}"
+    if (more := clients["amiss"] - _CLIENTS_NAMED) > 0:
+        yield f"and {more:,} more clients with whom something went wrong"
     for error in document["errors"]:
         yield f"error: {error['count']:,} x {error['kind']} {error['example']}"
 

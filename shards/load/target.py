@@ -192,7 +192,7 @@ def check_url(url: str) -> None:
         socket.create_connection((host, port), _REACH_SECONDS).close()
     except OSError as error:
         raise ShardsError(
-            f"nobody answers at {public(url)}: {error.strerror or error}; is the fleet up? (`inv up`)"
+            f"nobody answers at {public(url)}: {error.strerror or error}; start it first (a fleet: `inv up`)"
         ) from error
 
 

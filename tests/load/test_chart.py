@@ -28,6 +28,14 @@ def test_a_linear_axis_starts_at_nothing() -> None:
     assert scale_for([11_000]).high == 12_000
 
 
+@pytest.mark.parametrize(("right", "last"), [(7, 6), (22, 20), (75, 60), (400, 400), (3600, 3000)])
+def test_seconds_are_told_at_round_ones(right: float, last: int) -> None:
+    told = re.findall(r">(\d+) s</text>", line_chart([Line("x", [(0, 1), (right, 1)], "c0")]))
+    assert told[0] == "0"
+    assert int(told[-1]) == last
+    assert 3 <= len(told) <= 5
+
+
 def test_no_peak_disappears() -> None:
     points = [(float(t), 1.0) for t in range(5000)]
     points[3333] = (3333.0, 99.0)

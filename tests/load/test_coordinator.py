@@ -14,6 +14,7 @@ from websockets.protocol import State
 from shards.load import coordinator, wire
 from shards.load.children import Child
 from shards.load.coordinator import Coordinator, Load, Outcome, Second
+from shards.load.ledger import Tally
 from shards.load.resources import Resources
 from tests.load.plain_server import PlainServer, running
 
@@ -56,6 +57,17 @@ async def test_it_looks_at_the_fleet_before_the_load_and_after_it_and_all_socket
         found = await outcome(Coordinator(load(server.url, 1), Resources(), Nobody(), look))
     assert open_sockets == [(20, False), (20, True)]
     assert (found.open, found.problems) == (20, [])
+    assert {socket.close_code for socket in server.sockets} == {1000}, "each was closed in good order"
+
+
+async def test_sockets_of_a_process_that_is_through_are_open_while_another_one_is_not() -> None:
+    run = Coordinator(load("ws://127.0.0.1:1/", 1), Resources(), Nobody())
+    children = [Child(number, asyncio.StreamReader(), cast(Any, None)) for number in range(2)]
+    run._children = children
+    done = wire.Done(Tally(), 0, [], 10, 0, 10, 0, 0, {}, {})
+    run._take(children[1], done)
+    run._take(children[0], wire.Tick(7, 10, 0, 0, {}, {}, {}, {}, 1.0))
+    assert run.outcome.timeline[7].open == 20
 
 
 @pytest.mark.parametrize(("connect_rate", "percent"), [(200, 99.0), (5, 59.5)], ids=["in a second", "in four"])

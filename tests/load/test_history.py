@@ -27,6 +27,15 @@ def test_runs_are_compared_and_each_is_kept(tmp_path: Path) -> None:
         assert references((tmp_path / page).read_text()) == []
 
 
+def test_a_page_of_somebody_elses_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("my own page")
+    said = history.keep(made("2026-01-01T10:00:00+00:00"), tmp_path / "r.json")
+    assert said
+    assert "somebody else's" in said
+    assert (tmp_path / "index.html").read_text() == "my own page"
+    assert list((tmp_path / "history" / "loadtest-10k").glob("*.html"))
+
+
 def test_the_oldest_runs_are_forgotten(tmp_path: Path) -> None:
     for day in range(1, 29):
         for month in (1, 2):

@@ -71,6 +71,7 @@ async def test_two_hosts_make_one_report(tmp_path: Path) -> None:
     document = report(tmp_path)
     assert (status, document["verdict"]) == (0, "pass"), said
     assert [worker[0] for worker in workers] == [0, 0], workers
+    assert "Traceback" not in said
     assert "2 of 2 processes were through" in workers[0][1]
     assert document["generator"]["processes"] == 3
     assert document["connections"]["opened"] == 40

@@ -92,6 +92,12 @@ async def test_a_loss_fails_the_run(tmp_path: Path) -> None:
     assert document["messages"]["lost"] == 1
 
 
+async def test_a_target_may_be_set_on_the_command_line(tmp_path: Path) -> None:
+    async with running() as server:
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--target", "p50_ms < 0.0001")
+    assert (status, missed(report(tmp_path))) == (1, {"p50_ms"})
+
+
 def missed(document: dict[str, Any]) -> set[str]:
     return {target["name"] for target in document["targets"] if not target["ok"]}
 
@@ -326,6 +332,8 @@ async def test_nobody_is_killed_for_a_fleet_that_is_not_known_here(tmp_path: Pat
             2,
             "1000000 connections are more than a fleet on this host",
         ),
+        (("run", "--target", "p99_ms fast"), 2, "'fast' is no target: write for instance '>= 0.999' or '< 50'"),
+        (("run", "--target", "speed > 9"), 2, "no figure is called speed; there are: connect_success"),
         (("run", "--shape", "hill:1-2"), 2, "'hill:1-2' is no shape: write for instance constant:5000, ramp:0-20000"),
         (("run", "--shape", "ramp:0-9", "--rate", "5"), 2, "give one of them"),
         (("run", "--group-size", "25000", "--connections", "25000"), 2, "25000 connections in one process"),

@@ -58,10 +58,10 @@ def document(seen: Outcome) -> dict[str, Any]:
 
 def references(page: str) -> list[str]:
     """Find what a page would have a browser fetch or run, and whatever else names another host: of SVG only what its
-    format is called."""
+    format is called, and of text the address that was loaded."""
     return re.findall(
         r"\b(?:src|srcset|href|action|poster)\s*=[^\s>]*|url\(|@import|<script|//",
-        re.sub(r'xmlns(:\w+)?="http://www\.w3\.org/[^"]*"', "", page),
+        re.sub(r'xmlns(:\w+)?="http://www\.w3\.org/[^"]*"|>wss?://', "", page),
         re.IGNORECASE,
     )
 
@@ -79,6 +79,12 @@ def references(page: str) -> list[str]:
 )
 def test_the_verdict(changes: dict[str, object], verdict: str) -> None:
     assert document(outcome(**changes))["verdict"] == verdict
+
+
+@pytest.mark.parametrize("figure", ["gaps", "unannounced_gaps", "unacked", "overtaken"])
+def test_what_a_dialect_without_offsets_can_not_show_is_left_out(figure: str) -> None:
+    run = Run(replace(LOAD, dialect="plain"), outcome(), {}, [])
+    assert report.judge({figure: Target("== 0")}, run) == []
 
 
 def lagging(ms: float) -> Histogram:
