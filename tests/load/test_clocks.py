@@ -135,7 +135,8 @@ class FarAway:
             yield [Child(0, process.stdout, process.stdin, host="elsewhere")]
         finally:
             process.kill()
-            await process.wait()
+            # To the end of what it said, so that nothing of it is open when the test is over.
+            await process.communicate()
 
 
 async def test_a_run_is_what_it_would_be_with_one_clock(ahead_ns: int) -> None:
