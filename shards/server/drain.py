@@ -17,11 +17,14 @@ from shards.server.protocol import SocketProtocol
 _STEP_SECONDS = 0.1
 _TRIES = 3
 _AGAIN_SECONDS = 0.6
-"""What kept a socket, or the registry from naming who takes it, may be over by then."""
+"""What kept a socket may be over by then."""
+_NOBODY_SECONDS = 5.0
+"""For how long it is waited for somebody who takes sockets: on a busy host a worker's heartbeat comes late, and until
+it does the registry does not name it."""
 _HANDED_SHARE = 0.7
 """Of a drain's time, what handing over may take before clients are asked to reconnect; the rest is for these."""
 
-HandOver = Callable[[Collection[SocketProtocol], Collection[str]], Awaitable[list[SocketProtocol]]]
+HandOver = Callable[[Collection[SocketProtocol], Collection[str]], Awaitable[list[SocketProtocol] | None]]
 
 
 class Drainer:
@@ -30,7 +33,8 @@ class Drainer:
     Args:
         sockets: the worker's, as they come and go.
         metrics: where it counts.
-        hand_over: hands sockets to replicas of these names; gives those that may go if it is tried again.
+        hand_over: hands sockets to replicas of these names; gives those that may go if it is tried again. None: nobody
+            was there who takes any.
         strain: tells how the workers are that take the sockets.
     """
 
@@ -82,15 +86,17 @@ class Drainer:
 
     async def _give(self, to: Collection[str], stay: WeakSet[SocketProtocol]) -> None:
         """Hand over all sockets but those in `stay`, where it puts those that can't be."""
-        for turn in range(_TRIES):
-            if turn:
-                await asyncio.sleep(_AGAIN_SECONDS)
-            left = [socket for socket in self._sockets if socket not in stay]
+        loop, tries = asyncio.get_running_loop(), 0
+        nobody_until = loop.time() + _NOBODY_SECONDS
+        while left := [socket for socket in self._sockets if socket not in stay]:
             again = await self._hand_over(left, to)
-            stay.update(set(left) - set(again))
-            if not again:
-                return
-        stay.update(again)
+            if again is not None:
+                tries += 1
+                stay.update(set(left) - set(again))
+            if tries == _TRIES or (not tries and loop.time() > nobody_until):
+                stay.update(left)
+            elif again != []:
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _go_on_giving(self, to: Collection[str], stay: WeakSet[SocketProtocol]) -> None:
         """Hand over those that come yet: their handshakes were on their way when the edges were told."""

@@ -168,7 +168,7 @@ class Worker:
         else:
             self._arrivals = arrivals
 
-    async def hand_over(self, sockets: Collection[SocketProtocol], to: Collection[str]) -> list[SocketProtocol]:
+    async def hand_over(self, sockets: Collection[SocketProtocol], to: Collection[str]) -> list[SocketProtocol] | None:
         """Hand sockets to the workers of other replicas on this host.
 
         Args:
@@ -176,7 +176,7 @@ class Worker:
             to: names of the replicas.
 
         Returns:
-            Those that could not go now, but may later.
+            Those that could not go now, but may later; None: nobody was there who takes any.
         """
         takers = [
             r for r in await self.plane.workers() if r.replica in to and r.handoff and r.name != self.plane.worker
@@ -196,7 +196,9 @@ class Worker:
                 for pause in _LEAVE_PAUSES:
                     await asyncio.sleep(pause)
                     others = {r.replica for r in await self.plane.workers() if r.state == "active"}
-                    if not (left := await self.hand_over(left, others)):
+                    again = await self.hand_over(left, others)
+                    left = left if again is None else again
+                    if not left:
                         break
 
     # Heartbeat

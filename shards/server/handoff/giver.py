@@ -171,7 +171,7 @@ class Giver:
         self._metrics = metrics
         self._ids = count(1)
 
-    async def give(self, sockets: Iterable[S], to: Sequence[WorkerRecord]) -> list[S]:
+    async def give(self, sockets: Iterable[S], to: Sequence[WorkerRecord]) -> list[S] | None:
         """Hand sockets over, each to whoever has fewest.
 
         Args:
@@ -179,9 +179,11 @@ class Giver:
             to: who shall get them.
 
         Returns:
-            Those that may go if it is tried again.
+            Those that may go if it is tried again; None: nobody is there who takes any.
         """
         takers = [taker for taker in await asyncio.gather(*(self._greet(record) for record in to)) if taker]
+        if not takers:
+            return None
         try:
             with uncollected():
                 return await self._give_all(sockets, takers)

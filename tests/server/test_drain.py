@@ -1,0 +1,86 @@
+"""Who drains first tries to hand its sockets over, for as long as somebody may come who takes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+import pytest
+
+from shards.metrics import METRICS
+from shards.router.control import Orders
+from shards.server import drain
+from shards.server.drain import Drainer
+
+
+class Socket:
+    """One that is asked to reconnect, or told to close, hears of it."""
+
+    close_sent = False
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    def on_drain(self, within_ms: int) -> None:
+        self.asked.set()
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.asked.set()
+
+
+class Takers:
+    """Those who take sockets: nobody at first, then whoever takes those that `takes` says yes to."""
+
+    def __init__(self, sockets: set[Socket], nobody: int, takes: Callable[[Socket], bool]) -> None:
+        self.sockets = sockets
+        self.nobody = nobody
+        self.takes = takes
+        self.asked = 0
+
+    async def hand_over(self, sockets: Collection[Any], to: Collection[str]) -> list[Any] | None:
+        self.asked += 1
+        if self.asked <= self.nobody:
+            return None
+        left = [socket for socket in sockets if not self.takes(socket)]
+        self.sockets -= set(sockets) - set(left)
+        return left
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "_AGAIN_SECONDS", 0.01)
+
+
+async def drained(nobody: int, takes: Callable[[Socket], bool], seconds: float) -> tuple[Takers, set[Socket]]:
+    sockets = {Socket() for _ in range(3)}
+    takers = Takers(sockets, nobody, takes)
+
+    async def no_strain() -> None:
+        return None
+
+    drainer = Drainer(cast(Any, sockets), METRICS, takers.hand_over, no_strain)
+    drainer.obey(Orders("draining", round(seconds * 1000), ("green-0",)))
+    try:
+        async with asyncio.timeout(30):
+            while sockets and not all(socket.asked.is_set() for socket in sockets):
+                await asyncio.sleep(0.01)
+    finally:
+        await drainer.stop()
+    return takers, sockets
+
+
+async def test_who_is_not_named_yet_is_waited_for_and_no_client_is_asked_to_reconnect() -> None:
+    takers, left = await drained(nobody=20, takes=lambda _: True, seconds=60)
+    assert (takers.asked, left) == (21, set())
+
+
+async def test_where_nobody_comes_clients_are_asked_to_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "_NOBODY_SECONDS", 0.2)
+    _, left = await drained(nobody=1_000_000, takes=lambda _: True, seconds=1)
+    assert len(left) == 3
+
+
+async def test_a_socket_that_nobody_takes_is_tried_three_times() -> None:
+    takers, left = await drained(nobody=0, takes=lambda _: False, seconds=1)
+    assert (takers.asked, len(left)) == (3, 3)
