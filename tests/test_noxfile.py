@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,7 +59,6 @@ def test_a_session_that_is_stopped_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_every_session_that_starts_processes_ends_by_itself() -> None:
-    """Only what checks files is run in the ordinary way."""
-    text = NOXFILE.read_text()
-    assert text.count('session.run("') == text.count('session.run("ruff"') + 2
-    assert not [line for line in text.splitlines() if 'session.run("python"' in line or 'session.run("pytest"' in line]
+    """Only what checks files, or pins what is installed, is run in the ordinary way."""
+    ordinary = set(re.findall(r'session\.run\(\s*"([\w-]+)"', NOXFILE.read_text()))
+    assert ordinary <= {"ruff", "lint-imports", "mypy", "uv", "pip-audit"}

@@ -230,17 +230,21 @@ def _disruptions(disruptions: Sequence[Mapping[str, Any]]) -> str:
     return f"<section><h2>What happened to clients</h2>{table}</section>"
 
 
+def wronged(clients: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the clients that have more to tell than that something came late, those first with whom most went wrong."""
+    return [one for one in clients["worst"] if one["examples"]]
+
+
 def _clients(clients: Mapping[str, Any]) -> str:
-    """Name those with whom most went wrong, and what."""
-    if not clients["amiss"]:
+    found = wronged(clients)
+    if not found:
         return ""
     items = "".join(
-        f"<li>client {one['client']} of {escape(one['group'])} <span class=soft>"
-        f"{escape('; '.join(one['examples']) or 'late deliveries')}</span></li>"
-        for one in clients["worst"][:_CLIENTS_NAMED]
+        f"<li>client {one['client']} of {escape(one['group'])} "
+        f"<span class=soft>{escape('; '.join(one['examples']))}</span></li>"
+        for one in found[:_CLIENTS_NAMED]
     )
-    more = clients["amiss"] - min(_CLIENTS_NAMED, len(clients["worst"]))
-    rest = f"<p class=soft>and {more:,} more; the books of up to 50 are in the JSON</p>" if more else ""
+    rest = "<p class=soft>and more: the books of up to 50 are in the JSON</p>" if found[_CLIENTS_NAMED:] else ""
     return f"<section><h2>Clients with whom something went wrong</h2><ul>{items}</ul>{rest}</section>"
 
 

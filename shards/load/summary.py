@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shards.load.page import disrupted, duration, least_leaks, saturated, shown
+from shards.load.page import disrupted, duration, least_leaks, saturated, shown, wronged
 
 _CLIENTS_NAMED = 3
 
@@ -44,11 +44,11 @@ def _wrong(document: dict[str, Any]) -> Iterator[str]:
         yield f"problem: {problem}"
     for failure in document["connections"]["failures"]:
         yield f"connections failed: {failure['count']:,} x {failure['reason']}"
-    clients = document["clients"]
-    for client in clients["worst"][:_CLIENTS_NAMED]:
-        yield f"client {client['client']} of {client['group']}: {'; '.join(client['examples']) or 'late deliveries'}"
-    if (more := clients["amiss"] - _CLIENTS_NAMED) > 0:
-        yield f"and {more:,} more clients with whom something went wrong"
+    clients = wronged(document["clients"])
+    for client in clients[:_CLIENTS_NAMED]:
+        yield f"client {client['client']} of {client['group']}: {'; '.join(client['examples'])}"
+    if clients[_CLIENTS_NAMED:]:
+        yield "and more clients with whom something went wrong: their books are in the report"
     for error in document["errors"]:
         yield f"error: {error['count']:,} x {error['kind']} {error['example']}"
 

@@ -99,9 +99,12 @@ async def test_a_kill_is_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
             return {"shards": [{"name": "shared-1", "pid": process.pid}]}
 
         monkeypatch.setattr(target, "status", status)
+        begun = monotonic_ns()
         assert await perform(Event(0, kill="shard"), note=notes) == 0
         assert await process.wait() == -signal.SIGKILL
-        assert notes == [("kill shard: shared-1", {"pid": process.pid})]
+        [(name, told)] = notes
+        assert (name, told["pid"]) == ("kill shard: shared-1", process.pid)
+        assert begun <= told["at_ns"] <= monotonic_ns()
 
 
 async def test_nobody_to_kill_is_a_failure() -> None:

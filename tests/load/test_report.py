@@ -17,7 +17,7 @@ from shards.errors import ShardsError, UsageError
 from shards.load import page, report
 from shards.load.coordinator import Load, Outcome, Second
 from shards.load.histogram import Histogram, steps
-from shards.load.ledger import Tally
+from shards.load.ledger import Account, Tally
 from shards.load.probe import HttpProbe
 from shards.load.report import Run
 from shards.load.scenarios import Event, Target
@@ -246,6 +246,15 @@ def test_a_run_that_saw_nothing_still_gives_a_page(tmp_path: Path) -> None:
 def test_the_page_counts_what_was_overtaken_among_what_is_wrong() -> None:
     found = page.render(document(outcome(tally=Tally(overtaken=5))))
     assert "<li class=fail><span class=soft>lost or wrong</span><b>5</b>" in found
+
+
+def test_the_page_names_those_who_lost_something_and_not_those_to_whom_something_came_late() -> None:
+    late, lossy = Account(1, Tally(late=3), [], "room-1"), Account(7, Tally(lost=1), ["lost: id 3"], "room-7")
+    told = page.render(document(outcome(amiss=2, accounts=[lossy, late])))
+    assert "client 7 of room-7" in told
+    assert "lost: id 3" in told
+    assert "client 1 of room-1" not in told
+    assert "went wrong" not in page.render(document(outcome(amiss=1, accounts=[late])))
 
 
 def test_the_page_says_where_the_generator_was() -> None:
