@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -76,9 +77,10 @@ def _shape(text: str) -> str:
 
 
 def _target(text: str) -> tuple[str, Target]:
-    name, _, bound = text.strip().partition(" ")
+    name = re.match(r"\s*\w*", text)
+    assert name is not None
     try:
-        return name, Target(bound.strip())
+        return name[0].strip(), Target(text[name.end() :].strip())
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -286,7 +288,7 @@ async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
         async with _looking(look_again if load.events else None):
             outcome = await coordinator.run()
         if fleet and fleet["state"] != target.STEADY and not outcome.aborted:
-            fleet["state"] = await target.state_in_the_end(load.url, load.project)
+            fleet["state"] = await target.state_in_the_end(load.url, load.project, lambda: coordinator.outcome.aborted)
     return Run(load, outcome, fleet, resources.report(), spread.samples, spread.ring(), tuple(redis_clients))
 
 

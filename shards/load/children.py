@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from time import monotonic_ns
 from typing import Protocol
@@ -92,6 +92,11 @@ class Child:
         self.connected: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
         self._answer: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def through(self) -> bool:
+        """Whether it said that it is done, and is there."""
+        return self.done.done() and not self.left
 
     def __str__(self) -> str:
         return f"generator process {self.number}" + (f" on {self.host}" if self.host else "")
@@ -191,10 +196,14 @@ class OwnProcesses:
         try:
             for _ in range(self._count):
                 processes.append(await spawn())
-            yield [_child(number, process) for number, process in enumerate(processes)]
+            children = [_child(number, process) for number, process in enumerate(processes)]
+            yield children
+            await _closed(processes, children)
         finally:
             for process in processes:
-                await _end(process)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
 
 
 def _child(number: int, process: asyncio.subprocess.Process) -> Child:
@@ -203,18 +212,14 @@ def _child(number: int, process: asyncio.subprocess.Process) -> Child:
     return Child(number, process.stdout, process.stdin, pid=process.pid)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Let a process close its sockets in good order, as it does once nobody tells it anything more; or kill it."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
-                await process.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+async def _closed(processes: Sequence[asyncio.subprocess.Process], children: Sequence[Child]) -> None:
+    """Give those that are through the time to close their sockets in good order; nobody else is waited for."""
+    through = [asyncio.create_task(one.wait()) for one, child in zip(processes, children, strict=True) if child.through]
+    if through:
+        await asyncio.wait(through, timeout=_END_SECONDS)
+    for waiting in through:
+        waiting.cancel()
+    await asyncio.gather(*through, return_exceptions=True)
 
 
 async def spawn() -> asyncio.subprocess.Process:

@@ -560,7 +560,7 @@ class Coordinator:
                 self.outcome.lost_in.setdefault(tenth, Counter()).update(counts)
                 second.back += sum(counts.values())
         # Who is through says nothing more, and keeps its sockets open until all are.
-        through = [one for one in self._children if one.done.done() and not one.left and one.number not in by_child]
+        through = [one for one in self._children if one.through and one.number not in by_child]
         second.open = sum(tick.open for tick in ticks) + sum(child.open for child in through)
         second.published += sum(tick.published for tick in ticks)
         second.delivered += sum(tick.delivered for tick in ticks)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from shards.errors import ShardsError
 from shards.load import files
 from shards.load.chart import Point
 from shards.load.page import WRONG, page, render
@@ -88,13 +89,17 @@ def keep(report: Mapping[str, Any], path: Path) -> str | None:
 
 
 def is_mine(page_of_all: Path) -> bool:
-    """Tell whether an index may be written there: there is none, or one of an earlier run."""
+    """Tell whether an index may be written there: there is none, or one of an earlier run.
+
+    Raises:
+        ShardsError: it can't be read.
+    """
     try:
         return _MARK in page_of_all.read_text(errors="replace")
     except FileNotFoundError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        raise ShardsError(f"cannot read {page_of_all}: {error.strerror or error}") from error
 
 
 def _forget(folder: Path) -> None:

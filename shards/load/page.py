@@ -137,9 +137,12 @@ def _summary(report: Mapping[str, Any]) -> str:
     others = len({one["host"] for one in report["hosts"]})
     where = f"generators on {others} other host{'s' if others > 1 else ''}, led from" if others else "generator on"
     fleet = ", as is the fleet" if report["fleet"] and not others else ""
+    steps: Sequence[Mapping[str, Any]] = report.get("steps") or ()
+    sockets = f"{steps[0]['connections']:,} to " if len(steps) > 1 else ""
+    rate = "up to " if len(steps) > 1 else ""
     return (
-        f"{load['url']}, dialect {load['dialect']} · {load['connections']:,} sockets in groups of "
-        f"{load['group_size']}, {load['rate']:,.0f} deliveries a second for {report['load_s']:,.0f} s · "
+        f"{load['url']}, dialect {load['dialect']} · {sockets}{load['connections']:,} sockets in groups of "
+        f"{load['group_size']}, {rate}{load['rate']:,.0f} deliveries a second for {report['load_s']:,.0f} s · "
         f"{report['started']}, {report['duration_s']:,.0f} s in all · {where} a host of {host['cpus']} cores, "
         f"{host['memory_bytes'] / 1e9:.0f} GB, {host['system']}{fleet}"
     )

@@ -13,9 +13,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -127,14 +128,17 @@ async def status(url: str, project: str | None) -> dict[str, Any]:
     return fleet if known else {}
 
 
-async def state_in_the_end(url: str, project: str | None) -> str:
-    """Give the state of the fleet at `url` once it is steady, or after 15 s: what is busy answers a little later."""
-    state = "unknown"
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_CALM_SECONDS):
-            while state != STEADY:
-                state = (await status(url, project)).get("state", "unknown")
-                await asyncio.sleep(_AGAIN_SECONDS)
+async def state_in_the_end(url: str, project: str | None, stopped: Callable[[], bool]) -> str:
+    """Give the state of the fleet at `url` once it is steady, or after some 15 s: what is busy answers a little later.
+
+    Args:
+        url, project: as for `status`.
+        stopped: tells whether nobody wants to wait any more.
+    """
+    deadline, state = monotonic() + _CALM_SECONDS, "unknown"
+    while state != STEADY and not stopped() and monotonic() < deadline:
+        await asyncio.sleep(_AGAIN_SECONDS)
+        state = (await status(url, project)).get("state", "unknown")
     return state
 
 

@@ -93,7 +93,8 @@ class Drainer:
             if again is not None:
                 tries += 1
                 stay.update(set(left) - set(again))
-            if tries == _TRIES or (not tries and loop.time() > nobody_until):
+                nobody_until = loop.time() + _NOBODY_SECONDS
+            if tries == _TRIES or loop.time() > nobody_until:
                 stay.update(left)
             elif again != []:
                 await asyncio.sleep(_AGAIN_SECONDS)

@@ -94,7 +94,7 @@ async def test_a_loss_fails_the_run(tmp_path: Path) -> None:
 
 async def test_a_target_may_be_set_on_the_command_line(tmp_path: Path) -> None:
     async with running() as server:
-        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--target", "p50_ms < 0.0001")
+        status, _ = await load(tmp_path, "run", "--url", server.url, *SMALL, "--target", "p50_ms<0.0001")
     assert (status, missed(report(tmp_path))) == (1, {"p50_ms"})
 
 

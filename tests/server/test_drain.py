@@ -30,17 +30,18 @@ class Socket:
 
 
 class Takers:
-    """Those who take sockets: nobody at first, then whoever takes those that `takes` says yes to."""
+    """Those who take sockets: nobody at first, then who takes those that `takes` says yes to, and then nobody again."""
 
-    def __init__(self, sockets: set[Socket], nobody: int, takes: Callable[[Socket], bool]) -> None:
+    def __init__(self, sockets: set[Socket], nobody: int, takes: Callable[[Socket], bool], then_nobody: bool) -> None:
         self.sockets = sockets
         self.nobody = nobody
         self.takes = takes
+        self.then_nobody = then_nobody
         self.asked = 0
 
     async def hand_over(self, sockets: Collection[Any], to: Collection[str]) -> list[Any] | None:
         self.asked += 1
-        if self.asked <= self.nobody:
+        if self.asked <= self.nobody or (self.then_nobody and self.asked > self.nobody + 1):
             return None
         left = [socket for socket in sockets if not self.takes(socket)]
         self.sockets -= set(sockets) - set(left)
@@ -52,9 +53,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "_AGAIN_SECONDS", 0.01)
 
 
-async def drained(nobody: int, takes: Callable[[Socket], bool], seconds: float) -> tuple[Takers, set[Socket]]:
+async def drained(
+    nobody: int, takes: Callable[[Socket], bool], seconds: float, then_nobody: bool = False
+) -> tuple[Takers, set[Socket]]:
     sockets = {Socket() for _ in range(3)}
-    takers = Takers(sockets, nobody, takes)
+    takers = Takers(sockets, nobody, takes, then_nobody)
 
     async def no_strain() -> None:
         return None
@@ -81,6 +84,13 @@ async def test_where_nobody_comes_clients_are_asked_to_reconnect(monkeypatch: py
     assert len(left) == 3
 
 
+async def test_who_took_some_and_is_gone_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "_NOBODY_SECONDS", 0.2)
+    some = iter([True])
+    takers, left = await drained(nobody=0, takes=lambda _: next(some, False), seconds=6, then_nobody=True)
+    assert (takers.asked > 1, len(left)) == (True, 2)
+
+
 async def test_a_socket_that_nobody_takes_is_tried_three_times() -> None:
-    takers, left = await drained(nobody=0, takes=lambda _: False, seconds=1)
+    takers, left = await drained(nobody=0, takes=lambda _: False, seconds=6)
     assert (takers.asked, len(left)) == (3, 3)
