@@ -18,9 +18,9 @@ _STEP_SECONDS = 0.1
 _TRIES = 3
 _AGAIN_SECONDS = 0.6
 """What kept a socket may be over by then."""
-_NOBODY_SECONDS = 5.0
-"""For how long it is waited for somebody who takes sockets: on a busy host a worker's heartbeat comes late, and until
-it does the registry does not name it."""
+_NOBODY_SHARE = 1 / 6
+"""Of a drain's time, how long it is waited for somebody who takes sockets: on a busy host a worker's heartbeat comes
+late, and until it does the registry does not name it."""
 _HANDED_SHARE = 0.7
 """Of a drain's time, what handing over may take before clients are asked to reconnect; the rest is for these."""
 
@@ -74,39 +74,40 @@ class Drainer:
         if orders.to:
             with suppress(TimeoutError):
                 async with asyncio.timeout(orders.drain_ms / 1000 * _HANDED_SHARE):
-                    await self._give(orders.to, stay)
+                    await self._give(orders, stay)
         stay.update(self._sockets)
         left_ms = orders.drain_ms - (loop.time() - start) * 1000
         drain = PacedDrain(lambda: self._left(stay), left_ms, self._strain, self._metrics)
-        giving = asyncio.create_task(self._go_on_giving(orders.to, stay), name="handoff")
+        giving = asyncio.create_task(self._go_on_giving(orders, stay), name="handoff")
         try:
             await drain.run()
         finally:
             await end([giving])
 
-    async def _give(self, to: Collection[str], stay: WeakSet[SocketProtocol]) -> None:
+    async def _give(self, orders: Orders, stay: WeakSet[SocketProtocol]) -> None:
         """Hand over all sockets but those in `stay`, where it puts those that can't be."""
         loop, tries = asyncio.get_running_loop(), 0
-        nobody_until = loop.time() + _NOBODY_SECONDS
+        patience = orders.drain_ms / 1000 * _NOBODY_SHARE
+        nobody_until = loop.time() + patience
         while left := [socket for socket in self._sockets if socket not in stay]:
-            again = await self._hand_over(left, to)
+            again = await self._hand_over(left, orders.to)
             if again is not None:
                 tries += 1
                 stay.update(set(left) - set(again))
-                nobody_until = loop.time() + _NOBODY_SECONDS
+                nobody_until = loop.time() + patience
             if tries == _TRIES or loop.time() > nobody_until:
                 stay.update(left)
             elif again != []:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _go_on_giving(self, to: Collection[str], stay: WeakSet[SocketProtocol]) -> None:
+    async def _go_on_giving(self, orders: Orders, stay: WeakSet[SocketProtocol]) -> None:
         """Hand over those that come yet: their handshakes were on their way when the edges were told."""
         while True:
             await asyncio.sleep(_STEP_SECONDS)
-            if not to:
+            if not orders.to:
                 stay.update(self._sockets)
             elif any(socket not in stay for socket in self._sockets):
-                await self._give(to, stay)
+                await self._give(orders, stay)
 
     def _left(self, stay: WeakSet[SocketProtocol]) -> list[SocketProtocol]:
         """Give those that are to be drained."""

@@ -221,7 +221,7 @@ def test_no_figure_is_without_such_a_run() -> None:
 @pytest.mark.parametrize(
     ("changes", "figures"),
     [
-        ({"dialect": "plain"}, {"unacked", "overtaken"}),
+        ({"dialect": "plain"}, {"unacked", "overtaken", "gaps", "unannounced_gaps"}),
         ({"events": (Event(at=1, command="true"),)}, {"kills_unfelt", "kill_p95_ms"}),
     ],
 )

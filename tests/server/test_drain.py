@@ -78,14 +78,12 @@ async def test_who_is_not_named_yet_is_waited_for_and_no_client_is_asked_to_reco
     assert (takers.asked, left) == (21, set())
 
 
-async def test_where_nobody_comes_clients_are_asked_to_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_NOBODY_SECONDS", 0.2)
+async def test_where_nobody_comes_clients_are_asked_to_reconnect() -> None:
     _, left = await drained(nobody=1_000_000, takes=lambda _: True, seconds=1)
     assert len(left) == 3
 
 
-async def test_who_took_some_and_is_gone_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_NOBODY_SECONDS", 0.2)
+async def test_who_took_some_and_is_gone_is_not_waited_for_without_end() -> None:
     some = iter([True])
     takers, left = await drained(nobody=0, takes=lambda _: next(some, False), seconds=6, then_nobody=True)
     assert (takers.asked > 1, len(left)) == (True, 2)
