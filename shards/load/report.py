@@ -24,6 +24,7 @@ from shards.load.containers import KINDS
 from shards.load.coordinator import Load, Outcome
 from shards.load.dialects import DIALECTS
 from shards.load.disruptions import HOLDERS, disruptions, kills
+from shards.load.histogram import Histogram
 from shards.load.limits import Limits
 from shards.load.page import render
 from shards.load.scenarios import Target
@@ -117,8 +118,14 @@ def _per(amount: float, seconds: float) -> float:
     return amount / seconds if seconds else 0.0
 
 
-def _percentile(percentile: float) -> Callable[[Run], float | None]:
-    return lambda run: run.outcome.latency.percentiles_ms([percentile])[0] if run.outcome.latency.count else None
+def _percentile(percentile: float, of: str = "latency") -> Callable[[Run], float | None]:
+    """Give a percentile of one of the outcome's histograms, in milliseconds; None where it has counted nothing."""
+
+    def measured(run: Run) -> float | None:
+        histogram: Histogram = getattr(run.outcome, of)
+        return histogram.percentiles_ms([percentile])[0] if histogram.count else None
+
+    return measured
 
 
 def _worst(name: str) -> Callable[[Run], float | None]:
@@ -211,16 +218,14 @@ def _unacked(run: Run) -> float | None:
 FIGURES: dict[str, Callable[[Run], float | None]] = {
     "connect_success": lambda run: run.outcome.opened / run.load.connections,
     "connect_rate_per_s": lambda run: _per(run.outcome.opened, run.outcome.connect_s),
-    "connect_p99_ms": lambda run: (
-        run.outcome.connecting.percentiles_ms([99])[0] if run.outcome.connecting.count else None
-    ),
+    "connect_p99_ms": _percentile(99, "connecting"),
     "not_back": lambda run: run.outcome.opened - run.outcome.open,
     "delivered_per_s": lambda run: delivered_per_s(run.outcome),
     "delivered_share": _delivered_share,
     "p50_ms": _percentile(50),
     "p95_ms": _percentile(95),
     "p99_ms": _percentile(99),
-    "resume_p95_ms": lambda run: run.outcome.away.percentiles_ms([95])[0] if run.outcome.away.count else None,
+    "resume_p95_ms": _percentile(95, "away"),
     "resume_max_ms": lambda run: run.outcome.away.max_ms if run.outcome.away.count else None,
     "kills_unfelt": _kills_unfelt,
     "kill_p95_ms": _kill_p95_ms,

@@ -61,11 +61,17 @@ async def looked(engine: Engine) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_it_is_over_once_the_last_worker_has_no_socket(control: Control) -> None:
+async def begun_with_five(control: Control, engine: Engine) -> asyncio.Task[drains.Drained]:
+    """Begin a drain of a worker that has five sockets, and wait until it has been looked at."""
     await control.heartbeat(worker("draining", 5), b"[]")
-    engine = Engine()
     drained = begin(control, engine)
     await looked(engine)
+    return drained
+
+
+async def test_it_is_over_once_the_last_worker_has_no_socket(control: Control) -> None:
+    engine = Engine()
+    drained = await begun_with_five(control, engine)
     assert not drained.done()
     await control.heartbeat(worker("draining", 0), b"[]")
     assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
@@ -73,10 +79,8 @@ async def test_it_is_over_once_the_last_worker_has_no_socket(control: Control) -
 
 async def test_a_worker_that_the_registry_has_forgotten_still_has_its_sockets(control: Control) -> None:
     """It stands still, or the control Redis was away for longer than a worker may be silent."""
-    await control.heartbeat(worker("draining", 5), b"[]")
     engine = Engine()
-    drained = begin(control, engine)
-    await looked(engine)
+    drained = await begun_with_five(control, engine)
     await control.forget("blue-0/1")
     await looked(engine)
     assert not drained.done(), "its process lives"
@@ -85,10 +89,8 @@ async def test_a_worker_that_the_registry_has_forgotten_still_has_its_sockets(co
 
 
 async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: Control) -> None:
-    await control.heartbeat(worker("draining", 5), b"[]")
     engine = Engine()
-    drained = begin(control, engine)
-    await looked(engine)
+    drained = await begun_with_five(control, engine)
     await control.forget("blue-0/1")
     engine.up = False
     found = await asyncio.wait_for(drained, _WITHIN_S)
@@ -98,10 +100,8 @@ async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: 
 
 async def test_a_worker_that_another_one_follows_with_the_same_pid_has_died(control: Control) -> None:
     """As in a container, into which nobody looks from here."""
-    await control.heartbeat(worker("draining", 5), b"[]")
     engine = Engine()
-    drained = begin(control, engine)
-    await looked(engine)
+    drained = await begun_with_five(control, engine)
     await control.forget("blue-0/1")
     await control.heartbeat(replace(worker("draining", 0), name="blue-0/1-b", started=1.0), b"[]")
     assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained(cut=5)
