@@ -7,30 +7,39 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.load.server import until
+from tests.process import words_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def start(folder: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+@asynccontextmanager
+async def running(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     cache = ("--cache", str(folder / "cache"), "--report", str(folder / "bench.json"))
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench", *cache, *arguments),
         cwd=ROOT,
         env=os.environ | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
 
 
 async def bench(folder: Path, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
-    process = await start(folder, *arguments, **environment)
-    async with asyncio.timeout(280):
+    async with running(folder, *arguments, **environment) as process, asyncio.timeout(280):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -67,21 +76,19 @@ async def test_a_peer_that_can_not_be_had_is_named_and_the_rest_goes_on(tmp_path
 
 async def test_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
-    process = await start(
-        tmp_path, "--peers", "pubsub", "--workloads", "rooms", N="20", DURATION="30", TMPDIR=str(tmp_path / "tmp")
-    )
-    mine = psutil.Process(process.pid)
-    assert process.stderr is not None
     started: list[psutil.Process] = []
+    arguments = ("--peers", "pubsub", "--workloads", "rooms")
+    async with running(tmp_path, *arguments, N="20", DURATION="30", TMPDIR=str(tmp_path / "tmp")) as process:
+        mine = psutil.Process(process.pid)
 
-    def loading() -> bool:
-        started[:] = mine.children(recursive=True)
-        return any("shards.load.process" in child.cmdline() for child in started if child.is_running())
+        def loading() -> bool:
+            started[:] = mine.children(recursive=True)
+            return any("shards.load.process" in words_of(child) for child in started)
 
-    await until(loading, 120)
-    process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(120):
-        _, err = await process.communicate()
+        await until(loading, 120)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(120):
+            _, err = await process.communicate()
     assert process.returncode == 1
     assert err.decode().splitlines()[-1] == "stopped"
     assert not [child for child in started if child.is_running()]

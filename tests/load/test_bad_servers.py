@@ -19,6 +19,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.load import plain_server
 from tests.load.server import running, until
 from tests.load.test_main import SMALL, load, report, start, tmp_path
+from tests.process import words_of
 
 __all__ = ["tmp_path"]
 
@@ -125,7 +126,7 @@ async def test_a_generator_process_that_is_killed_fails_the_run_and_ends_it_in_t
         process = await start(tmp_path, "run", "--url", server.url, "--dialect", "plain", *arguments)
         await until(lambda: len(server.texts) > 20, seconds=120)
         children = psutil.Process(process.pid).children()
-        victim = next(child for child in children if "shards.load.process" in child.cmdline())
+        victim = next(child for child in children if "shards.load.process" in words_of(child))
         victim.kill()
         async with asyncio.timeout(120):
             await process.communicate()

@@ -19,6 +19,7 @@ from shards.load.containers import found
 from shards.load.faults import Faults, victim, worker_of
 from shards.load.scenarios import Event
 from tests.load.server import until
+from tests.process import words_of
 
 FLEET: dict[str, Any] = {
     "edges": [{"name": "edge-0", "pid": 11}, {"name": "edge-1", "pid": 12}],
@@ -137,11 +138,7 @@ async def test_a_task_that_does_not_exist_is_a_failure() -> None:
 
 def command_lines() -> list[str]:
     """Give those of this process's descendants that live."""
-    lines = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            lines.append(" ".join(child.cmdline()))
-    return lines
+    return [" ".join(words_of(child)) for child in psutil.Process().children(recursive=True)]
 
 
 async def test_cancelled_it_leaves_no_command_behind() -> None:

@@ -19,7 +19,7 @@ A frame is its length in four bytes and MessagePack; `Hello` and what answers it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 
@@ -158,7 +158,8 @@ def pack(message: Greeting | Message) -> bytes:
 def read_message(frame: bytes) -> Message:
     """Read what follows the greeting. Raises `BadMessage`."""
     try:
-        return cast(Message, _decode_message(frame))
+        message: Message = _decode_message(frame)
+        return message
     except _UNREADABLE as error:
         raise BadMessage(f"that is no message of version {VERSION}: {error}") from None
 
@@ -174,7 +175,8 @@ def read_hello(frame: bytes) -> Hello:
 def read_answer(frame: bytes) -> Welcome | Sorry:
     """Read what a taker answers to the greeting. Raises `BadMessage`."""
     try:
-        return cast(Welcome | Sorry, _decode_answer(frame))
+        answer: Welcome | Sorry = _decode_answer(frame)
+        return answer
     except _UNREADABLE as error:
         raise BadMessage(f"that answers no greeting: {error}") from None
 
