@@ -90,6 +90,9 @@ class Drainer:
         patience = orders.drain_ms / 1000 * _NOBODY_SHARE
         nobody_until = loop.time() + patience
         while left := [socket for socket in self._sockets if socket not in stay]:
+            # Who is in one room moves at about the same time, from all workers that drain: so a room's messages go to
+            # the workers of both colors for a moment only, and not until all sockets have moved.
+            left.sort(key=lambda socket: str(socket.scope["path"]))
             again = await self._hand_over(left, orders.to)
             if again is not None:
                 tries += 1

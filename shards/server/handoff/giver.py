@@ -33,7 +33,7 @@ from shards.server.handoff.uncollected import uncollected
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 4
+WINDOW = 6
 """Sockets that are on their way at a time. Each is silent meanwhile: the more there are, the longer."""
 
 SETTLE_SECONDS = 1.0
