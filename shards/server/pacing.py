@@ -7,6 +7,7 @@ each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,10 @@ class Strain:
         return self.accept_ms > MOST_ACCEPT_MS or self.cpu_percent > MOST_CPU_PERCENT
 
 
+NOBODY = Strain(accept_ms=math.inf)
+"""Where nobody is there who could take a socket."""
+
+
 def strain_on(workers: Iterable[WorkerRecord], draining: str) -> Strain:
     """Give the strain on the workers that serve.
 
@@ -53,9 +58,9 @@ def strain_on(workers: Iterable[WorkerRecord], draining: str) -> Strain:
         draining: the replica that drains; its own figures do not count.
     """
     serving = [one for one in workers if one.state == "active" and one.replica != draining]
-    return Strain(
-        max((one.accept_ms for one in serving), default=0.0), max((one.cpu_percent for one in serving), default=0.0)
-    )
+    if not serving:
+        return NOBODY
+    return Strain(max(one.accept_ms for one in serving), max(one.cpu_percent for one in serving))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from shards.plane import Plane
 from shards.router.control import Orders, WorkerRecord, WorkerState
 from shards.server.drain import Drainer
 from shards.server.exposition import encode
-from shards.server.handoff.giver import Giver
+from shards.server.handoff.giver import Giver, Try
 from shards.server.handoff.taker import Arrivals
 from shards.server.load import Load
 from shards.server.paced import EdgeDrain
@@ -37,8 +37,8 @@ _HURRY_SECONDS = 0.1
 _LEAVE_SECONDS = 4.0
 """Within which sockets go elsewhere when this process is asked to stop."""
 
-_LEAVE_PAUSES = (0.0, 0.3, 0.6)
-"""Seconds before each try: a socket may be busy, and the registry may not know yet who serves."""
+_LEAVE_TRIES = (Try(0.0, 0.0), Try(0.3, 0.3), Try(0.6, 1.0))
+"""A socket may be busy, and the registry may not know yet who serves."""
 
 
 class Worker:
@@ -168,12 +168,15 @@ class Worker:
         else:
             self._arrivals = arrivals
 
-    async def hand_over(self, sockets: Collection[SocketProtocol], to: Collection[str]) -> list[SocketProtocol] | None:
+    async def hand_over(
+        self, sockets: Collection[SocketProtocol], to: Collection[str], settle_s: float
+    ) -> list[SocketProtocol] | None:
         """Hand sockets to the workers of other replicas on this host.
 
         Args:
             sockets: which.
             to: names of the replicas.
+            settle_s: seconds within which what a socket has under way must end.
 
         Returns:
             Those that could not go now, but may later; None: nobody was there who takes any.
@@ -181,7 +184,7 @@ class Worker:
         takers = [
             r for r in await self.plane.workers() if r.replica in to and r.handoff and r.name != self.plane.worker
         ]
-        return await self._giver.give(sockets, takers)
+        return await self._giver.give(sockets, takers, settle_s)
 
     async def leave(self) -> None:
         """Hand over what can be, before this process stops: to its color, or to the one that serves now."""
@@ -193,10 +196,12 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 left = list(self._sockets)
-                for pause in _LEAVE_PAUSES:
-                    await asyncio.sleep(pause)
-                    others = {r.replica for r in await self.plane.workers() if r.state == "active"}
-                    again = await self.hand_over(left, others)
+                for pause_s, settle_s in _LEAVE_TRIES:
+                    await asyncio.sleep(pause_s)
+                    active = {r.replica for r in await self.plane.workers() if r.state == "active"}
+                    # The other processes of this replica may be about to stop with this one.
+                    others = active - {self.settings.replica} or active
+                    again = await self.hand_over(left, others, settle_s)
                     left = left if again is None else again
                     if not left:
                         break

@@ -12,6 +12,7 @@ from shards.metrics import METRICS
 from shards.router.control import Orders
 from shards.server import drain
 from shards.server.drain import Drainer
+from shards.server.handoff.giver import TRIES
 
 
 class Socket:
@@ -19,7 +20,8 @@ class Socket:
 
     close_sent = False
 
-    def __init__(self) -> None:
+    def __init__(self, room: str) -> None:
+        self.scope = {"path": f"/ws/{room}/"}
         self.asked = asyncio.Event()
 
     def on_drain(self, within_ms: int) -> None:
@@ -38,9 +40,11 @@ class Takers:
         self.takes = takes
         self.then_nobody = then_nobody
         self.asked = 0
+        self.rooms: list[str] = []
 
-    async def hand_over(self, sockets: Collection[Any], to: Collection[str]) -> list[Any] | None:
+    async def hand_over(self, sockets: Collection[Any], to: Collection[str], settle_s: float) -> list[Any] | None:
         self.asked += 1
+        self.rooms = [socket.scope["path"] for socket in sockets]
         if self.asked <= self.nobody or (self.then_nobody and self.asked > self.nobody + 1):
             return None
         left = [socket for socket in sockets if not self.takes(socket)]
@@ -50,13 +54,13 @@ class Takers:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(drain, "_NOBODY_SECONDS", 0.01)
 
 
 async def drained(
     nobody: int, takes: Callable[[Socket], bool], seconds: float, then_nobody: bool = False
 ) -> tuple[Takers, set[Socket]]:
-    sockets = {Socket() for _ in range(3)}
+    sockets = {Socket(room) for room in ("c", "a", "b")}
     takers = Takers(sockets, nobody, takes, then_nobody)
 
     async def no_strain() -> None:
@@ -89,6 +93,11 @@ async def test_who_took_some_and_is_gone_is_not_waited_for_without_end() -> None
     assert (takers.asked > 1, len(left)) == (True, 2)
 
 
-async def test_a_socket_that_nobody_takes_is_tried_three_times() -> None:
+async def test_a_socket_that_nobody_takes_is_tried_some_times() -> None:
     takers, left = await drained(nobody=0, takes=lambda _: False, seconds=6)
-    assert (takers.asked, len(left)) == (3, 3)
+    assert (takers.asked, len(left)) == (len(TRIES), 3)
+
+
+async def test_who_is_in_one_room_moves_at_about_the_same_time_from_all_workers() -> None:
+    takers, _ = await drained(nobody=0, takes=lambda _: True, seconds=60)
+    assert takers.rooms == ["/ws/a/", "/ws/b/", "/ws/c/"]

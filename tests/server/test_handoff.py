@@ -56,6 +56,19 @@ async def activate(replica: Replica) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_new_orders_count_while_a_replica_drains(service: list[Replica]) -> None:
+    old, new = service
+    client, before = await enter(old.ws), handed(new, "taken")
+    old.order("draining", 600_000, ("nobody-0",), alone=True)
+    try:
+        await until(lambda: '"state":"draining"' in old.get("/livez")[1])
+        old.order("draining", 60_000, (new.name,), alone=True)
+        await until(lambda: handed(new, "taken") == before + 1)
+    finally:
+        await activate(old)
+    await client.close()
+
+
 async def test_who_is_idle_notices_nothing_and_goes_on(service: list[Replica]) -> None:
     old, new = service
     alice = await enter(old.ws + "idle/")

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from shards.server.handoff.giver import WINDOW
 from tests.replica import ROOT, Replica
 from tests.server.test_handoff import activate, handed, moving, until
 from tests.server.test_wire import enter
@@ -97,7 +98,17 @@ async def last_words(client: ClientConnection) -> str:
     return last
 
 
-@pytest.mark.parametrize(("kind", "result"), [("stays", "unfit"), ("toomuch", "unfit"), ("picky", "refused")])
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [
+        ("stays", "unfit"),
+        ("toomuch", "unfit"),
+        ("stuck", "failed"),
+        ("broken", "failed"),
+        ("picky", "refused"),
+        ("late", "refused"),
+    ],
+)
 async def test_who_may_not_move_goes_on_until_it_is_drained(service: list[Replica], kind: str, result: str) -> None:
     old, new = service
     before = handed(old, result)
@@ -112,6 +123,27 @@ async def test_who_may_not_move_goes_on_until_it_is_drained(service: list[Replic
         assert codes == [1012] * 4
     finally:
         await activate(old)
+
+
+async def test_who_has_no_end_of_work_keeps_nobody_else_from_moving(service: list[Replica]) -> None:
+    """More of them than are on their way at a time, and each would be waited for."""
+    old, new = service
+    busy = [await open_at(old, "busy") for _ in range(4 * WINDOW)]
+    idle = [await open_at(old, "counts") for _ in range(4)]
+    before = handed(new, "taken")
+    for client in busy:
+        await client.send("begin")
+    old.order("draining", 60_000, (new.name,), alone=True)
+    try:
+        await until(lambda: handed(new, "taken") >= before + len(idle), seconds=5)
+        for client in idle:
+            await client.send("one")
+            assert json.loads(await heard(client)) == [1, True]
+            await client.close()
+    finally:
+        await activate(old)
+        for client in busy:
+            client.transport.abort()
 
 
 async def test_a_replica_that_is_stopped_hands_its_sockets_to_its_color(service: list[Replica]) -> None:

@@ -355,6 +355,16 @@ async def test_how_long_a_socket_was_silent_is_told_with_the_tries_that_came_to_
     await host.end()
 
 
+async def test_an_app_whose_client_does_not_read_waits_for_that_after_a_try_in_vain_too() -> None:
+    host = await connected(echo)
+    host.socket.pause_writing()
+    await host.try_in_vain(0)
+    assert not host.socket.writable.is_set()
+    host.socket.resume_writing()
+    assert host.socket.writable.is_set()
+    await host.end()
+
+
 async def test_what_the_app_says_on_the_other_side_before_it_has_the_socket_is_said() -> None:
     async def greets(scope: Any, receive: Any, send: Any, heard: list[Any]) -> None:
         await receive()

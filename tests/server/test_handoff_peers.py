@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -19,7 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from shards.carried import Carried
 from shards.metrics import Metrics
 from shards.router.control import Control, WorkerRecord
-from shards.server.handoff.giver import Taker
+from shards.server.handoff import taker as handoff_taker
+from shards.server.handoff.giver import ANSWER_SECONDS, WINDOW, Taker
 from shards.server.handoff.link import Stranger, check_peer
 from shards.server.handoff.message import Frames, Go, Hello, Offer, Ready, Refused, Sorry, Welcome, pack, read_message
 from shards.server.handoff.taker import Arrivals
@@ -107,6 +109,19 @@ def talks_nonsense(peer: Peer) -> None:
     peer.read()
 
 
+def hangs(peer: Peer) -> None:
+    peer.offer()
+    while peer.read() is not None:
+        pass
+
+
+def dies_ready(peer: Peer) -> None:
+    """Before it can be told to go."""
+    offer = peer.offer()
+    peer.sock.shutdown(socket.SHUT_RD)
+    peer.say(Ready(offer.id))
+
+
 def announces_too_much(peer: Peer) -> None:
     peer.offer()
     peer.sock.sendall(b"\xff\xff\xff\xff")
@@ -164,6 +179,8 @@ BEHAVIOURS = [
     refuses,
     talks_nonsense,
     announces_too_much,
+    hangs,
+    dies_ready,
 ]
 
 
@@ -195,6 +212,41 @@ async def test_a_socket_that_nobody_takes_goes_on_where_it_is(
         finally:
             await activate(old)
     talker.ws.transport.abort()
+
+
+async def test_one_that_hangs_keeps_nobody_from_going_to_another(service: list[Replica], tmp_path: Path) -> None:
+    """It has fewest, so each would be offered to it first."""
+    old, other = service
+    clients = [await enter(old.ws) for _ in range(3 * WINDOW)]
+    before = handed(other, "taken")
+    async with taker(old, tmp_path / "s", hangs) as name:
+        old.order("draining", 60_000, (name, other.name), alone=True)
+        try:
+            await until(lambda: handed(other, "taken") == before + len(clients), seconds=3 * ANSWER_SECONDS)
+        finally:
+            await activate(old)
+    for client in clients:
+        await client.say(type="ping")
+        assert await client.hear() == {"type": "pong"}
+        await client.close()
+
+
+async def test_a_giver_that_says_nothing_is_sent_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No garbage is collected while it is there."""
+    monkeypatch.setattr(handoff_taker, "QUIET_SECONDS", 0.2)
+    arrivals = Arrivals(tmp_path / "h" / "r-1", pytest.fail, lambda: False, Metrics())
+    arrivals.listen()
+    try:
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(arrivals.path))
+            writer.write(pack(Hello("old-0/1")))
+            assert await reader.readexactly(len(pack(Welcome())))
+            assert not gc.isenabled()
+            assert await reader.read() == b""
+        assert gc.isenabled()
+        writer.close()
+    finally:
+        arrivals.stop()
 
 
 async def test_who_dies_after_go_costs_its_sockets_only_a_reconnect(service: list[Replica], tmp_path: Path) -> None:

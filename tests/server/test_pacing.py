@@ -67,4 +67,9 @@ def test_the_strain_is_that_of_the_worst_of_those_who_serve() -> None:
         worker("green-1", "active", 10.0, 70.0),
     ]
     assert strain_on(workers, "blue-1") == Strain(20.0, 70.0)
-    assert strain_on([], "blue-1") == Strain()
+
+
+def test_clients_are_sent_away_slowly_where_nobody_is_there_to_take_them() -> None:
+    draining = [worker("blue-0", "draining", 10.0, 5.0), worker("blue-1", "active", 10.0, 5.0)]
+    assert strain_on(draining, "blue-1").too_much
+    assert Pace.begin(100, 10_000).after(strain_on(draining, "blue-1")).rate < Pace.begin(100, 10_000).rate

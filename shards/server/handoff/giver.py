@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from shards.carried import StateUnfit
 from shards.errors import ShardsError
@@ -36,11 +36,15 @@ logger = logging.getLogger(__name__)
 WINDOW = 6
 """Sockets that are on their way at a time. Each is silent meanwhile: the more there are, the longer."""
 
-SETTLE_SECONDS = 1.0
-"""Within which what a socket has under way must end, for it to be handed over in this round."""
+STATE_SECONDS = 2.0
+"""How long an app's `handoff_state` may take."""
 
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
+
+SHUN_SECONDS = 15.0
+"""For how long who has not answered is offered nothing."""
+
 _LOOK_SECONDS = 0.001
 
 FULL = "it is full"
@@ -48,6 +52,23 @@ FULL = "it is full"
 
 
 S = TypeVar("S", bound=MovableSocket)
+
+
+class Try(NamedTuple):
+    """A round in which all sockets are offered that are left.
+
+    Attributes:
+        pause_s: seconds before it.
+        settle_s: seconds within which what a socket has under way must end, for it to go in this round.
+    """
+
+    pause_s: float
+    settle_s: float
+
+
+TRIES = (Try(0.0, 0.0), Try(0.1, 0.0), Try(0.5, 1.0), Try(0.6, 1.0))
+"""A few go at a time, so who can go at once goes first: else some that have no end to what they do, as where a shard is
+away or a client does not read, would take the time of all others."""
 
 
 class NotTaken(Exception):
@@ -98,6 +119,11 @@ class Taker:
             self.close()
             raise NotTaken("refused", sorry)
 
+    def give_up(self) -> None:
+        """Offer it nothing more: it does not answer, and would be offered each of the others in turn."""
+        self.close()
+        self._ended("does not answer")
+
     def _heard(self, frame: bytes) -> None:
         if not self._greeted.done():
             answer = read_answer(frame)
@@ -126,9 +152,11 @@ class Taker:
         """Offer a socket; give why it is not taken, or None: it is ready for it, and `go` or `keep` must follow.
 
         Raises:
-            TimeoutError: there is no answer; `keep` must follow.
+            TimeoutError: there is no answer; `give_up` must follow.
         """
         assert self._link is not None
+        # One that is refused counts, too: else who refuses all would be offered all.
+        self.connections += 1
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._answers[id] = answer
         try:
@@ -142,10 +170,7 @@ class Taker:
 
     def go(self, id: int) -> bool:
         """Give the socket away; False: there is nobody any more."""
-        if self._link is None or self._link.closed:
-            return False
-        self._link.post(pack(Go(id)))
-        return True
+        return self._link is not None and self._link.post(pack(Go(id)))
 
     def keep(self, id: int) -> None:
         """Take an offer back."""
@@ -170,23 +195,27 @@ class Giver:
         self._worker = worker
         self._metrics = metrics
         self._ids = count(1)
+        self._shunned: dict[str, float] = {}
 
-    async def give(self, sockets: Iterable[S], to: Sequence[WorkerRecord]) -> list[S] | None:
+    async def give(self, sockets: Iterable[S], to: Sequence[WorkerRecord], settle_s: float) -> list[S] | None:
         """Hand sockets over, each to whoever has fewest.
 
         Args:
             sockets: which; those that close meanwhile are left alone.
             to: who shall get them.
+            settle_s: see `Try`.
 
         Returns:
             Those that may go if it is tried again; None: nobody is there who takes any.
         """
-        takers = [taker for taker in await asyncio.gather(*(self._greet(record) for record in to)) if taker]
+        now = time.monotonic()
+        wanted = [record for record in to if self._shunned.get(record.name, now) <= now]
+        takers = [taker for taker in await asyncio.gather(*(self._greet(record) for record in wanted)) if taker]
         if not takers:
             return None
         try:
             with uncollected():
-                return await self._give_all(sockets, takers)
+                return await self._give_all(sockets, takers, settle_s)
         finally:
             for taker in takers:
                 taker.close()
@@ -200,32 +229,32 @@ class Giver:
             return None
         return taker
 
-    async def _give_all(self, sockets: Iterable[S], takers: list[Taker]) -> list[S]:
+    async def _give_all(self, sockets: Iterable[S], takers: list[Taker], settle_s: float) -> list[S]:
         left = iter(sockets)
         again: list[S] = []
 
         async def give_some() -> None:
             for one in left:
                 there = [taker for taker in takers if taker.there]
-                if not there or await self._give(one, min(there, key=lambda taker: taker.connections)):
+                if not there or await self._give(one, min(there, key=lambda taker: taker.connections), settle_s):
                     again.append(one)
 
         await asyncio.gather(*(give_some() for _ in range(WINDOW)))
         return again
 
-    async def _give(self, socket: MovableSocket, taker: Taker) -> bool:
+    async def _give(self, socket: MovableSocket, taker: Taker, settle_s: float) -> bool:
         """Hand a socket over; give whether to try it again."""
         if not socket.open_here:
             return False
+        if socket.moving:  # a drain that was called off has not let go of it yet
+            return True
         if not socket.movable:
             self._count("unfit")
             return False
         socket.freeze()
-        taker.connections += 1
         try:
-            await self._pass(socket, taker)
+            await self._pass(socket, taker, settle_s)
         except BaseException as error:
-            taker.connections -= 1
             socket.rider.stay()
             socket.thaw()
             if not isinstance(error, NotTaken):
@@ -239,28 +268,22 @@ class Giver:
     def _count(self, result: str) -> None:
         self._metrics.handoffs.labels(result).inc()
 
-    async def _pass(self, socket: MovableSocket, taker: Taker) -> None:
+    async def _pass(self, socket: MovableSocket, taker: Taker, settle_s: float) -> None:
         """Pass a frozen socket on. Raises `NotTaken`."""
-        await self._until_still(socket)
+        await self._until_still(socket, settle_s)
         id = next(self._ids)
-        try:
-            frame = pack(socket.seal(id, await socket.rider.carry()))
-        except (StateUnfit, TooLarge) as error:
-            raise NotTaken("unfit", str(error)) from None
-        except Exception as error:  # the app's own handoff_state
-            logger.exception("handoff: handoff_state")
-            raise NotTaken("failed", str(error)) from None
+        frame = await self._sealed(socket, id)
         if not socket.open_here:
             raise NotTaken("failed", "it has closed")
-        answered = False
         try:
-            with suppress(TimeoutError):
-                reason = await taker.offer(id, frame, socket.descriptor())
-                answered = True
-            if answered and reason is not None:
+            if (reason := await taker.offer(id, frame, socket.descriptor())) is not None:
                 raise NotTaken("refused", reason, again=reason == FULL or not taker.there)
-            if not answered or not socket.open_here or not taker.go(id):
-                raise NotTaken("failed", "no answer, or it has closed", again=True)
+            if not socket.open_here or not taker.go(id):
+                raise NotTaken("failed", "it has closed, or there is nobody any more", again=True)
+        except TimeoutError:
+            self._shunned[taker.name] = time.monotonic() + SHUN_SECONDS
+            taker.give_up()
+            raise NotTaken("failed", f"{taker.name} does not answer", again=True) from None
         except OSError as error:  # no descriptor is left for a copy
             taker.keep(id)
             raise NotTaken("failed", str(error), again=True) from None
@@ -269,10 +292,24 @@ class Giver:
             raise
         socket.release()
 
-    async def _until_still(self, socket: MovableSocket) -> None:
-        """Wait until nothing of a socket is under way, here or in its app."""
+    async def _sealed(self, socket: MovableSocket, id: int) -> bytes:
+        """Give the offer of a socket. Raises `NotTaken`."""
         try:
-            async with asyncio.timeout(SETTLE_SECONDS):
+            async with asyncio.timeout(STATE_SECONDS):
+                carried = await socket.rider.carry()
+            return pack(socket.seal(id, carried))
+        except (StateUnfit, TooLarge) as error:
+            raise NotTaken("unfit", str(error)) from None
+        except TimeoutError:
+            raise NotTaken("failed", f"handoff_state takes longer than {STATE_SECONDS:g} s") from None
+        except Exception as error:  # the app's own handoff_state
+            logger.exception("handoff: handoff_state")
+            raise NotTaken("failed", str(error)) from None
+
+    async def _until_still(self, socket: MovableSocket, seconds: float) -> None:
+        """Wait until nothing of a socket is under way, here or in its app; with no time for it, only look."""
+        try:
+            async with asyncio.timeout(seconds):
                 await _until(socket, socket.settled)
                 while socket.rider.part():
                     await _until(socket, socket.settled)

@@ -67,20 +67,30 @@ class Link:
 
     # Sending
 
-    def post(self, frame: bytes, descriptor: int | None = None) -> None:
-        """Send a frame, with a copy of a descriptor; nothing happens once the link is closed."""
+    def post(self, frame: bytes, descriptor: int | None = None) -> bool:
+        """Send a frame, with a copy of a descriptor.
+
+        Returns:
+            False where it is certain that the other end will not get it: the link is closed, or broken.
+        """
         if self.closed:
-            return
+            return False
         # A copy at once: until it leaves, the number may come to mean another file.
         self._to_send.append((frame, None if descriptor is None else os.dup(descriptor)))
+        broken = False
         if not self._flush_due:
-            # Where it is full, or broken, `_flush` finds out: no link ends under the feet of who posts, or amid the
-            # frames that have come.
-            with contextlib.suppress(OSError):
+            # Where it is broken, `_flush` ends it: no link ends under the feet of who posts, or amid the frames that
+            # have come.
+            try:
                 self._send_some()
+            except BlockingIOError:
+                pass
+            except OSError:
+                broken = True
         if self._to_send and not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+        return not broken
 
     def _flush(self) -> None:
         self._flush_due = False

@@ -65,6 +65,9 @@ class MovableSocket(WebSocketsSansIOProtocol):
     arriving: Callable[[str | None], None] | None = None
     """Of a socket that arrives: called with None once the app has connected, or with the reason why it has not."""
 
+    sealed = False
+    """Whether the app is kept from writing, since all has been said of a socket that moves."""
+
     boarded = False
     """Whether `arriving` was called."""
 
@@ -246,6 +249,7 @@ class MovableSocket(WebSocketsSansIOProtocol):
 
     def seal(self, id: int, carried: Carried) -> Offer:
         """Have the app write nothing more, and give all there is to say of the socket."""
+        self.sealed = True
         self.writable.clear()
         now = self.loop.time()
         return Offer(
@@ -274,7 +278,10 @@ class MovableSocket(WebSocketsSansIOProtocol):
         """Go on here after all."""
         self.moving = False
         self._silent_before += time.monotonic() - self._silent_since
-        self.writable.set()
+        if self.sealed:
+            # All was written by then. One that was not sealed may be waiting for its client to read.
+            self.sealed = False
+            self.writable.set()
         if self.disconnected or self.transport.is_closing():
             return
         self._resume_pings(self.heard_at)

@@ -39,6 +39,9 @@ BOARD_SECONDS = 4.0
 DECIDE_SECONDS = 10.0
 """Within which the giver must then say what it wants."""
 
+QUIET_SECONDS = 30.0
+"""After which a giver that says nothing is sent home: no garbage is collected while it is here."""
+
 _BACKLOG = 64
 
 
@@ -132,8 +135,21 @@ class _Guest:
         self._name: str | None = None
         self._boarding: dict[int, _Boarding] = {}
         self._opening: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._listening = self._loop.call_later(QUIET_SECONDS, self._listen)
+
+    def _listen(self) -> None:
+        """Send the giver home where it has been quiet for too long."""
+        quiet_s = self._loop.time() - self._heard_at
+        if quiet_s >= QUIET_SECONDS:
+            logger.warning("handoff: %s says nothing any more", self._name or "somebody")
+            self.end()
+        else:
+            self._listening = self._loop.call_later(QUIET_SECONDS - quiet_s, self._listen)
 
     def _heard(self, frame: bytes) -> None:
+        self._heard_at = self._loop.time()
         if self._name is None:
             self._greet(frame)
             return
@@ -166,11 +182,9 @@ class _Guest:
             self._link.post(pack(Refused(id, FULL)))
             return
         protocol = self._arrivals.make()
-        self._boarding[id] = _Boarding(descriptor, protocol, self._later(BOARD_SECONDS, id))
+        timer = self._loop.call_later(BOARD_SECONDS, self._boarded, id, "the app does not connect in time")
+        self._boarding[id] = _Boarding(descriptor, protocol, timer)
         protocol.board(offer, self._name or "", partial(self._boarded, id))
-
-    def _later(self, seconds: float, id: int) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self._turn_back, id)
 
     def _boarded(self, id: int, reason: str | None) -> None:
         """Say whether the app has connected; the giver then says what it wants, if it lives."""
@@ -179,7 +193,7 @@ class _Guest:
             return
         if reason is None:
             boarding.timer.cancel()
-            boarding.timer = self._later(DECIDE_SECONDS, id)
+            boarding.timer = self._loop.call_later(DECIDE_SECONDS, self._turn_back, id)
             self._link.post(pack(Ready(id)))
         else:
             self._turn_back(id)
@@ -230,12 +244,13 @@ class _Guest:
             raise
         try:
             sock.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+            await self._loop.connect_accepted_socket(lambda: protocol, sock)
         except (OSError, ValueError):
             sock.close()
             raise
 
     def _ended(self, reason: str) -> None:
+        self._listening.cancel()
         for id in list(self._boarding):
             self._turn_back(id)
         self._arrivals.left(self)

@@ -83,6 +83,29 @@ class TooMuch(AsyncWebsocketConsumer):
         return "x" * 70_000
 
 
+class Stuck(AsyncWebsocketConsumer):
+    """Never comes to say what it wants to carry."""
+
+    async def handoff_state(self):
+        await asyncio.Event().wait()
+
+
+class Broken(AsyncWebsocketConsumer):
+    """Fails to say what it wants to carry."""
+
+    async def handoff_state(self):
+        raise KeyError("count")
+
+
+class Late(AsyncWebsocketConsumer):
+    """Takes longer to connect elsewhere than is waited for."""
+
+    async def connect(self):
+        if "shards.handoff" in self.scope["extensions"]:
+            await asyncio.sleep(30)
+        await self.accept()
+
+
 class Picky(AsyncWebsocketConsumer):
     """Takes nobody who comes from elsewhere."""
 
@@ -102,6 +125,13 @@ class Slow(AsyncWebsocketConsumer):
     async def receive(self, text_data):
         await asyncio.sleep(0.2)
         await self.send(text_data)
+
+
+class Busy(AsyncWebsocketConsumer):
+    """Is never through with what it was told."""
+
+    async def receive(self, text_data):
+        await asyncio.sleep(60)
 
 
 class Counted(GroupConsumer):
@@ -151,8 +181,12 @@ application = URLRouter(
         path("stays/", Stays.as_asgi()),
         path("counts/", Counts.as_asgi()),
         path("toomuch/", TooMuch.as_asgi()),
+        path("stuck/", Stuck.as_asgi()),
+        path("broken/", Broken.as_asgi()),
+        path("late/", Late.as_asgi()),
         path("picky/", Picky.as_asgi()),
         path("slow/", Slow.as_asgi()),
+        path("busy/", Busy.as_asgi()),
         path("ws/", Counted.as_asgi()),
     ]
 )
