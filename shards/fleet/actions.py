@@ -164,7 +164,8 @@ class Actions:
         """Move the sockets of one color to the other."""
         names, to = layout.replica_names(self.state, source), layout.replica_names(self.state, target)
         orders: dict[str, Orders | None] = {target: Orders("active"), source: draining(self.options.drain_s, to)}
-        drained = await drain(self.fleet, self.engine, self.control, orders, names, self.options.drain_s)
+        back: dict[str, Orders | None] = {source: Orders("active")}
+        drained = await drain(self.fleet, self.engine, self.control, orders, names, self.options.drain_s, back)
         if told := drained.told(source):
             self.fleet.note(told)
         return drained.summary

@@ -115,7 +115,7 @@ def _table() -> Mapping[Step, Row]:
         S.HOLD:     Row((),                                            S.SWITCH,   None,       S.SWITCH,   S.WITHDRAW),
         S.SWITCH:   Row((A.AWAIT_NEW, A.ROUTE_NEW),                    S.MOVE,     S.WITHDRAW, S.SWITCH,   S.WITHDRAW),
         S.MOVE:     Row((A.AWAIT_NEW, A.MOVE_TO_NEW),                  S.RETIRE,   None,       S.MOVE,     S.REVIVE),
-        S.RETIRE:   Row((A.STOP_OLD,),                                 S.DONE,     None,       S.RETIRE,   S.REVIVE),
+        S.RETIRE:   Row((A.AWAIT_NEW, A.STOP_OLD),                     S.DONE,     None,       S.RETIRE,   S.REVIVE),
         S.REVIVE:   Row((A.START_OLD,),                                S.WITHDRAW, None,       S.MOVE,     S.REVIVE),
         S.WITHDRAW: Row((A.ROUTE_OLD, A.MOVE_TO_OLD, A.STOP_NEW),      S.UNDONE,   None,       S.WITHDRAW, S.WITHDRAW),
     }

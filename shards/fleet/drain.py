@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from shards.errors import ShardsError
 from shards.fleet.engines.base import Engine, Running
 from shards.fleet.fleet import Fleet
 from shards.fleet.health import lives
@@ -21,6 +22,21 @@ MARGIN_S = 10.0
 
 SPEAKS_S = 5.0
 """Within which a worker that lives says so, also after the control Redis was away."""
+
+
+class TakerDied(ShardsError):
+    """A worker died that sockets were moved to: the rest stays where it is.
+
+    Args:
+        died: its last word to the registry.
+        left: sockets that have not moved.
+    """
+
+    def __init__(self, died: WorkerRecord, left: int) -> None:
+        super().__init__(
+            f"{died.replica} died while sockets moved to it, and up to {died.connections:,} of them with it (their "
+            f"clients come back); {left:,} stay where they are: see `inv logs {died.replica}`"
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class _Gauge:
         known: the last that each of their workers said, by its name.
         silent: of these, those that live and say nothing now.
         left: sockets that are still there, by the last that was said of them.
-        cut: sockets of those that have died, by the last that they said.
+        dead: those that have died, by the last that they said.
         since: when it began, by the monotonic clock.
     """
 
@@ -92,7 +108,7 @@ class _Gauge:
     known: dict[str, WorkerRecord] = field(default_factory=dict)
     silent: list[WorkerRecord] = field(default_factory=list)
     left: int = 0
-    cut: int = 0
+    dead: list[WorkerRecord] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
     def read(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> bool:
@@ -102,11 +118,16 @@ class _Gauge:
         quiet = [one for one in self.known.values() if one.name not in speak]
         self.silent = [one for one in quiet if lives(one, running) and not self._is_followed(one)]
         self.left = sum(one.connections for one in (*records, *self.silent))
-        self.cut = sum(one.connections for one in quiet) - sum(one.connections for one in self.silent)
+        self.dead = [one for one in quiet if one not in self.silent]
         if self.left or self.silent or self._yet_to_speak(running):
             return False
         # One that has not read its orders yet may still take a socket; one that never got ready has none.
         return all(record.state in {"draining", "starting"} for record in records)
+
+    @property
+    def cut(self) -> int:
+        """Sockets of those that have died."""
+        return sum(one.connections for one in self.dead)
 
     def _is_followed(self, worker: WorkerRecord) -> bool:
         """Tell whether its process has ended since another of the same number began, as happens in a container."""
@@ -127,6 +148,7 @@ async def drain(
     orders: Mapping[str, Orders | None],
     drained: Collection[str],
     seconds: float,
+    back: Mapping[str, Orders | None],
 ) -> Drained:
     """Give orders and wait until the replicas that drain have no socket any more.
 
@@ -137,14 +159,25 @@ async def drain(
         orders: what to order.
         drained: names of the replicas that must become empty.
         seconds: the window of the drain.
+        back: what to order so that it stops.
+
+    Raises:
+        TakerDied: what the sockets go to does not bear them. It has stopped then.
     """
     before = await _results(control, await _workers(control, drained))
     await insist(lambda: control.order(orders))
     gauge = _Gauge(drained)
+    takers = _Gauge({name for order in orders.values() if order for name in order.to})
 
     async def empty() -> bool:
-        done = gauge.read(await _workers(control, drained), await engine.running())
+        records, running = await insist(control.workers), await engine.running()
+        done = gauge.read([one for one in records if one.replica in drained], running)
+        takers.read([one for one in records if one.replica in takers.replicas], running)
         fleet.say(f"draining: {gauge.left:,} sockets left on {len(drained)} replicas")
+        if takers.dead:
+            # Each further one might be cut as well.
+            await insist(lambda: control.order(back))
+            raise TakerDied(takers.dead[0], gauge.left)
         return done
 
     await until(empty, seconds + MARGIN_S, every_s=0.2)

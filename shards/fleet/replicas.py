@@ -16,7 +16,7 @@ from shards.fleet.engines.base import Engine, ReplicaPart, Route
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import Color
 from shards.fleet.state import Deployment, FleetState
-from shards.router.control import Control
+from shards.router.control import Control, Orders
 
 Trial = Callable[[Sequence[ReplicaPart]], Awaitable[None]]
 """Looks at new replicas before they get requests; raises `ShardsError` where one shall get none."""
@@ -169,6 +169,7 @@ async def renew(
 async def _empty(
     fleet: Fleet, engine: Engine, control: Control, names: Collection[str], to: Collection[str], drain_s: float
 ) -> None:
-    drained = await drain(fleet, engine, control, dict.fromkeys(names, draining(drain_s, to)), names, drain_s)
+    orders: dict[str, Orders | None] = dict.fromkeys(names, draining(drain_s, to))
+    drained = await drain(fleet, engine, control, orders, names, drain_s, back=dict.fromkeys(names))
     if told := drained.told(", ".join(names)):
         fleet.note(told)

@@ -186,6 +186,7 @@ class _Performance:
                 failure = await self._step(cutover)
             following = cutover.after(Event.FAILED if failure else Event.OK, str(failure or ""))
             if following is None:
+                self._tell_ways(cutover, "failed")
                 raise failure or ShardsError(f"no way on from {cutover.step}")
             if failure:
                 self.fleet.note(f"{cutover.step} failed, going back to {cutover.old}: {failure}")
@@ -223,12 +224,15 @@ class _Performance:
     @contextlib.contextmanager
     def _telling(self, cutover: Cutover) -> Iterator[None]:
         """Say how it goes on where the command is interrupted."""
-        other = "rollback" if cutover.verb == "promote" else "promote"
         try:
             yield
         except asyncio.CancelledError:
-            self.fleet.note(
-                f"stopped at {cutover.step}: `inv {cutover.verb}` goes on from there, "
-                f"`inv {other}` goes back to {cutover.old}"
-            )
+            self._tell_ways(cutover, "stopped")
             raise
+
+    def _tell_ways(self, cutover: Cutover, what: str) -> None:
+        other = "rollback" if cutover.verb == "promote" else "promote"
+        self.fleet.note(
+            f"{what} at {cutover.step}: `inv {cutover.verb}` goes on from there, "
+            f"`inv {other}` goes back to {cutover.old}"
+        )

@@ -91,6 +91,19 @@ async def app(scope, receive, send):
 """
 )
 
+DIES_OF_SOCKETS = (
+    GOOD
+    + """
+taken = 0
+async def app(scope, receive, send):
+    global taken
+    taken += "shards.handoff" in scope.get("extensions", {})
+    if taken == 3:
+        os._exit(1)
+    await whole(scope, receive, send)
+"""
+)
+
 
 class Site:
     """A directory with an app of one file, beside which the reference app can be imported."""

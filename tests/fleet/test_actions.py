@@ -127,15 +127,15 @@ async def test_what_answers_at_a_replicas_port_must_be_that_replica_of_that_rele
 async def test_sockets_move_by_an_order_to_both_colors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Action, source: str, target: str
 ) -> None:
-    given: list[tuple[Mapping[str, Orders | None], list[str], float]] = []
+    given: list[tuple[Mapping[str, Orders | None], list[str], float, Mapping[str, Orders | None]]] = []
 
     async def drain(
-        fleet: object, engine: object, control: object, orders: Any, drained: list[str], seconds: float
+        fleet: object, engine: object, control: object, orders: Any, drained: list[str], seconds: float, back: Any
     ) -> Drained:
-        given.append((orders, drained, seconds))
+        given.append((orders, drained, seconds, back))
         return Drained()
 
     monkeypatch.setattr(actions, "drain", drain)
     await made(tmp_path, Engine([True])).perform(action, CUTOVER)
     orders = {target: Orders("active"), source: Orders("draining", 5000, (f"{target}-0",))}
-    assert given == [(orders, [f"{source}-0"], 5.0)]
+    assert given == [(orders, [f"{source}-0"], 5.0, {source: Orders("active")})]

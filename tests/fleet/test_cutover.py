@@ -80,9 +80,9 @@ def test_no_color_is_stopped_before_its_sockets_have_moved() -> None:
     assert TABLE[Step.WITHDRAW].does == (Action.ROUTE_OLD, Action.MOVE_TO_OLD, Action.STOP_NEW)
 
 
-def test_the_release_that_serves_is_checked_before_requests_come_to_it() -> None:
-    """On every way to the switch, also a second run's."""
-    for step in (Step.CANARY, Step.SWITCH, Step.MOVE):
+def test_the_new_release_is_checked_before_requests_come_to_it_and_before_it_is_all_there_is() -> None:
+    """On every way there, also a second run's."""
+    for step in (Step.CANARY, Step.SWITCH, Step.MOVE, Step.RETIRE):
         assert TABLE[step].does[0] is Action.AWAIT_NEW
 
 

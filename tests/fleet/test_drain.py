@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from shards.fleet import drain as drains
-from shards.fleet.drain import drain, draining
+from shards.fleet.drain import TakerDied, drain, draining
 from shards.fleet.engines.base import Running
-from shards.router.control import Control, WorkerRecord, WorkerState
+from shards.router.control import Control, Orders, WorkerRecord, WorkerState
 from tests.redis_server import RedisServer
 
 LONG_S = 60.0
@@ -27,15 +27,15 @@ class Fleet:
 
 
 class Engine:
-    """Knows one replica, which runs until it is told otherwise."""
+    """Knows one replica that drains and one that takes its sockets; each runs until it is told otherwise."""
 
     def __init__(self) -> None:
-        self.up = True
+        self.up = self.taker_up = True
         self.looks = 0
 
     async def running(self) -> dict[str, Running]:
         self.looks += 1
-        return {"blue-0": Running(self.up, os.getpid())}
+        return {"blue-0": Running(self.up, os.getpid()), "green-0": Running(self.taker_up, os.getpid())}
 
 
 def worker(state: WorkerState, connections: int) -> WorkerRecord:
@@ -50,7 +50,8 @@ async def control(start_redis: Callable[..., RedisServer]) -> AsyncIterator[Cont
 
 def begin(control: Control, engine: Engine, seconds: float = LONG_S) -> asyncio.Task[drains.Drained]:
     orders = {"blue-0": draining(seconds, ["green-0"])}
-    return asyncio.create_task(drain(cast(Any, Fleet()), cast(Any, engine), control, orders, ["blue-0"], seconds))
+    back = {"blue-0": Orders("active")}
+    return asyncio.create_task(drain(cast(Any, Fleet()), cast(Any, engine), control, orders, ["blue-0"], seconds, back))
 
 
 async def looked(engine: Engine) -> None:
@@ -96,6 +97,21 @@ async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: 
     found = await asyncio.wait_for(drained, _WITHIN_S)
     assert found == drains.Drained(cut=5)
     assert found.told("blue") == "blue: a worker died meanwhile, and up to 5 sockets with it: their clients come back"
+
+
+async def test_it_stops_where_one_dies_that_takes_the_sockets(control: Control) -> None:
+    engine = Engine()
+    taker = replace(worker("active", 3), name="green-0/1", color="green", replica="green-0")
+    await control.heartbeat(taker, b"[]")
+    drained = await begun_with_five(control, engine)
+    await control.forget(taker.name)
+    await looked(engine)
+    assert not drained.done(), "its process lives"
+    engine.taker_up = False
+    with pytest.raises(TakerDied, match=r"green-0 died .* up to 3 of them .*; 5 stay where they are"):
+        await asyncio.wait_for(drained, _WITHIN_S)
+    _, orders = await control.heartbeat(worker("draining", 5), b"[]")
+    assert orders == Orders("active")
 
 
 async def test_a_worker_that_another_one_follows_with_the_same_pid_has_died(control: Control) -> None:

@@ -103,6 +103,23 @@ async def test_a_failed_promote_whose_controller_died_is_brought_to_its_end(
     assert (ledger.failures, ledger.faults) == ([], [])
 
 
+async def test_a_release_that_does_not_bear_the_sockets_gets_no_more_of_them(served: tuple[Commands, Site]) -> None:
+    commands, site = served
+    before = what_serves(commands)
+    site.write(sites.DIES_OF_SOCKETS)
+    async with crowd(commands.url, 60) as ledger:
+        failed = await promote(commands)
+        assert failed.code == 1
+        assert "died while sockets moved to it" in failed.last
+        assert f"`inv rollback` goes back to {before[0]}" in failed.stderr
+        site.write(sites.PLAIN)
+        back = await asyncio.to_thread(commands, "rollback")
+        assert back.code == 0, back.stderr
+        assert await asyncio.to_thread(what_serves, commands) == before, "the same processes"
+    assert ledger.faults == []
+    assert ledger.connects < 60 + 30, "most have noticed nothing"
+
+
 async def visit(url: str, count: int) -> None:
     """Let clients come and go; of a canary that fails some are refused."""
 
