@@ -163,7 +163,9 @@ class Actions:
     async def _move(self, source: Color, target: Color) -> str:
         """Move the sockets of one color to the other."""
         names, to = layout.replica_names(self.state, source), layout.replica_names(self.state, target)
-        orders: dict[str, Orders | None] = {target: Orders("active"), source: draining(self.options.drain_s, to)}
+        # What an `inv up` that was killed has ordered single replicas would count for more.
+        orders: dict[str, Orders | None] = dict.fromkeys([*names, *to])
+        orders |= {target: Orders("active"), source: draining(self.options.drain_s, to)}
         back: dict[str, Orders | None] = {source: Orders("active")}
         drained = await drain(self.fleet, self.engine, self.control, orders, names, self.options.drain_s, back)
         if told := drained.told(source):

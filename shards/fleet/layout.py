@@ -143,7 +143,8 @@ def without_stand_in(state: FleetState) -> FleetState:
 def without_color(state: FleetState, color: Color) -> FleetState:
     """Give the state in which nothing of `color` is deployed."""
     gone = [name for name in state.ports if name.startswith(f"{color}-")]
-    return without_ports(state.with_deployed(color, None), gone)
+    to_renew = tuple(name for name in state.to_renew if name not in gone)
+    return without_ports(replace(state.with_deployed(color, None), to_renew=to_renew), gone)
 
 
 def redis_parts(state: FleetState) -> list[RedisPart]:

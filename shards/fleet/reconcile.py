@@ -204,7 +204,7 @@ async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: 
         certificate.keep(fleet.directory, state.spec)
         fleet.directory.write(state)
         engine = fleet.engine(state.spec)
-        await _heal(fleet, engine, control, state)
+        await _heal(fleet, engine, control, state, wanted)
         state = await sharding.reshape(fleet, engine, control, state, wanted)
         state = await _reshape_replicas(fleet, engine, control, state, wanted, drain_s)
         return await _reshape_edges(fleet, control, state, wanted, drain_s)
@@ -220,8 +220,11 @@ def _refuse(state: FleetState, wanted: FleetSpec) -> None:
         )
 
 
-async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetState) -> None:
-    """Start what is missing; a fleet that is well is only asked whether it is."""
+async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec) -> None:
+    """Start what is missing; a fleet that is well is only asked whether it is.
+
+    Replicas that are not wanted any more need not be well.
+    """
     fleet.say("checking the parts")
     await take_back_orders(control, state)
     # What a restart that was cut short has left to stand in goes: nobody has tried it, and it may never be ready.
@@ -231,7 +234,7 @@ async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetStat
     # What a rotation that was cut short, or an older release of ours, has left is brought to what the files say.
     await accept(fleet, state)
     await engine.add(replicas)
-    await health.until_healthy(fleet, engine, replicas, fleet.ready_s)
+    await health.until_healthy(fleet, engine, replicas[: wanted.replicas], fleet.ready_s)
     await engine.route(layout.route(lasting))
     await engine.add(layout.edge_parts(state))
     await until_routed(fleet, engine, state, layout.route(lasting))
@@ -244,14 +247,17 @@ async def _reshape_replicas(
     if today.workers != wanted.workers:
         tell_release(fleet, engine, state, f"each replica of {color}")
         # One more stands in while each of the others is away.
-        state = await grow(
-            fleet, engine, control, state, replace(today, replicas=today.replicas + 1, workers=wanted.workers)
-        )
-        for name in layout.replica_names(state, color)[: today.replicas]:
-            await renew(fleet, engine, control, state, name, drain_s)
+        more = replace(today, replicas=today.replicas + 1, workers=wanted.workers)
+        old = replace(state, to_renew=tuple(layout.replica_names(state, color)))
+        state = await _grow_or_stay(fleet, engine, control, old, more, drain_s)
+    for name in state.to_renew:
+        await renew(fleet, engine, control, state, name, drain_s)
+        state = replace(state, to_renew=tuple(other for other in state.to_renew if other != name))
+        fleet.directory.write(state)
     if wanted.replicas > state.deployed[color].replicas:
         tell_release(fleet, engine, state, f"more replicas of {color}")
-        state = await grow(fleet, engine, control, state, replace(state.deployed[color], replicas=wanted.replicas))
+        more = replace(state.deployed[color], replicas=wanted.replicas)
+        state = await _grow_or_stay(fleet, engine, control, state, more, drain_s)
     elif wanted.replicas < state.deployed[color].replicas:
         state = await shrink(fleet, engine, control, state, wanted.replicas, drain_s)
     state = replace(state, spec=replace(state.spec, replicas=wanted.replicas, workers=wanted.workers))
@@ -259,19 +265,35 @@ async def _reshape_replicas(
     return state
 
 
+async def _grow_or_stay(
+    fleet: Fleet, engine: Engine, control: Control, state: FleetState, more: Deployment, drain_s: float
+) -> FleetState:
+    """Start more replicas; where that fails, those there were are all there is again."""
+    try:
+        return await grow(fleet, engine, control, state, more)
+    except ShardsError as failure:
+        fleet.say("taking away what was started")
+        larger = fleet.directory.read() or state
+        before = state.deployed[state.active]
+        smaller = await shrink(fleet, engine, control, larger, before.replicas, drain_s)
+        fleet.directory.write(replace(smaller.with_deployed(state.active, before), to_renew=()))
+        raise ShardsError(f"{failure}; {before.replicas} replicas serve as before") from None
+
+
 async def _reshape_edges(
     fleet: Fleet, control: Control, state: FleetState, wanted: FleetSpec, drain_s: float
 ) -> FleetState:
     gone = layout.edge_parts(state)[wanted.edges :]
+    if gone:
+        # They are remembered until they are gone: a command that is killed meanwhile leaves none behind.
+        await remove_edges(
+            fleet, fleet.engine(state.spec), control, gone, layout.replica_parts(state, state.active), drain_s
+        )
+        state = layout.without_ports(state, [edge.name for edge in gone])
     spec = replace(state.spec, edges=wanted.edges, connections=wanted.connections)
     state = fleet.placed(replace(state, spec=spec, restarting=None))
     fleet.directory.write(state)
-    engine = fleet.engine(spec)
-    await _add_edges(fleet, engine, state)
-    if gone:
-        await remove_edges(fleet, engine, control, gone, layout.replica_parts(state, state.active), drain_s)
-        state = layout.without_ports(state, [edge.name for edge in gone])
-        fleet.directory.write(state)
+    await _add_edges(fleet, fleet.engine(spec), state)
     return state
 
 

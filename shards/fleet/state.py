@@ -75,6 +75,7 @@ class FleetState:
         primaries: which server of each pair was the primary when the fleet started, by the shard's name.
         places: which host each part is on, by its name, where the engine has several.
         restarting: the part that `inv restart` replaces, from when another one begins to stand in for it.
+        to_renew: replicas of the active color that still run with another number of workers than is deployed.
         settings: what was chosen for the app when the fleet was started, by variable; see `shards.settings.chosen`.
     """
 
@@ -88,6 +89,7 @@ class FleetState:
     primaries: dict[str, str] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     restarting: str | None = None
+    to_renew: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
 
     def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:

@@ -31,7 +31,7 @@ from tests.fleet.runner import ROOT, Commands, Result, finish
 Fault = Literal["kill the controller", "kill the new color", "kill the old color", "restart the control Redis"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
-DRAIN_S = 2.0
+DRAIN_S = 10.0
 CANARY = Limits(seconds=2.0)
 
 UNDER_WAY = ".under_way"

@@ -137,5 +137,6 @@ async def test_sockets_move_by_an_order_to_both_colors(
 
     monkeypatch.setattr(actions, "drain", drain)
     await made(tmp_path, Engine([True])).perform(action, CUTOVER)
-    orders = {target: Orders("active"), source: Orders("draining", 5000, (f"{target}-0",))}
+    whole = {target: Orders("active"), source: Orders("draining", 5000, (f"{target}-0",))}
+    orders = {"blue-0": None, "green-0": None, **whole}
     assert given == [(orders, [f"{source}-0"], 5.0, {source: Orders("active")})]

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from shards.fleet import layout
@@ -132,7 +133,10 @@ class TestRestart:
         assert [replica["name"] for replica in commands.until(steady)["replicas"]] == [name]
         commands.ok("up", "--replicas", "2")
 
-    @pytest.mark.parametrize("kind,line", [("replicas", "draining"), ("edges", "starting edge-1 to stand in")])
+    @pytest.mark.parametrize(
+        "kind,line",
+        [("replicas", "draining"), ("edges", "starting edge-1 to stand in"), ("edges", "stopping edge-0")],
+    )
     @pytest.mark.parametrize("then", ["restart", "up"])
     def test_one_that_is_killed_is_told_of_until_it_went_on_or_was_taken_back(
         self, served: tuple[Commands, Site], kind: str, line: str, then: str
@@ -156,6 +160,59 @@ class TestRestart:
             assert processes_of(after)[name] != processes_of(before)[name]
         assert commands.remembered()["deployed"][after["active_color"]]["replicas"] == 2
         assert commands.remembered()["spec"]["edges"] == 1
+
+    def test_fewer_edges_after_a_kill_are_fewer_and_a_promote_goes_on(self, served: tuple[Commands, Site]) -> None:
+        commands, _ = served
+        commands.ok("up", "--edges", "2")
+        killed = stopped_at(commands, "stopping edge-1", signal.SIGKILL, "up", "--edges", "1")
+        assert killed.code == -signal.SIGKILL
+        commands.ok("promote")
+        commands.ok("up", "--edges", "1")
+        assert [edge["name"] for edge in commands.until(steady)["edges"]] == ["edge-0"]
+        edges = [process for process in commands.processes() if "traefik" in " ".join(process.cmdline())]
+        assert len(edges) == 1, "none that nobody knows of holds the port"
+
+    def test_other_workers_after_a_kill_are_those_of_every_replica(self, served: tuple[Commands, Site]) -> None:
+        commands, _ = served
+        killed = stopped_at(commands, "draining", signal.SIGKILL, "up", "--workers", "2")
+        assert killed.code == -signal.SIGKILL
+        commands.ok("up", "--workers", "2")
+        replicas = commands.until(steady)["replicas"]
+        workers = {replica["name"]: len(psutil.Process(replica["pid"]).children()) for replica in replicas}
+        assert workers == {replica["name"]: workers[replicas[0]["name"]] for replica in replicas}
+        assert (len(replicas), workers[replicas[0]["name"]] >= 2) == (2, True)
+        commands.ok("up", "--workers", "1")
+
+    @pytest.mark.parametrize("flags", [("--replicas", "3"), ("--workers", "2")])
+    def test_more_of_what_does_not_start_are_none(self, served: tuple[Commands, Site], flags: tuple[str, str]) -> None:
+        commands, site = served
+        before = commands.until(steady)
+        site.write(sites.DOES_NOT_IMPORT)
+        try:
+            # A process of several that dies is started again by its replica, which stays up.
+            failed = commands("up", *flags, INVOKE_FLEET_READY_SECONDS="10")
+        finally:
+            site.write(sites.PLAIN)
+        assert failed.code == 1
+        assert "no_such_thing" in failed.last
+        assert failed.last.endswith("2 replicas serve as before")
+        assert processes_of(commands.until(steady)) == processes_of(before)
+        assert (
+            commands.remembered()["deployed"][before["active_color"]] | {"replicas": 2, "workers": 1}
+            == (commands.remembered()["deployed"][before["active_color"]])
+        )
+
+    def test_more_replicas_that_never_came_can_be_given_up(self, served: tuple[Commands, Site]) -> None:
+        """The command that wanted them was killed."""
+        commands, site = served
+        before = commands.until(steady)
+        site.write(sites.NEVER_READY)
+        try:
+            stopped_at(commands, "starting 3 replicas", signal.SIGKILL, "up", "--replicas", "3")
+            commands.ok("up", "--replicas", "2")
+        finally:
+            site.write(sites.PLAIN)
+        assert processes_of(commands.until(steady)) == processes_of(before)
 
     def test_one_that_is_interrupted_says_what_goes_on(self, served: tuple[Commands, Site]) -> None:
         commands, _ = served
