@@ -265,7 +265,7 @@ async def _run(load: Load, show: Show, team: Team | None = None) -> Run:
 
     async def look() -> None:
         nonlocal fleet
-        seen = await target.status(load.url, load.project)
+        seen = await target.status(load.url, load.project, aside=bool(fleet))
         # A fleet that says nothing any more is not what it was.
         fleet = seen or (fleet | {"state": "unknown"} if fleet else fleet)
         resources.add_fleet(seen)

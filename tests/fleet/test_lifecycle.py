@@ -156,6 +156,19 @@ async def test_replicas_come_and_go_under_their_clients(fleet: Commands) -> None
     await command(fleet, "up", "--replicas", "2", "--workers", "1")
 
 
+async def test_a_replica_that_somebody_tells_to_stop_hands_its_sockets_over(fleet: Commands) -> None:
+    stopped = fleet.until(steady)["replicas"][0]
+    async with crowd(fleet.url, 40) as ledger:
+        os.kill(stopped["pid"], signal.SIGTERM)
+
+        def again(status: dict[str, Any]) -> bool:
+            return steady(status) and part(status, stopped["name"])["pid"] != stopped["pid"]
+
+        await asyncio.to_thread(fleet.until, again)
+    assert (ledger.failures, ledger.faults) == ([], [])
+    assert ledger.connects == 40, "nobody had to reconnect"
+
+
 def test_edges_come_and_go(fleet: Commands) -> None:
     before = fleet.until(steady)
     fleet.ok("up", "--edges", "3")

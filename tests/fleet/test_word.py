@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pty
 import shlex
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.fleet.clients import crowd
 from tests.fleet.runner import Commands, Result, finish, steady
@@ -67,6 +69,18 @@ async def test_a_promote_that_is_held_waits_for_a_command(fleet: Commands, word:
     assert (ledger.failures, ledger.faults) == ([], [])
     if not switches:
         assert ledger.connects == 10, "nobody was moved"
+
+
+async def test_a_canary_gets_its_share_of_new_clients(fleet: Commands) -> None:
+    before = fleet.until(steady)["active_color"]
+    await command(fleet, "promote", "--canary", "25", "--hold", INVOKE_FLEET_CANARY_SECONDS="1")
+    homes = []
+    for _ in range(80):
+        async with connect(f"{fleet.url}/ws/", compression=None) as socket:
+            homes.append(json.loads(await socket.recv())["replica"])
+    assert 15 <= sum(home.startswith(other(before)) for home in homes) <= 25, homes
+    await command(fleet, "rollback")
+    assert fleet.until(steady)["active_color"] == before
 
 
 @pytest.mark.parametrize("went_on_elsewhere", [False, True])
