@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -88,6 +88,12 @@ def draining(seconds: float, to: Collection[str]) -> Orders:
     return Orders("draining", round(seconds * 1000), tuple(to))
 
 
+def is_followed(worker: WorkerRecord, others: Iterable[WorkerRecord]) -> bool:
+    """Tell whether its process has ended since another of the same number began, as happens in a container."""
+    number = (worker.replica, worker.pid)
+    return any((one.replica, one.pid) == number and one.started > worker.started for one in others)
+
+
 @dataclass
 class _Gauge:
     """What is known of the workers that drain.
@@ -100,7 +106,7 @@ class _Gauge:
         known: the last that each of their workers said, by its name.
         silent: of these, those that live and say nothing now.
         left: sockets that are still there, by the last that was said of them.
-        dead: those that have died, by the last that they said.
+        cut: sockets of those that have died, by the last that they said.
         since: when it began, by the monotonic clock.
     """
 
@@ -108,7 +114,7 @@ class _Gauge:
     known: dict[str, WorkerRecord] = field(default_factory=dict)
     silent: list[WorkerRecord] = field(default_factory=list)
     left: int = 0
-    dead: list[WorkerRecord] = field(default_factory=list)
+    cut: int = 0
     since: float = field(default_factory=time.monotonic)
 
     def read(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> bool:
@@ -116,29 +122,38 @@ class _Gauge:
         speak = {record.name: record for record in records}
         self.known |= speak
         quiet = [one for one in self.known.values() if one.name not in speak]
-        self.silent = [one for one in quiet if lives(one, running) and not self._is_followed(one)]
+        self.silent = [one for one in quiet if lives(one, running) and not is_followed(one, self.known.values())]
         self.left = sum(one.connections for one in (*records, *self.silent))
-        self.dead = [one for one in quiet if one not in self.silent]
+        self.cut = sum(one.connections for one in quiet) - sum(one.connections for one in self.silent)
         if self.left or self.silent or self._yet_to_speak(running):
             return False
         # One that has not read its orders yet may still take a socket; one that never got ready has none.
         return all(record.state in {"draining", "starting"} for record in records)
-
-    @property
-    def cut(self) -> int:
-        """Sockets of those that have died."""
-        return sum(one.connections for one in self.dead)
-
-    def _is_followed(self, worker: WorkerRecord) -> bool:
-        """Tell whether its process has ended since another of the same number began, as happens in a container."""
-        number = (worker.replica, worker.pid)
-        return any((one.replica, one.pid) == number and one.started > worker.started for one in self.known.values())
 
     def _yet_to_speak(self, running: Mapping[str, Running]) -> bool:
         """Tell whether a replica runs of which nothing was heard, and it is too soon to say that it has nothing."""
         heard = {record.replica for record in self.known.values()}
         unheard = [name for name in self.replicas if name not in heard and name in running and running[name].up]
         return bool(unheard) and time.monotonic() - self.since < SPEAKS_S
+
+
+@dataclass
+class _Takers:
+    """Those who get the sockets.
+
+    Attributes:
+        replicas: their names.
+        known: the last that each of their workers said that was seen alive, by its name.
+    """
+
+    replicas: Collection[str]
+    known: dict[str, WorkerRecord] = field(default_factory=dict)
+
+    def dead(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> WorkerRecord | None:
+        """Give one that has died since it was first seen, as far as this host can tell; the registry knows it later."""
+        there = [one for one in records if one.replica in self.replicas and lives(one, running)]
+        self.known |= {one.name: one for one in there}
+        return next((one for one in self.known.values() if not lives(one, running) or is_followed(one, there)), None)
 
 
 async def drain(
@@ -167,17 +182,19 @@ async def drain(
     before = await _results(control, await _workers(control, drained))
     await insist(lambda: control.order(orders))
     gauge = _Gauge(drained)
-    takers = _Gauge({name for order in orders.values() if order for name in order.to})
+    takers = _Takers({name for order in orders.values() if order for name in order.to})
+    any_to_move = False
 
     async def empty() -> bool:
+        nonlocal any_to_move
         records, running = await insist(control.workers), await engine.running()
         done = gauge.read([one for one in records if one.replica in drained], running)
-        takers.read([one for one in records if one.replica in takers.replicas], running)
+        any_to_move |= gauge.left > 0
         fleet.say(f"draining: {gauge.left:,} sockets left on {len(drained)} replicas")
-        if takers.dead:
+        if (died := takers.dead(records, running)) and any_to_move:
             # Each further one might be cut as well.
             await insist(lambda: control.order(back))
-            raise TakerDied(takers.dead[0], gauge.left)
+            raise TakerDied(died, gauge.left)
         return done
 
     await until(empty, seconds + MARGIN_S, every_s=0.2)

@@ -20,7 +20,7 @@ from typing import Any
 from shards.errors import ShardsError, UsageError
 from shards.fleet import certificate, health, layout, probe, processes, sharding
 from shards.fleet.edges import remove_edges
-from shards.fleet.engines.base import Engine
+from shards.fleet.engines.base import EdgePart, Engine
 from shards.fleet.fleet import Fleet, refuse_amid_cutover
 from shards.fleet.release import release_of
 from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_orders, tell_release, until_routed
@@ -243,58 +243,80 @@ async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetStat
 async def _reshape_replicas(
     fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec, drain_s: float
 ) -> FleetState:
-    color, today = state.active, state.deployed[state.active]
+    color, old_state = state.active, state
+    if wanted.replicas < state.deployed[color].replicas:
+        # First of all, for these need not be well.
+        state = await shrink(fleet, engine, control, state, wanted.replicas, drain_s)
+    today = state.deployed[color]
+    to_renew = tuple(name for name in old_state.to_renew if name in layout.replica_names(state, color))
     if today.workers != wanted.workers:
+        to_renew = tuple(layout.replica_names(state, color))
+    if to_renew:
         tell_release(fleet, engine, state, f"each replica of {color}")
         # One more stands in while each of the others is away.
         more = replace(today, replicas=today.replicas + 1, workers=wanted.workers)
-        old = replace(state, to_renew=tuple(layout.replica_names(state, color)))
-        state = await _grow_or_stay(fleet, engine, control, old, more, drain_s)
-    for name in state.to_renew:
-        await renew(fleet, engine, control, state, name, drain_s)
-        state = replace(state, to_renew=tuple(other for other in state.to_renew if other != name))
-        fleet.directory.write(state)
-    if wanted.replicas > state.deployed[color].replicas:
+        state = await _grow_or_stay(fleet, engine, control, state, more, to_renew, drain_s)
+        for name in to_renew:
+            await renew(fleet, engine, control, state, name, drain_s)
+            state = replace(state, to_renew=state.to_renew[1:])
+            fleet.directory.write(state)
+        state = await shrink(fleet, engine, control, state, today.replicas, drain_s)
+    if wanted.replicas > today.replicas:
         tell_release(fleet, engine, state, f"more replicas of {color}")
         more = replace(state.deployed[color], replicas=wanted.replicas)
-        state = await _grow_or_stay(fleet, engine, control, state, more, drain_s)
-    elif wanted.replicas < state.deployed[color].replicas:
-        state = await shrink(fleet, engine, control, state, wanted.replicas, drain_s)
+        state = await _grow_or_stay(fleet, engine, control, state, more, (), drain_s)
     state = replace(state, spec=replace(state.spec, replicas=wanted.replicas, workers=wanted.workers))
     fleet.directory.write(state)
     return state
 
 
 async def _grow_or_stay(
-    fleet: Fleet, engine: Engine, control: Control, state: FleetState, more: Deployment, drain_s: float
+    fleet: Fleet,
+    engine: Engine,
+    control: Control,
+    state: FleetState,
+    more: Deployment,
+    to_renew: tuple[str, ...],
+    drain_s: float,
 ) -> FleetState:
-    """Start more replicas; where that fails, those there were are all there is again."""
+    """Start more replicas, and remember which are `to_renew`; where that fails, those there were are all there is."""
     try:
-        return await grow(fleet, engine, control, state, more)
+        return await grow(fleet, engine, control, replace(state, to_renew=to_renew), more)
     except ShardsError as failure:
         fleet.say("taking away what was started")
-        larger = fleet.directory.read() or state
         before = state.deployed[state.active]
-        smaller = await shrink(fleet, engine, control, larger, before.replicas, drain_s)
-        fleet.directory.write(replace(smaller.with_deployed(state.active, before), to_renew=()))
+        larger = fleet.directory.read() or state
+        try:
+            smaller = await shrink(fleet, engine, control, larger, before.replicas, drain_s)
+        except ShardsError as further:
+            raise ShardsError(f"{failure}; what was started stays: {further}") from None
+        fleet.directory.write(replace(smaller.with_deployed(state.active, before), to_renew=state.to_renew))
         raise ShardsError(f"{failure}; {before.replicas} replicas serve as before") from None
 
 
 async def _reshape_edges(
     fleet: Fleet, control: Control, state: FleetState, wanted: FleetSpec, drain_s: float
 ) -> FleetState:
-    gone = layout.edge_parts(state)[wanted.edges :]
-    if gone:
-        # They are remembered until they are gone: a command that is killed meanwhile leaves none behind.
-        await remove_edges(
-            fleet, fleet.engine(state.spec), control, gone, layout.replica_parts(state, state.active), drain_s
-        )
-        state = layout.without_ports(state, [edge.name for edge in gone])
+    gone = await _edges_beyond(fleet, state, wanted.edges)
     spec = replace(state.spec, edges=wanted.edges, connections=wanted.connections)
     state = fleet.placed(replace(state, spec=spec, restarting=None))
     fleet.directory.write(state)
-    await _add_edges(fleet, fleet.engine(spec), state)
+    engine = fleet.engine(spec)
+    await _add_edges(fleet, engine, state)
+    if gone:
+        await remove_edges(fleet, engine, control, gone, layout.replica_parts(state, state.active), drain_s)
+        state = layout.without_ports(state, [edge.name for edge in gone])
+        fleet.directory.write(state)
     return state
+
+
+async def _edges_beyond(fleet: Fleet, state: FleetState, wanted: int) -> list[EdgePart]:
+    """Give the edges that are too many, what a command that was killed has left among them."""
+    running = await fleet.engine(state.spec).running()
+    numbers = [int(name.removeprefix("edge-")) for name in running if name.startswith("edge-")]
+    most = max(len(layout.edge_names(state)), wanted, *(number + 1 for number in numbers))
+    larger = fleet.placed(replace(state, spec=replace(state.spec, edges=most), restarting=None))
+    return layout.edge_parts(larger)[wanted:]
 
 
 # -- the end

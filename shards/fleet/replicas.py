@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from shards.fleet import health, layout
-from shards.fleet.drain import drain, draining
+from shards.fleet.drain import TakerDied, drain, draining
 from shards.fleet.engines.base import Engine, ReplicaPart, Route
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import Color
@@ -121,7 +121,7 @@ async def shrink(
     names = layout.replica_names(state, state.active)
     gone, stay = names[replicas:], names[:replicas]
     await lead(fleet, engine, smaller, layout.route(smaller))
-    await _empty(fleet, engine, control, gone, to or stay, drain_s)
+    await _empty(fleet, engine, control, state, gone, to or stay, drain_s)
     await engine.remove(gone)
     await control.order(dict.fromkeys(gone))
     smaller = layout.without_ports(smaller, gone)
@@ -158,7 +158,7 @@ async def renew(
     others = [part for part in route.replicas[state.active] if part.name != name]
     without = replace(route, replicas={**route.replicas, state.active: others})
     await lead(fleet, engine, state, without)
-    await _empty(fleet, engine, control, [name], to or [part.name for part in others], drain_s)
+    await _empty(fleet, engine, control, state, [name], to or [part.name for part in others], drain_s)
     await engine.remove([name])
     await control.order({name: None})
     await add_replicas(fleet, engine, state, state.active)
@@ -167,9 +167,20 @@ async def renew(
 
 
 async def _empty(
-    fleet: Fleet, engine: Engine, control: Control, names: Collection[str], to: Collection[str], drain_s: float
+    fleet: Fleet,
+    engine: Engine,
+    control: Control,
+    state: FleetState,
+    names: Collection[str],
+    to: Collection[str],
+    drain_s: float,
 ) -> None:
+    """Move the sockets of replicas that get no requests any more; where that fails they get some again."""
     orders: dict[str, Orders | None] = dict.fromkeys(names, draining(drain_s, to))
-    drained = await drain(fleet, engine, control, orders, names, drain_s, back=dict.fromkeys(names))
+    try:
+        drained = await drain(fleet, engine, control, orders, names, drain_s, back=dict.fromkeys(names))
+    except TakerDied:
+        await lead(fleet, engine, state, layout.route(state))
+        raise
     if told := drained.told(", ".join(names)):
         fleet.note(told)

@@ -128,7 +128,10 @@ class _Restart:
             await renew(self.fleet, self.engine, self.control, state, self.name, self.drain_s, [stand_in], trial)
         except ShardsError as failure:
             raise ShardsError(f"{failure}; {await self._withdraw_replica()}") from None
-        return await self._shrink(state, [self.name])
+        try:
+            return await self._shrink(state, [self.name])
+        except ShardsError as failure:
+            raise ShardsError(self._still(stand_in, str(failure))) from None
 
     def _trial(self, state: FleetState, other: str) -> Trial:
         """Give the trial of a new replica beside another one, which serves."""

@@ -232,7 +232,8 @@ class _Performance:
 
     def _tell_ways(self, cutover: Cutover, what: str) -> None:
         other = "rollback" if cutover.verb == "promote" else "promote"
-        self.fleet.note(
-            f"{what} at {cutover.step}: `inv {cutover.verb}` goes on from there, "
-            f"`inv {other}` goes back to {cutover.old}"
-        )
+        on, back = f"`inv {cutover.verb}` goes on from there", f"`inv {other}` goes back to {cutover.old}"
+        if cutover.step is Step.WITHDRAW:
+            on = f"`inv {other}` finishes the way back to {cutover.old}"
+            back = f"so does `inv {cutover.verb}`, and then begins anew"
+        self.fleet.note(f"{what} at {cutover.step}: {on}, {back}")

@@ -25,7 +25,7 @@ from shards.fleet.engines.local import LocalOptions
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import Color, other_color
 from shards.fleet.state import FleetDir
-from shards.server.handoff.giver import WINDOW
+from shards.server.handoff.window import MOST
 from tests.fleet.runner import ROOT, Commands, Result, finish
 
 Fault = Literal["kill the controller", "kill the new color", "kill the old color", "restart the control Redis"]
@@ -38,7 +38,7 @@ UNDER_WAY = ".under_way"
 _MOVES = {Action.MOVE_TO_NEW, Action.MOVE_TO_OLD}
 _SOME = 5
 
-NO_SOCKETS = 4 + 2 * WINDOW
+NO_SOCKETS = 4 + 2 * MOST
 """Files that takers have open amid a move which are not sockets that moved: links from two givers to two takers each,
 and what is on offer and may yet stay."""
 

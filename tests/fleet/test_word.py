@@ -73,7 +73,7 @@ async def test_a_promote_that_is_held_waits_for_a_command(fleet: Commands, word:
 
 async def test_a_canary_gets_its_share_of_new_clients(fleet: Commands) -> None:
     before = fleet.until(steady)["active_color"]
-    await command(fleet, "promote", "--canary", "25", "--hold", INVOKE_FLEET_CANARY_SECONDS="1")
+    await asyncio.to_thread(fleet.ok, "promote", "--canary", "25", "--hold", INVOKE_FLEET_CANARY_SECONDS="1")
     homes = []
     for _ in range(80):
         async with connect(f"{fleet.url}/ws/", compression=None) as socket:

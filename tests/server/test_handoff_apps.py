@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from shards.server.handoff.giver import WINDOW
+from shards.server.handoff.window import MOST
 from tests.replica import ROOT, Replica
 from tests.server.test_handoff import activate, handed, moving, until
 from tests.server.test_wire import enter
@@ -128,14 +128,14 @@ async def test_who_may_not_move_goes_on_until_it_is_drained(service: list[Replic
 async def test_who_has_no_end_of_work_keeps_nobody_else_from_moving(service: list[Replica]) -> None:
     """More of them than are on their way at a time, and each would be waited for."""
     old, new = service
-    busy = [await open_at(old, "busy") for _ in range(4 * WINDOW)]
+    busy = [await open_at(old, "busy") for _ in range(20 * MOST)]
     idle = [await open_at(old, "counts") for _ in range(4)]
     before = handed(new, "taken")
     for client in busy:
         await client.send("begin")
     old.order("draining", 60_000, (new.name,), alone=True)
     try:
-        await until(lambda: handed(new, "taken") >= before + len(idle), seconds=5)
+        await until(lambda: handed(new, "taken") >= before + len(idle), seconds=15)
         for client in idle:
             await client.send("one")
             assert json.loads(await heard(client)) == [1, True]

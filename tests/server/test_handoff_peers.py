@@ -21,10 +21,11 @@ from shards.carried import Carried
 from shards.metrics import Metrics
 from shards.router.control import Control, WorkerRecord
 from shards.server.handoff import taker as handoff_taker
-from shards.server.handoff.giver import ANSWER_SECONDS, WINDOW, Taker
+from shards.server.handoff.giver import ANSWER_SECONDS, Taker
 from shards.server.handoff.link import Stranger, check_peer
 from shards.server.handoff.message import Frames, Go, Hello, Offer, Ready, Refused, Sorry, Welcome, pack, read_message
 from shards.server.handoff.taker import Arrivals
+from shards.server.handoff.window import MOST
 from tests.replica import Replica
 from tests.server.test_handoff import activate, handed, until
 from tests.server.test_wire import enter
@@ -217,7 +218,7 @@ async def test_a_socket_that_nobody_takes_goes_on_where_it_is(
 async def test_one_that_hangs_keeps_nobody_from_going_to_another(service: list[Replica], tmp_path: Path) -> None:
     """It has fewest, so each would be offered to it first."""
     old, other = service
-    clients = [await enter(old.ws) for _ in range(3 * WINDOW)]
+    clients = [await enter(old.ws) for _ in range(3 * MOST)]
     before = handed(other, "taken")
     async with taker(old, tmp_path / "s", hangs) as name:
         old.order("draining", 60_000, (name, other.name), alone=True)
@@ -233,7 +234,7 @@ async def test_one_that_hangs_keeps_nobody_from_going_to_another(service: list[R
 
 async def test_a_giver_that_says_nothing_is_sent_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No garbage is collected while it is there."""
-    monkeypatch.setattr(handoff_taker, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(handoff_taker, "QUIET_SECONDS", 2.0)
     arrivals = Arrivals(tmp_path / "h" / "r-1", pytest.fail, lambda: False, Metrics())
     arrivals.listen()
     try:

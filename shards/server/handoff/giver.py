@@ -30,11 +30,9 @@ from shards.server.handoff.message import (
 )
 from shards.server.handoff.movable import MovableSocket
 from shards.server.handoff.uncollected import uncollected
+from shards.server.handoff.window import Window
 
 logger = logging.getLogger(__name__)
-
-WINDOW = 6
-"""Sockets that are on their way at a time. Each is silent meanwhile: the more there are, the longer."""
 
 STATE_SECONDS = 2.0
 """How long an app's `handoff_state` may take."""
@@ -43,7 +41,7 @@ ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 
 SHUN_SECONDS = 15.0
-"""For how long who has not answered is offered nothing."""
+"""For how long who has not answered is offered nothing, while there is somebody else."""
 
 _LOOK_SECONDS = 0.001
 
@@ -66,7 +64,7 @@ class Try(NamedTuple):
     settle_s: float
 
 
-TRIES = (Try(0.0, 0.0), Try(0.1, 0.0), Try(0.5, 1.0), Try(0.6, 1.0))
+TRIES = (Try(0.0, 0.0), Try(0.1, 0.0), Try(0.3, 0.0), Try(0.5, 0.0), Try(0.5, 1.0), Try(0.5, 1.0))
 """A few go at a time, so who can go at once goes first: else some that have no end to what they do, as where a shard is
 away or a client does not read, would take the time of all others."""
 
@@ -209,7 +207,7 @@ class Giver:
             Those that may go if it is tried again; None: nobody is there who takes any.
         """
         now = time.monotonic()
-        wanted = [record for record in to if self._shunned.get(record.name, now) <= now]
+        wanted = [record for record in to if self._shunned.get(record.name, now) <= now] or to
         takers = [taker for taker in await asyncio.gather(*(self._greet(record) for record in wanted)) if taker]
         if not takers:
             return None
@@ -232,14 +230,30 @@ class Giver:
     async def _give_all(self, sockets: Iterable[S], takers: list[Taker], settle_s: float) -> list[S]:
         left = iter(sockets)
         again: list[S] = []
+        window, at_once = Window(), 0
 
         async def give_some() -> None:
+            nonlocal at_once
             for one in left:
                 there = [taker for taker in takers if taker.there]
+                began = time.monotonic()
                 if not there or await self._give(one, min(there, key=lambda taker: taker.connections), settle_s):
                     again.append(one)
+                else:
+                    window.took((now := time.monotonic()) - began, now)
+                if at_once > window.size:
+                    break
+                begin_some()
+            at_once -= 1
 
-        await asyncio.gather(*(give_some() for _ in range(WINDOW)))
+        def begin_some() -> None:
+            nonlocal at_once
+            while at_once < window.size:
+                at_once += 1
+                giving.create_task(give_some())
+
+        async with asyncio.TaskGroup() as giving:
+            begin_some()
         return again
 
     async def _give(self, socket: MovableSocket, taker: Taker, settle_s: float) -> bool:

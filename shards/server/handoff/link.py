@@ -77,20 +77,20 @@ class Link:
             return False
         # A copy at once: until it leaves, the number may come to mean another file.
         self._to_send.append((frame, None if descriptor is None else os.dup(descriptor)))
-        broken = False
         if not self._flush_due:
-            # Where it is broken, `_flush` ends it: no link ends under the feet of who posts, or amid the frames that
-            # have come.
             try:
                 self._send_some()
             except BlockingIOError:
                 pass
-            except OSError:
-                broken = True
+            except OSError as error:
+                # No link ends under the feet of who posts, or amid the frames that have come. But nothing leaves it.
+                self._drop_unsent()
+                self._loop.call_soon(self._end, f"cannot be written to: {error.strerror}")
+                return False
         if self._to_send and not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        return not broken
+        return True
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -195,10 +195,17 @@ class Link:
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
-        for descriptor in [*self._arrived, *(d for _, d in self._to_send if d is not None)]:
+        self._drop_unsent()
+        for descriptor in self._arrived:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._arrived.clear()
+
+    def _drop_unsent(self) -> None:
+        for _, descriptor in self._to_send:
+            if descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
         self._to_send.clear()
 
 
