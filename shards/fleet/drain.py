@@ -151,9 +151,20 @@ class _Takers:
 
     def dead(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> WorkerRecord | None:
         """Give one that has died since it was first seen, as far as this host can tell; the registry knows it later."""
-        there = [one for one in records if one.replica in self.replicas and lives(one, running)]
-        self.known |= {one.name: one for one in there}
-        return next((one for one in self.known.values() if not lives(one, running) or is_followed(one, there)), None)
+        # Of a container that was started again the registry may still name the last process.
+        there = [one for one in records if one.replica in self.replicas and not is_followed(one, records)]
+        self.known |= {one.name: one for one in there if lives(one, running)}
+        speak = {one.name for one in there}
+        return next((one for one in self.known.values() if _is_dead(one, one.name in speak, there, running)), None)
+
+
+def _is_dead(
+    worker: WorkerRecord, speaks: bool, there: Collection[WorkerRecord], running: Mapping[str, Running]
+) -> bool:
+    """Tell whether a worker has died; where that can't be seen from here, it has once it says nothing either."""
+    part = running.get(worker.replica, Running(False))
+    seen = part.up and part.container is None and not lives(worker, running)
+    return seen or is_followed(worker, there) or not (speaks or lives(worker, running))
 
 
 async def drain(

@@ -243,29 +243,45 @@ async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetStat
 async def _reshape_replicas(
     fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec, drain_s: float
 ) -> FleetState:
-    color, old_state = state.active, state
-    if wanted.replicas < state.deployed[color].replicas:
-        # First of all, for these need not be well.
-        state = await shrink(fleet, engine, control, state, wanted.replicas, drain_s)
-    today = state.deployed[color]
-    to_renew = tuple(name for name in old_state.to_renew if name in layout.replica_names(state, color))
-    if today.workers != wanted.workers:
-        to_renew = tuple(layout.replica_names(state, color))
+    color, asked = state.active, state.spec.replicas
+    stands_in = state.to_renew or layout.without_stand_in(state) != state
+    stay = min(wanted.replicas, asked if stands_in else state.deployed[color].replicas)
+    if stay < state.deployed[color].replicas:
+        # First of all, for what goes need not be well: what stood in where a command was killed, and what is too many.
+        state = await shrink(fleet, engine, control, state, stay, drain_s)
+    edge = state.restarting if state.restarting and state.restarting.startswith("edge-") else None
+    state = replace(state, restarting=edge, spec=replace(state.spec, replicas=stay))
+    fleet.directory.write(state)
+    state = await _renew_replicas(fleet, engine, control, state, wanted, drain_s)
+    if wanted.replicas > state.deployed[color].replicas:
+        tell_release(fleet, engine, state, f"more replicas of {color}")
+        more = replace(state.deployed[color], replicas=wanted.replicas)
+        state = await _grow_or_stay(fleet, engine, control, state, more, (), drain_s)
+    state = replace(state, spec=replace(state.spec, replicas=wanted.replicas))
+    fleet.directory.write(state)
+    return state
+
+
+async def _renew_replicas(
+    fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec, drain_s: float
+) -> FleetState:
+    """Give each replica as many workers as are wanted."""
+    color, today = state.active, state.deployed[state.active]
+    names = layout.replica_names(state, color)
+    to_renew = tuple(names if today.workers != wanted.workers else (n for n in state.to_renew if n in names))
     if to_renew:
         tell_release(fleet, engine, state, f"each replica of {color}")
-        # One more stands in while each of the others is away.
+        # One more stands in while each of the others is away; it stays where more are wanted.
         more = replace(today, replicas=today.replicas + 1, workers=wanted.workers)
         state = await _grow_or_stay(fleet, engine, control, state, more, to_renew, drain_s)
         for name in to_renew:
             await renew(fleet, engine, control, state, name, drain_s)
             state = replace(state, to_renew=state.to_renew[1:])
             fleet.directory.write(state)
-        state = await shrink(fleet, engine, control, state, today.replicas, drain_s)
-    if wanted.replicas > today.replicas:
-        tell_release(fleet, engine, state, f"more replicas of {color}")
-        more = replace(state.deployed[color], replicas=wanted.replicas)
-        state = await _grow_or_stay(fleet, engine, control, state, more, (), drain_s)
-    state = replace(state, spec=replace(state.spec, replicas=wanted.replicas, workers=wanted.workers))
+        if wanted.replicas <= today.replicas:
+            state = await shrink(fleet, engine, control, state, today.replicas, drain_s)
+    replicas = state.deployed[color].replicas
+    state = replace(state, to_renew=(), spec=replace(state.spec, replicas=replicas, workers=wanted.workers))
     fleet.directory.write(state)
     return state
 

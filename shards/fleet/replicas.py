@@ -7,9 +7,11 @@ Anew:  route without it → its sockets move → stop → start → ready → ro
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
+from shards.errors import ShardsError
 from shards.fleet import health, layout
 from shards.fleet.drain import TakerDied, drain, draining
 from shards.fleet.engines.base import Engine, ReplicaPart, Route
@@ -175,12 +177,13 @@ async def _empty(
     to: Collection[str],
     drain_s: float,
 ) -> None:
-    """Move the sockets of replicas that get no requests any more; where that fails they get some again."""
+    """Move the sockets of replicas that get no requests any more; where those who take them die they get some again."""
     orders: dict[str, Orders | None] = dict.fromkeys(names, draining(drain_s, to))
     try:
         drained = await drain(fleet, engine, control, orders, names, drain_s, back=dict.fromkeys(names))
     except TakerDied:
-        await lead(fleet, engine, state, layout.route(state))
+        with contextlib.suppress(ShardsError):
+            await lead(fleet, engine, state, layout.route(state))
         raise
     if told := drained.told(", ".join(names)):
         fleet.note(told)

@@ -99,19 +99,63 @@ async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: 
     assert found.told("blue") == "blue: a worker died meanwhile, and up to 5 sockets with it: their clients come back"
 
 
-async def test_it_stops_where_one_dies_that_takes_the_sockets(control: Control) -> None:
+def taker(pid: int, name: str = "green-0/1", started: float = 0.0) -> WorkerRecord:
+    return WorkerRecord(name, "green", "green-0", "1", pid, "active", 3, "r", 1, started)
+
+
+async def test_it_stops_where_one_dies_that_takes_the_sockets_though_the_registry_still_names_it(
+    control: Control,
+) -> None:
     engine = Engine()
-    taker = replace(worker("active", 3), name="green-0/1", color="green", replica="green-0")
-    await control.heartbeat(taker, b"[]")
-    drained = await begun_with_five(control, engine)
-    await control.forget(taker.name)
-    await looked(engine)
-    assert not drained.done(), "its process lives"
-    engine.taker_up = False
+    process = await asyncio.create_subprocess_exec("sleep", "600")
+    try:
+        await control.heartbeat(taker(process.pid), b"[]")
+        drained = await begun_with_five(control, engine)
+        assert not drained.done()
+    finally:
+        process.kill()
+        await process.wait()
     with pytest.raises(TakerDied, match=r"green-0 died .* up to 3 of them .*; 5 stay where they are"):
         await asyncio.wait_for(drained, _WITHIN_S)
     _, orders = await control.heartbeat(worker("draining", 5), b"[]")
     assert orders == Orders("active")
+
+
+async def test_one_that_takes_sockets_on_a_host_that_cannot_be_seen_has_died_once_it_says_nothing(
+    control: Control,
+) -> None:
+    engine = Engine()
+    await control.heartbeat(taker(os.getpid()), b"[]")
+    drained = await begun_with_five(control, engine)
+    engine.taker_up = False
+    await looked(engine)
+    assert not drained.done(), "it says that it lives"
+    await control.forget("green-0/1")
+    with pytest.raises(TakerDied):
+        await asyncio.wait_for(drained, _WITHIN_S)
+
+
+async def test_one_that_had_died_before_and_was_started_again_is_no_reason_to_stop(control: Control) -> None:
+    """As in a container, where it has the same number; the registry knows both for a while."""
+    engine = Engine()
+    await control.heartbeat(taker(os.getpid()), b"[]")
+    await control.heartbeat(taker(os.getpid(), name="green-0/1-b", started=1.0), b"[]")
+    drained = await begun_with_five(control, engine)
+    await control.heartbeat(worker("draining", 0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+
+
+async def test_where_there_is_nothing_to_move_nobody_who_takes_it_matters(control: Control) -> None:
+    engine = Engine()
+    await control.heartbeat(taker(os.getpid()), b"[]")
+    await control.heartbeat(worker("active", 0), b"[]")
+    drained = begin(control, engine)
+    await looked(engine)
+    await control.heartbeat(taker(os.getpid(), name="green-0/1-b", started=1.0), b"[]")
+    await looked(engine)
+    assert not drained.done()
+    await control.heartbeat(worker("draining", 0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
 
 
 async def test_a_worker_that_another_one_follows_with_the_same_pid_has_died(control: Control) -> None:

@@ -169,6 +169,7 @@ class TestRestart:
         commands.ok("promote")
         commands.ok("up", "--edges", "1")
         assert [edge["name"] for edge in commands.until(steady)["edges"]] == ["edge-0"]
+        assert "edge-1" not in commands.remembered()["ports"]
         edges = [process for process in commands.processes() if "traefik" in " ".join(process.cmdline())]
         assert len(edges) == 1, "none that nobody knows of holds the port"
 
@@ -181,7 +182,33 @@ class TestRestart:
         workers = {replica["name"]: len(psutil.Process(replica["pid"]).children()) for replica in replicas}
         assert workers == {replica["name"]: workers[replicas[0]["name"]] for replica in replicas}
         assert (len(replicas), workers[replicas[0]["name"]] >= 2) == (2, True)
-        commands.ok("up", "--workers", "1")
+        spec, deployed = commands.remembered()["spec"], commands.remembered()["deployed"][replicas[0]["color"]]
+        assert (spec["workers"], spec["replicas"], deployed["replicas"]) == (2, 2, 2)
+        commands.ok("up", "--workers", "1", "--replicas", "3")
+        assert len(commands.until(steady)["replicas"]) == 3
+        commands.ok("up", "--replicas", "2")
+
+    def test_what_was_asked_for_and_failed_is_not_remembered_as_if_it_were(self, served: tuple[Commands, Site]) -> None:
+        commands, site = served
+        site.write(sites.DOES_NOT_IMPORT)
+        try:
+            failed = commands("up", "--replicas", "1", "--workers", "2", INVOKE_FLEET_READY_SECONDS="10")
+        finally:
+            site.write(sites.PLAIN)
+        assert failed.last.endswith("1 replicas serve as before")
+        spec = commands.remembered()["spec"]
+        deployed = commands.remembered()["deployed"][commands.until(steady)["active_color"]]
+        assert (spec["replicas"], spec["workers"], deployed["replicas"], deployed["workers"]) == (1, 1, 1, 1)
+        commands.ok("up", "--replicas", "2")
+
+    def test_more_replicas_may_be_asked_for_where_a_restart_was_killed(self, served: tuple[Commands, Site]) -> None:
+        commands, _ = served
+        name = commands.until(steady)["replicas"][0]["name"]
+        assert stopped_at(commands, "draining", signal.SIGKILL, "restart", name).code == -signal.SIGKILL
+        commands.ok("up", "--replicas", "3")
+        assert len(commands.until(steady)["replicas"]) == 3
+        assert commands.remembered()["restarting"] is None
+        commands.ok("up", "--replicas", "2")
 
     @pytest.mark.parametrize("flags", [("--replicas", "3"), ("--workers", "2")])
     def test_more_of_what_does_not_start_are_none(self, served: tuple[Commands, Site], flags: tuple[str, str]) -> None:

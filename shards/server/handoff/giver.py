@@ -236,11 +236,9 @@ class Giver:
             nonlocal at_once
             for one in left:
                 there = [taker for taker in takers if taker.there]
-                began = time.monotonic()
-                if not there or await self._give(one, min(there, key=lambda taker: taker.connections), settle_s):
+                fewest = min(there, key=lambda taker: taker.connections, default=None)
+                if fewest is None or await self._give(one, fewest, settle_s, window):
                     again.append(one)
-                else:
-                    window.took((now := time.monotonic()) - began, now)
                 if at_once > window.size:
                     break
                 begin_some()
@@ -256,7 +254,7 @@ class Giver:
             begin_some()
         return again
 
-    async def _give(self, socket: MovableSocket, taker: Taker, settle_s: float) -> bool:
+    async def _give(self, socket: MovableSocket, taker: Taker, settle_s: float, window: Window) -> bool:
         """Hand a socket over; give whether to try it again."""
         if not socket.open_here:
             return False
@@ -267,7 +265,7 @@ class Giver:
             return False
         socket.freeze()
         try:
-            await self._pass(socket, taker, settle_s)
+            await self._pass(socket, taker, settle_s, window)
         except BaseException as error:
             socket.rider.stay()
             socket.thaw()
@@ -282,11 +280,12 @@ class Giver:
     def _count(self, result: str) -> None:
         self._metrics.handoffs.labels(result).inc()
 
-    async def _pass(self, socket: MovableSocket, taker: Taker, settle_s: float) -> None:
+    async def _pass(self, socket: MovableSocket, taker: Taker, settle_s: float, window: Window) -> None:
         """Pass a frozen socket on. Raises `NotTaken`."""
         await self._until_still(socket, settle_s)
         id = next(self._ids)
         frame = await self._sealed(socket, id)
+        began = time.monotonic()
         if not socket.open_here:
             raise NotTaken("failed", "it has closed")
         try:
@@ -304,6 +303,8 @@ class Giver:
         except BaseException:
             taker.keep(id)
             raise
+        now = time.monotonic()
+        window.took(now - began, now)
         socket.release()
 
     async def _sealed(self, socket: MovableSocket, id: int) -> bytes:
