@@ -119,6 +119,7 @@ class _Gauge:
 
     def read(self, records: Collection[WorkerRecord], running: Mapping[str, Running]) -> bool:
         """Take note of what the registry and the engine say; gives whether no socket is left for certain."""
+        records = [record for record in records if record.replica in self.replicas]
         speak = {record.name: record for record in records}
         self.known |= speak
         quiet = [one for one in self.known.values() if one.name not in speak]
@@ -199,7 +200,7 @@ async def drain(
     async def empty() -> bool:
         nonlocal any_to_move
         records, running = await insist(control.workers), await engine.running()
-        done = gauge.read([one for one in records if one.replica in drained], running)
+        done = gauge.read(records, running)
         any_to_move |= gauge.left > 0
         fleet.say(f"draining: {gauge.left:,} sockets left on {len(drained)} replicas")
         if (died := takers.dead(records, running)) and any_to_move:

@@ -62,8 +62,7 @@ def replica_names(state: FleetState, color: Color) -> list[str]:
 
 def edge_names(state: FleetState) -> list[str]:
     """Name the edges; while one of them is restarted there is one more, which stands in for it."""
-    one_more = state.restarting is not None and state.restarting.startswith("edge-")
-    return [f"edge-{i}" for i in range(state.spec.edges + one_more)]
+    return [f"edge-{i}" for i in range(state.spec.edges + state.restarts_an_edge)]
 
 
 def names(state: FleetState) -> list[str]:
@@ -135,7 +134,7 @@ def without_ports(state: FleetState, gone: Iterable[str]) -> FleetState:
 def without_stand_in(state: FleetState) -> FleetState:
     """Give the state without the replica that stands in for one that is restarted; of an edge, the state as it is."""
     deployment = state.deployed.get(state.active)
-    if state.restarting is None or deployment is None or state.restarting.startswith("edge-"):
+    if state.restarting is None or deployment is None or state.restarts_an_edge:
         return state
     return state.with_deployed(state.active, replace(deployment, replicas=state.spec.replicas))
 

@@ -249,7 +249,7 @@ async def _reshape_replicas(
     if stay < state.deployed[color].replicas:
         # First of all, for what goes need not be well: what stood in where a command was killed, and what is too many.
         state = await shrink(fleet, engine, control, state, stay, drain_s)
-    edge = state.restarting if state.restarting and state.restarting.startswith("edge-") else None
+    edge = state.restarting if state.restarts_an_edge else None
     state = replace(state, restarting=edge, spec=replace(state.spec, replicas=stay))
     fleet.directory.write(state)
     state = await _renew_replicas(fleet, engine, control, state, wanted, drain_s)

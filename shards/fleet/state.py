@@ -92,6 +92,11 @@ class FleetState:
     to_renew: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def restarts_an_edge(self) -> bool:
+        """Whether the part that is being restarted is an edge, and no replica."""
+        return self.restarting is not None and self.restarting.startswith("edge-")
+
     def with_deployed(self, color: Color, deployment: Deployment | None) -> FleetState:
         """Give the state in which `color` runs `deployment`; None: nothing."""
         deployed = {name: value for name, value in self.deployed.items() if name != color}

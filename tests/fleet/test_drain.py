@@ -70,12 +70,17 @@ async def begun_with_five(control: Control, engine: Engine) -> asyncio.Task[drai
     return drained
 
 
+async def ends_with_no_socket(control: Control, drained: asyncio.Task[drains.Drained]) -> None:
+    """Have the worker say that it has none any more, and see that the drain is over and nothing was cut."""
+    await control.heartbeat(worker("draining", 0), b"[]")
+    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+
+
 async def test_it_is_over_once_the_last_worker_has_no_socket(control: Control) -> None:
     engine = Engine()
     drained = await begun_with_five(control, engine)
     assert not drained.done()
-    await control.heartbeat(worker("draining", 0), b"[]")
-    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+    await ends_with_no_socket(control, drained)
 
 
 async def test_a_worker_that_the_registry_has_forgotten_still_has_its_sockets(control: Control) -> None:
@@ -85,8 +90,7 @@ async def test_a_worker_that_the_registry_has_forgotten_still_has_its_sockets(co
     await control.forget("blue-0/1")
     await looked(engine)
     assert not drained.done(), "its process lives"
-    await control.heartbeat(worker("draining", 0), b"[]")
-    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+    await ends_with_no_socket(control, drained)
 
 
 async def test_a_worker_that_has_died_has_none_and_what_it_had_is_told(control: Control) -> None:
@@ -141,8 +145,7 @@ async def test_one_that_had_died_before_and_was_started_again_is_no_reason_to_st
     await control.heartbeat(taker(os.getpid()), b"[]")
     await control.heartbeat(taker(os.getpid(), name="green-0/1-b", started=1.0), b"[]")
     drained = await begun_with_five(control, engine)
-    await control.heartbeat(worker("draining", 0), b"[]")
-    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+    await ends_with_no_socket(control, drained)
 
 
 async def test_where_there_is_nothing_to_move_nobody_who_takes_it_matters(control: Control) -> None:
@@ -154,8 +157,7 @@ async def test_where_there_is_nothing_to_move_nobody_who_takes_it_matters(contro
     await control.heartbeat(taker(os.getpid(), name="green-0/1-b", started=1.0), b"[]")
     await looked(engine)
     assert not drained.done()
-    await control.heartbeat(worker("draining", 0), b"[]")
-    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+    await ends_with_no_socket(control, drained)
 
 
 async def test_a_worker_that_another_one_follows_with_the_same_pid_has_died(control: Control) -> None:
@@ -175,8 +177,7 @@ async def test_a_registry_that_knows_nobody_yet_is_given_the_time_to_hear_of_the
     await control.heartbeat(worker("draining", 3), b"[]")
     await looked(engine)
     assert not drained.done()
-    await control.heartbeat(worker("draining", 0), b"[]")
-    assert await asyncio.wait_for(drained, _WITHIN_S) == drains.Drained()
+    await ends_with_no_socket(control, drained)
 
 
 async def test_a_replica_that_never_says_anything_holds_nobody_up_for_long(

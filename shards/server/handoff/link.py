@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from shards.errors import ShardsError
 from shards.server.handoff.message import BadMessage, Frames
@@ -196,17 +196,18 @@ class Link:
         self._loop.remove_writer(self._sock)
         self._sock.close()
         self._drop_unsent()
-        for descriptor in self._arrived:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        _close_all(self._arrived)
         self._arrived.clear()
 
     def _drop_unsent(self) -> None:
-        for _, descriptor in self._to_send:
-            if descriptor is not None:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+        _close_all(descriptor for _, descriptor in self._to_send if descriptor is not None)
         self._to_send.clear()
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
