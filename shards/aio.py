@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from time import monotonic_ns
@@ -55,6 +56,24 @@ async def sleep_until(at_ns: int) -> None:
     left_ns = at_ns - monotonic_ns()
     if left_ns > _SHORTEST_SLEEP_NS:
         await asyncio.sleep(left_ns / 1_000_000_000)
+
+
+async def in_thread(work: Callable[[threading.Event], T]) -> T:
+    """Do what blocks in a thread. Whoever cancels this waits until the thread has ended, as threads can't be cancelled.
+
+    Else it would go on making what the one that cancels is about to take away.
+
+    Args:
+        work: given an event that is set when this is cancelled; it may end then.
+    """
+    cancelled = threading.Event()
+    done = asyncio.ensure_future(asyncio.to_thread(work, cancelled))
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait([done])
+        raise
 
 
 def stop_if_cancelled() -> None:

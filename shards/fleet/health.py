@@ -12,7 +12,7 @@ import psutil
 from shards.errors import PartFailed
 from shards.fleet import probe
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
-from shards.fleet.engines.local import last_line_of
+from shards.fleet.engines.log_files import last_line_of
 from shards.fleet.fleet import Fleet
 from shards.router.control import WorkerRecord
 

@@ -15,9 +15,9 @@ from shards.router.table import Shard
 CONTROL = "redis_shared"
 SENTINELS = 3
 
-EDGE_ROOM = 4
-"""Edges in containers share a network, whose ports are said when it is made: there is room for so many, or for more if
-there are more at the start."""
+_EDGE_ROOM = 4
+"""Edges in containers share a network, whose ports are said when it is made: there is room for so many, or for as many
+as there are at the start, and for one more that stands in while another is restarted."""
 
 MONITORING = ("prometheus", "grafana")
 """No parts of a fleet: they watch one in containers, where that is asked for, at ports of this host."""
@@ -118,8 +118,16 @@ def _beforehand(state: FleetState) -> list[str]:
     if not in_containers(state):
         return []
     numbers = range(max((deployment.replicas for deployment in state.deployed.values()), default=0))
-    edges = [f"edge-{i}" for i in range(EDGE_ROOM)]
+    edges = [f"edge-{i}" for i in range(max(_EDGE_ROOM, state.spec.edges) + 1)]
     return [*(f"{color}-{i}" for color in COLORS for i in numbers), *edges, *MONITORING]
+
+
+def edge_room(state: FleetState) -> int | None:
+    """Count the edges that a fleet which runs may have; None: any number."""
+    if not in_containers(state):
+        return None
+    said = len([name for name in state.ports if name.startswith("edge-")])
+    return max(said - 1, state.spec.edges)
 
 
 def without_ports(state: FleetState, gone: Iterable[str]) -> FleetState:

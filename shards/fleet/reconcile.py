@@ -25,6 +25,7 @@ from shards.fleet.fleet import Fleet, refuse_amid_cutover
 from shards.fleet.release import release_of
 from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_orders, tell_release, until_routed
 from shards.fleet.rotate import accept
+from shards.fleet.shard_list import of_names
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
@@ -75,13 +76,16 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     await engine.stop()
     engine.check(port_is_ours=False)
     deployment = Deployment(release, wanted.replicas, wanted.workers, layer)
+    # Compose keeps data too, of which no state of ours tells.
+    kept = await engine.kept()
+    shards = remembered.shards if remembered else of_names(kept)
     fresh = FleetState(
         wanted,
         _ports_still_free(remembered),
         deployed={"blue": deployment},
         up=True,
         # Shards that hold data start too, even if they are to go: their slots move first.
-        shards=sharding.shards_with(remembered, wanted),
+        shards=sharding.shards_with(shards, wanted),
         primaries=engine.newest(remembered) if remembered else {},
         # Data is where it was.
         places=remembered.places if remembered else {},
@@ -97,7 +101,7 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     except BaseException:
         fleet.say("stopping what was started")
         await engine.stop()
-        if remembered is None:
+        if remembered is None and not kept:
             await engine.purge()
         fleet.directory.forget(_as_before(fleet, remembered))
         raise
@@ -211,6 +215,12 @@ async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: 
 
 
 def _refuse(state: FleetState, wanted: FleetSpec) -> None:
+    room = layout.edge_room(state)
+    if room is not None and wanted.edges > room:
+        raise UsageError(
+            f"fleet {state.spec.project} was started with room for {room} edges: `inv down`, then "
+            f"`inv up --edges {wanted.edges}`"
+        )
     changed = state.spec.differences(wanted) - _RESHAPED
     for name in sorted(changed):
         flag = _FLAGS.get(name, f"--{name}")

@@ -56,6 +56,12 @@ class FleetShard:
         return int(self.name.rpartition("-")[2])
 
 
+def of_names(parts: Iterable[str]) -> tuple[FleetShard, ...]:
+    """Give the fleet's own shards among parts, in order of their numbers."""
+    found = (FleetShard(name) for name in parts if re.fullmatch(r"shared-\d+", name))
+    return tuple(sorted(found, key=lambda shard: shard.number))
+
+
 def converge(have: Sequence[FleetShard], wanted: Wanted) -> tuple[FleetShard, ...]:
     """Give the shards that a fleet shall have, those it has already under the names they have.
 

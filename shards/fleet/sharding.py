@@ -67,9 +67,8 @@ def _hosts(state: FleetState | None, part: str) -> tuple[str, ...]:
     return (*_LOOPBACK, layout.host(state, part)) if state else _LOOPBACK
 
 
-def shards_with(remembered: FleetState | None, wanted: FleetSpec) -> tuple[FleetShard, ...]:
+def shards_with(have: Sequence[FleetShard], wanted: FleetSpec) -> tuple[FleetShard, ...]:
     """Give the shards that there are, and those that are wanted."""
-    have = remembered.shards if remembered else ()
     return union(have, converge(have, wanted.shards))
 
 

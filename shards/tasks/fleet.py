@@ -59,6 +59,21 @@ def spec_of(
     context: Context, flags: dict[str, str | None], state: FleetState | None, descriptors: int | None = None
 ) -> FleetSpec:
     """Put a spec together: flags and environment, else what the fleet has, else the settings' defaults."""
+    values = _values(context, flags, state)
+    variables = _variables({name: flags.get(name) for name in values})
+    return FleetSpec.read(values, descriptor_limit() if descriptors is None else descriptors, variables)
+
+
+async def _wanted(context: Context, flags: dict[str, str | None], fleet: Fleet) -> FleetSpec:
+    """Put a spec together whose edges are counted by what one may open where the fleet runs: a process, a container."""
+    state = fleet.directory.read()
+    if str(_values(context, flags, state)["edges"]) != "auto":
+        return spec_of(context, flags, state)
+    one_edge = spec_of(context, {**flags, "edges": "1"}, state)
+    return spec_of(context, flags, state, await fleet.engine(one_edge).descriptors())
+
+
+def _values(context: Context, flags: Mapping[str, str | None], state: FleetState | None) -> dict[str, object]:
     values: dict[str, object] = {}
     for name in (field.name for field in fields(FleetSpec)):
         kept = state is not None and (state.up or name in {"shards", "durability"})
@@ -71,8 +86,7 @@ def spec_of(
     values["app_dir"] = str(Path(str(values["app_dir"])).resolve())
     for name in ("tls_certificate", "tls_key"):
         values[name] = str(Path(str(values[name])).resolve()) if values[name] else ""
-    variables = _variables({name: flags.get(name) for name in values})
-    return FleetSpec.read(values, descriptor_limit() if descriptors is None else descriptors, variables)
+    return values
 
 
 def _variables(flags: Mapping[str, str | None]) -> dict[str, str]:
@@ -161,7 +175,7 @@ def up(
     async def work() -> None:
         with progress() as told:
             fleet = fleet_of(context, project, told)
-            wanted = spec_of(context, flags, fleet.directory.read())
+            wanted = await _wanted(context, flags, fleet)
             await reconcile.up(fleet, wanted, drain_window(context, None), _credentials(context, shards))
             found = await looking.status(fleet)
         view.show(found)

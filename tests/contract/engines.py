@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -50,14 +51,25 @@ def docker_environment() -> dict[str, str] | str:
     return found
 
 
+def unnamed_volumes(client: docker.DockerClient) -> set[str]:
+    """Find the volumes without a name that no container uses."""
+    names = [str(volume.name) for volume in client.volumes.list(filters={"dangling": True})]
+    return {name for name in names if re.fullmatch("[0-9a-f]{64}", name)}
+
+
 @dataclass
 class DockerCommands(Commands):
     """`inv` for a fleet in Docker."""
 
     base: dict[str, str] = field(default_factory=dict)
+    unnamed: set[str] = field(default_factory=set)
+    """Volumes without a name, that nobody uses, from before."""
 
     def __post_init__(self) -> None:
         self.environment = {"INVOKE_FLEET_ENGINE": "docker", **self.base, **self.environment}
+        client = docker.from_env()
+        self.unnamed = unnamed_volumes(client)
+        client.close()
 
     def gone(self) -> None:
         """Check that no container, network or volume without a name is left, and no port is taken."""
@@ -65,6 +77,8 @@ class DockerCommands(Commands):
         with_label = {"label": f"{FLEET_LABEL}={self.project}"}
         client = docker.from_env()
         try:
+            # Such a one has no label either by which it could be told whose it was.
+            assert unnamed_volumes(client) <= self.unnamed
             assert client.containers.list(all=True, filters=with_label) == []
             assert client.networks.list(filters=with_label) == []
             kept = {volume.name for volume in client.volumes.list(filters=with_label)}

@@ -127,6 +127,17 @@ def test_edges_come_and_go(fleet: AnyCommands) -> None:
     assert [fleet.identity(edge) for edge in fleet.until(steady)["edges"]] == before
 
 
+async def test_an_edge_is_restarted_and_its_clients_are_asked_to_come_back(fleet: AnyCommands) -> None:
+    before = await asyncio.to_thread(fleet.until, steady)
+    async with crowd(fleet.url, 40) as ledger:
+        await command(fleet, "restart", "edge-0")
+        after = await asyncio.to_thread(fleet.until, serving(40))
+    assert fleet.identity(after["edges"][0]) != fleet.identity(before["edges"][0])
+    assert fleet.identity(after["edges"][1]) == fleet.identity(before["edges"][1])
+    assert (ledger.failures, ledger.faults, ledger.cut) == ([], [], 0)
+    assert ledger.connects > 40, "those that came through it went through another one"
+
+
 def test_logs_of_one_part_or_of_all(fleet: AnyCommands) -> None:
     fleet.until(steady)
     assert "Ready to accept connections" in fleet.ok("logs", "shared-0").stdout

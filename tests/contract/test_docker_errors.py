@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
+import shutil
+import signal
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docker
 import pytest
 
 from shards.fleet.engines.docker.stack import FLEET_LABEL
+from shards.ports import free_port
 from tests.contract.engines import AnyCommands, DockerCommands
+from tests.fleet.runner import steady
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
@@ -68,6 +74,102 @@ def test_containers_of_an_older_run_are_no_matter(fleet: DockerCommands, daemon:
     daemon.containers.get(name).remove(force=True)
     daemon.containers.get(f"{fleet.project}-pause_0").remove(force=True)
     assert "is down" in fleet.ok("down").stdout
+
+
+def test_a_fleet_of_the_same_name_that_is_kept_elsewhere_is_left_alone(fleet: DockerCommands, tmp_path: Path) -> None:
+    other = replace(fleet, state_dir=tmp_path / "others", port=free_port([fleet.port]))
+    fleet.ok("up", *SMALL)
+    before = [fleet.identity(one) for one in fleet.status()["redis"]]
+    for command in (("up", *SMALL), ("down",), ("down", "--purge")):
+        refused = other(*command)
+        if command[0] == "up":
+            assert (refused.code, f"kept in {fleet.directory}" in refused.last) == (1, True), refused.stderr
+        assert [fleet.identity(one) for one in fleet.until(steady)["redis"]] == before
+    fleet.ok("publish", "--group", "g", "--data", "1")
+    fleet.ok("down")
+    # What it keeps, though it is down, is not another's to go on with.
+    assert f"kept in {fleet.directory}" in other("up", *SMALL).last
+    fleet.ok("up", *SMALL)
+    assert fleet.ok("publish", "--group", "g", "--data", "2").stdout.strip() == "2"
+
+
+def test_data_that_no_directory_remembers_is_gone_on_with_and_outlives_a_start_that_fails(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    """As that of a fleet which Compose has run is."""
+    fleet.ok("up", "--replicas", "1", "--shards", "3", "--edges", "1")
+    groups = [f"g{number}" for number in range(12)]
+    for group in groups:
+        fleet.ok("publish", "--group", group, "--data", "1")
+    fleet.ok("down")
+    shutil.rmtree(fleet.directory)
+    stranger = daemon.containers.create(
+        fleet.base["INVOKE_DOCKER_REDIS_IMAGE"], ["sleep", "60"], name=f"{fleet.project}-redis_green"
+    )
+    assert fleet("up", *SMALL).code == 1
+    stranger.remove(force=True, v=True)
+    # Its three shards become one.
+    fleet.ok("up", *SMALL)
+    assert [shard["name"] for shard in fleet.status()["shards"]] == ["shared-0"]
+    assert {fleet.ok("publish", "--group", group, "--data", "2").stdout.strip() for group in groups} == {"2"}
+
+
+@pytest.mark.parametrize("how", ["killed", "removed"])
+def test_replicas_whose_network_died_are_healed_by_up(
+    fleet: DockerCommands, daemon: docker.DockerClient, how: str
+) -> None:
+    fleet.ok("up", *SMALL)
+    holder = daemon.containers.get(f"{fleet.project}-pause_0")
+    if how == "killed":
+        # As the kernel does: Docker starts it again, with a network that nobody else is in.
+        os.kill(holder.attrs["State"]["Pid"], signal.SIGKILL)
+    else:
+        holder.remove(force=True)
+    fleet.until(lambda status: status["state"] == "degraded")
+    fleet.ok("up")
+    fleet.until(steady)
+
+
+def test_more_edges_than_there_is_room_for_are_refused_and_nothing_is_changed(fleet: DockerCommands) -> None:
+    fleet.ok("up", *SMALL)
+    before = fleet.remembered()
+    refused = fleet("up", "--edges", "6")
+    assert (refused.code, "room for 4 edges: `inv down`" in refused.last) == (2, True)
+    assert fleet.remembered() == before
+    fleet.ok("up", "--edges", "4")
+    fleet.ok("restart", "edge-3")
+    assert len(fleet.until(steady)["edges"]) == 4
+
+
+def test_edges_are_counted_by_what_a_container_may_open(fleet: DockerCommands) -> None:
+    """Not by what this shell may: a container may open 4,000 files here, an edge of it hold 1,750 sockets."""
+    settings = {"INVOKE_FLEET_CONNECTIONS": "3000", "INVOKE_DOCKER_NOFILE": "4000"}
+    fleet.ok("up", "--replicas", "1", "--shards", "1", **settings)
+    assert len(fleet.until(steady)["edges"]) == 2
+
+
+def test_an_app_that_is_never_through_with_its_import_is_told_and_leaves_nothing(
+    fleet: DockerCommands, daemon: docker.DockerClient, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "endless.py").write_text("import time\ntime.sleep(3600)\n")
+    refused = fleet("up", *SMALL, "--app", "endless:application", "--app-dir", str(app))
+    assert (refused.code, "--app endless:application took more than 20 s to import" in refused.last) == (2, True)
+    image = daemon.images.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"})
+    assert not [one for one in daemon.containers.list(all=True) if one.attrs["Image"] in {each.id for each in image}]
+
+
+def test_an_up_that_is_interrupted_leaves_no_container(fleet: DockerCommands) -> None:
+    with fleet.start("up", *SMALL) as up:
+        assert up.stderr is not None
+        for line in up.stderr:
+            if "starting Redis" in line:
+                break
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=120)
+    assert up.returncode == 130
+    fleet.gone()
 
 
 def test_a_replica_that_takes_more_memory_than_it_may_is_told(fleet: DockerCommands) -> None:

@@ -6,6 +6,7 @@ import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from packaging.utils import canonicalize_name
 
 from shards.errors import ShardsError, UsageError
 from shards.fleet import layout
-from shards.fleet.engines.docker import compose, daemon, figures, files, stack
+from shards.fleet.engines import edge
+from shards.fleet.engines.docker import compose, connections, daemon, figures, files, stack
+from shards.fleet.engines.docker.engine import stranded
 from shards.fleet.engines.docker.options import DockerOptions, Limits
 from shards.fleet.engines.docker.stack import Stack
 from shards.fleet.spec import FleetSpec
@@ -167,6 +170,26 @@ def test_containers_of_replicas_and_servers_are_given_no_password_of_the_admin(t
         assert not [mount for mount in SERVICES[name]["volumes"] if "secrets/redis" in mount]
 
 
+def test_containers_of_compose_have_the_limits_of_those_that_commands_make() -> None:
+    for name, one in SERVICES.items():
+        if name in layout.MONITORING:
+            continue
+        assert one["logging"] == {"driver": "json-file", "options": stack.LOG_FILES}, name
+        if "deploy" in one:
+            assert one["memswap_limit"] == one["deploy"]["resources"]["limits"]["memory"], name
+    grace = {name: one["stop_grace_period"] for name, one in SERVICES.items()}
+    assert int(grace["traefik_0"].removesuffix("s")) > edge.GRACE_S, "an edge waits for its sockets before it is killed"
+
+
+def test_there_is_room_for_some_more_edges_and_for_one_that_stands_in() -> None:
+    assert layout.edge_room(FLEET) == 4
+    many = compose.fresh(FleetSpec(edges=6))
+    assert layout.edge_room(many) == 6
+    published = {one.port for one in Stack(many, OPTIONS).pause("pause_edge").publish}
+    assert many.ports["edge-6"] in published, "one stands in while another is restarted"
+    assert layout.edge_room(replace(FLEET, spec=replace(FLEET.spec, engine="local"))) is None
+
+
 def test_shards_have_one_name_for_workers_and_one_for_this_host() -> None:
     inside = [shard.url for shard in layout.shards(FLEET)]
     assert inside == ["redis://shared-0:6379/0", "redis://shared-1:6379/0"]
@@ -250,7 +273,7 @@ def test_what_the_daemon_refuses_is_one_line_that_says_what_to_do(said: str, wor
             "group",
         ),
         ("Error while fetching server API version: FileNotFoundError(2, 'No such file or directory')", "start Docker"),
-        ("client version 1.24 is too old. Minimum supported API version is 1.40", "must be 19.03 or newer"),
+        ("client version 1.24 is too old. Minimum supported API version is 1.41", "must be 20.10 or newer"),
         ("something else", "something else"),
     ],
 )
@@ -264,3 +287,52 @@ def test_no_daemon_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(ShardsError, match="start Docker, or use --engine local"):
         daemon.connect()
+
+
+def _container(service: str, part: str, status: str, started: str) -> Any:
+    labels = {stack.SERVICE_LABEL: service, stack.PART_LABEL: part}
+    return SimpleNamespace(labels=labels, status=status, attrs={"State": {"StartedAt": started}})
+
+
+@pytest.mark.parametrize(
+    ("holder", "names"),
+    [
+        (("running", "2026-01-01T10:00:00.5Z"), []),
+        # Docker has started it again: those who share its network are in one that is gone.
+        (("running", "2026-01-01T10:00:02.000000001Z"), ["app_blue_0"]),
+        (("exited", "2026-01-01T10:00:00.5Z"), ["app_blue_0", "app_green_0"]),
+        (None, ["app_blue_0", "app_green_0"]),
+    ],
+    ids=["well", "started again", "dead", "removed"],
+)
+def test_who_is_in_a_network_that_is_gone_is_found(holder: tuple[str, str] | None, names: list[str]) -> None:
+    found = {
+        "app_blue_0": _container("app_blue_0", "blue-0", "running", "2026-01-01T10:00:01.123456789Z"),
+        # It is not running: whoever starts it has it join anew.
+        "app_green_0": _container("app_green_0", "green-0", "exited", "2026-01-01T10:00:01Z"),
+        "app_blue_1": _container("app_blue_1", "blue-1", "running", "2026-01-01T09:00:00Z"),
+        "redis_blue": _container("redis_blue", "redis_blue", "running", "2026-01-01T09:00:00Z"),
+    }
+    if holder:
+        found["pause_0"] = _container("pause_0", "", *holder)
+    assert stranded("pause_0", found) == names
+
+
+KERNEL_SAYS = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000 65532        0 100 1 0 100 0 0 10 0
+   1: 020012AC:1F40 010012AC:D431 01 00000000:00000000 00:00000000 00000000 65532        0 101 1 0 20 4 30 10 -1
+   2: 020012AC:9C40 030012AC:1F41 01 00000000:00000000 00:00000000 00000000 65532        0 102 1 0 20 4 30 10 -1
+   3: 020012AC:9C41 030012AC:1F41 01 00000000:00000000 00:00000000 00000000 65532        0 999 1 0 20 4 30 10 -1
+   4: 020012AC:9C42 030012AC:1F41 06 00000000:00000000 00:00000000 00000000 65532        0 0 3 0 0 0 0
+/proc/7/fd:
+lrwx------ 1 65532 65532 64 Nov 29 10:00 3 -> socket:[100]
+lrwx------ 1 65532 65532 64 Nov 29 10:00 4 -> socket:[101]
+lrwx------ 1 65532 65532 64 Nov 29 10:00 5 -> socket:[102]
+lrwx------ 1 65532 65532 64 Nov 29 10:00 6 -> /etc/traefik/traefik.yml
+"""
+
+
+def test_where_an_edge_has_connected_to_is_told_from_its_clients_and_from_other_edges() -> None:
+    assert connections.read(KERNEL_SAYS, (8000, 8080)) == {0x9C40}
+    assert connections.read("sh: not found", (8000,)) == set()

@@ -16,7 +16,8 @@ from shards.fleet import layout
 from shards.fleet.accounts import Passwords
 from shards.fleet.engines import edge, redis_server
 from shards.fleet.engines.base import EdgePart
-from shards.fleet.engines.local import LocalEngine, LocalOptions, last_line, last_line_of, socket_path_of
+from shards.fleet.engines.local import LocalEngine, LocalOptions, socket_path_of
+from shards.fleet.engines.log_files import last_line, last_line_of
 from shards.fleet.engines.supervisord import Program, render_keeper, render_program
 from shards.fleet.shard_list import FleetShard
 from shards.fleet.spec import FleetSpec

@@ -6,6 +6,12 @@ channel layer of the app that is not of this project is named on stdout.
 
 from __future__ import annotations
 
+from shards.errors import UsageError
+from shards.fleet.engines.log_files import last_line
+
+IMPORT_S = 20.0
+"""How long an app may take to be imported, in seconds."""
+
 _LAYER = "shards: CHANNEL_LAYERS has "
 
 PROGRAM = f"""
@@ -66,7 +72,29 @@ if "django.conf" in sys.modules and (other := other_layer()):
 """
 
 
-def other_layer(stdout: str) -> str | None:
-    """Read which channel layer that is not of this project the app has by default, as the program says; None: none."""
-    found = (line.removeprefix(_LAYER) for line in stdout.splitlines() if line.startswith(_LAYER))
-    return next(found, None)
+def too_slow(app: str) -> UsageError:
+    """Give the error of an app that is not through with its import in time."""
+    return UsageError(f"--app {app} took more than {IMPORT_S:.0f} s to import")
+
+
+def read(app: str, app_dir: str, code: int, stdout: bytes, stderr: bytes) -> str | None:
+    """Read what the program has found.
+
+    Args:
+        app: which it was.
+        app_dir: from where it was imported.
+        code: with which the program ended.
+        stdout: what it said.
+        stderr: the same.
+
+    Returns:
+        The app's default channel layer, where it has one that is not of this project; None: nothing to be told of.
+
+    Raises:
+        UsageError: the app does not import; the message ends with the exception, and where it was raised.
+    """
+    if code:
+        reason = last_line(stderr.decode(errors="replace")) or f"exit code {code}"
+        raise UsageError(f"--app {app} does not import from {app_dir}: {reason}")
+    said = stdout.decode(errors="replace").splitlines()
+    return next((line.removeprefix(_LAYER) for line in said if line.startswith(_LAYER)), None)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.descriptors import descriptor_limit
 from shards.fleet import probe
 from shards.fleet.processes import Usage
 from shards.fleet.spec import Color
@@ -162,6 +163,14 @@ class Engine(ABC):
             ShardsError: something is missing, or the port is taken.
         """
 
+    async def descriptors(self) -> int:
+        """Tell how many files one part may open, before there is any.
+
+        Raises:
+            ShardsError: it can't be told.
+        """
+        return descriptor_limit()
+
     def free_port(self, taken: Iterable[int]) -> int:
         """Choose a port for a part, none of those that are `taken`."""
         return free_port(taken)
@@ -241,6 +250,10 @@ class Engine(ABC):
 
         Where that can't be told there is nothing: then the clients of an edge that goes are cut off.
         """
+        return set()
+
+    async def kept(self) -> set[str]:
+        """Name the parts whose data is kept elsewhere than in the fleet's directory: of it, nothing remembered says."""
         return set()
 
     @abstractmethod

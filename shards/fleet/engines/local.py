@@ -27,6 +27,7 @@ from shards.fleet import accounts, certificate, layout, probe, processes
 from shards.fleet.engines import app_check, log_files, redis_server, sentinel
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
+from shards.fleet.engines.log_files import last_line_of
 from shards.fleet.engines.supervisord import (
     ProcessInfo,
     Program,
@@ -49,7 +50,6 @@ SYNC, PROMOTABLE = "sync_logs", "promotable"
 
 _KEEPER_START_S = 15.0
 _STOP_S = 40.0
-_IMPORT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -125,17 +125,14 @@ class LocalEngine(Engine):
             stderr=subprocess.PIPE,
         )
         try:
-            stdout, stderr = await asyncio.wait_for(check.communicate(), _IMPORT_S)
+            stdout, stderr = await asyncio.wait_for(check.communicate(), app_check.IMPORT_S)
         except TimeoutError:
-            raise UsageError(f"--app {self.spec.app} took more than {_IMPORT_S:.0f} s to import") from None
+            raise app_check.too_slow(self.spec.app) from None
         finally:
             if check.returncode is None:
                 check.kill()
                 await check.wait()
-        if check.returncode:
-            reason = last_line(stderr.decode(errors="replace")) or f"exit code {check.returncode}"
-            raise UsageError(f"--app {self.spec.app} does not import from {self.spec.app_dir}: {reason}")
-        return app_check.other_layer(stdout.decode(errors="replace"))
+        return app_check.read(self.spec.app, self.spec.app_dir, check.returncode or 0, stdout, stderr)
 
     def holds(self, release: str) -> str:
         return release_of(Path(self.spec.app_dir))
@@ -500,19 +497,6 @@ def socket_path_of(directory: Path) -> Path:
     if len(os.fsencode(folder / "s")) > _SOCKET_PATH_BYTES:
         folder = Path("/tmp") / folder.name
     return folder / "s"
-
-
-def last_line(text: str) -> str:
-    """Give the last line that is not blank."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def last_line_of(path: Path) -> str:
-    """Give the last line of a file that is not blank; empty where there is none."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 8192))
-        return last_line(file.read().decode(errors="replace"))
-    return ""
 
 
 def _runs(pid: int) -> bool:

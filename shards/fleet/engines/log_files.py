@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -84,3 +85,16 @@ class _Tail:
         if self._inode not in (0, found.st_ino) or found.st_size < self._offset:
             self._offset, self._rest = 0, b""
         self._inode = found.st_ino
+
+
+def last_line(text: str) -> str:
+    """Give the last line that is not blank."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def last_line_of(path: Path) -> str:
+    """Give the last line of a file that is not blank; empty where there is none."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8192))
+        return last_line(file.read().decode(errors="replace"))
+    return ""

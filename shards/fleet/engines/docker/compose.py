@@ -101,6 +101,7 @@ def _common(kind: str, found: Sequence[Service]) -> dict[str, Any]:
         "restart": "no" if kind == "prepare" else "unless-stopped",
         "stop_grace_period": f"{one.stop_s}s",
         "ulimits": {"nofile": {"soft": nofile, "hard": nofile}},
+        "logging": {"driver": "json-file", "options": dict(stack.LOG_FILES)},
     }
     if kind in layout.MONITORING:
         # Their images are not built here: they come with their own init, and need no more files than they get.
@@ -116,6 +117,8 @@ def _common(kind: str, found: Sequence[Service]) -> dict[str, Any]:
             "cpus": f"${{SHARDS_{upper}_CPUS:-{one.limits.cpus}}}",
         }
         common["deploy"] = {"resources": {"limits": limits}}
+        # Swap would only hide that it takes too much.
+        common["memswap_limit"] = limits["memory"]
     return common
 
 

@@ -15,11 +15,11 @@ from docker.models.containers import Container
 from docker.types import LogConfig, Ulimit
 
 from shards.errors import ShardsError
-from shards.fleet.engines.docker import stack
+from shards.fleet.engines.docker import ownership, stack
 from shards.fleet.engines.docker.daemon import errors
 from shards.fleet.engines.docker.stack import Service
 
-_LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"})
+_LOG = LogConfig(type=LogConfig.types.JSON, config=stack.LOG_FILES)
 
 _KINDS_IN_ORDER = ("app_", "traefik_", "pause_edge", "shared-", "redis_", "pause_")
 """How a fleet is stopped: replicas say goodbye to clients through the edges, and to the control Redis."""
@@ -45,19 +45,33 @@ class Containers:
         client: of the daemon.
         project: the fleet's name.
         directory: of the files that they mount.
+        mark: by which the fleet's containers are told from those of another one of the same name.
     """
 
-    def __init__(self, client: docker.DockerClient, project: str, directory: Path) -> None:
-        self._client, self.project, self._directory = client, project, directory
+    def __init__(self, client: docker.DockerClient, project: str, directory: Path, mark: str) -> None:
+        self._client, self.project, self._directory, self._mark = client, project, directory, mark
+
+    @property
+    def _called_so(self) -> dict[str, str | list[str] | bool]:
+        """What the daemon is asked for: whatever belongs to a fleet of this name."""
+        return {"label": f"{stack.FLEET_LABEL}={self.project}"}
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        """What a network or a volume carries."""
+        return {stack.FLEET_LABEL: self.project, ownership.MARK_LABEL: self._mark}
+
+    def _is_ours(self, labels: Mapping[str, str] | None) -> bool:
+        return not ownership.is_anothers((labels or {}).get(ownership.MARK_LABEL, ""), self._mark)
 
     # -- what there is
 
     def found(self) -> dict[str, Container]:
         """Find all containers of the fleet, those that do not run as well, by their services' names."""
         with errors():
-            label = f"{stack.FLEET_LABEL}={self.project}"
-            found = self._client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
-        return {container.labels.get(stack.SERVICE_LABEL) or str(container.name): container for container in found}
+            found = self._client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
+        ours = [container for container in found if self._is_ours(container.labels)]
+        return {container.labels.get(stack.SERVICE_LABEL) or str(container.name): container for container in ours}
 
     def has_network(self) -> bool:
         """Tell whether the fleet's network is there."""
@@ -65,7 +79,29 @@ class Containers:
 
     def _networks(self) -> list[Any]:
         with errors():
-            return list(self._client.networks.list(filters={"label": f"{stack.FLEET_LABEL}={self.project}"}))
+            found = self._client.networks.list(filters=self._called_so)
+        return [network for network in found if self._is_ours(network.attrs.get("Labels"))]
+
+    def _volumes(self) -> list[Any]:
+        with errors():
+            found = self._client.volumes.list(filters=self._called_so)
+        return [volume for volume in found if self._is_ours(volume.attrs.get("Labels"))]
+
+    def kept(self) -> set[str]:
+        """Name the parts that there is data of."""
+        prefix, suffix = self.volume(""), "_data"
+        names = [str(volume.name) for volume in self._volumes()]
+        return {name[len(prefix) : -len(suffix)] for name in names if name.startswith(prefix) and name.endswith(suffix)}
+
+    def marks(self) -> set[str]:
+        """Give the marks of all that belongs to a fleet of this name."""
+        with errors():
+            containers = self._client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
+            networks = self._client.networks.list(filters=self._called_so)
+            volumes = self._client.volumes.list(filters=self._called_so)
+        labels = [one.labels for one in containers]
+        labels += [one.attrs.get("Labels") or {} for one in (*networks, *volumes)]
+        return {one.get(ownership.MARK_LABEL, "") for one in labels}
 
     # -- making
 
@@ -73,9 +109,7 @@ class Containers:
         """Make the network, in which parts find one another by name."""
         if not self.has_network():
             with errors():
-                self._client.networks.create(
-                    self.project, driver="bridge", labels={stack.FLEET_LABEL: self.project}, check_duplicate=True
-                )
+                self._client.networks.create(self.project, driver="bridge", labels=self._labels, check_duplicate=True)
 
     def run(self, service: Service, host: Host) -> None:
         """Have a service run: make its container where there is none, start it where it is stopped."""
@@ -97,40 +131,50 @@ class Containers:
     def _make(self, service: Service, host: Host) -> Container:
         for mount in service.mounts:
             if mount.is_volume:
-                self._client.volumes.create(self.volume(mount.source), labels={stack.FLEET_LABEL: self.project})
-        arguments: dict[str, Any] = {
-            "name": stack.container_name(self.project, service.name),
-            "command": list(service.command) or None,
-            "environment": dict(service.environment),
-            "labels": stack.labels(self.project, service),
-            "volumes": [self._bind(mount) for mount in service.mounts],
+                self._client.volumes.create(self.volume(mount.source), labels=self._labels)
+        api: Any = self._client.api
+        made = api.create_container(
+            service.image,
+            name=stack.container_name(self.project, service.name),
+            command=list(service.command) or None,
+            environment=dict(service.environment),
+            labels={**stack.labels(self.project, service), ownership.MARK_LABEL: self._mark},
+            ports=[one.inner for one in service.publish],
+            host_config=api.create_host_config(**self._host_config(service, host)),
+            networking_config=None if service.namespace else self._network(service.name),
+            # Redis's image would have a check of its own where only a network is held.
+            healthcheck={"test": ["NONE"]} if service.kind == "pause" else None,
+            stop_signal="SIGTERM",
+            stop_timeout=service.stop_s,
+        )
+        return self._client.containers.get(made["Id"])
+
+    def _host_config(self, service: Service, host: Host) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "binds": [self._bind(mount) for mount in service.mounts],
             "restart_policy": {"Name": "unless-stopped"},
             "init": True,
             "ulimits": [Ulimit(name="nofile", soft=host.nofile, hard=host.nofile)],
             "log_config": _LOG,
-            "stop_signal": "SIGTERM",
         }
         if service.kind == "pause":
             # Redis's image would have a volume without a name there.
-            arguments |= {"tmpfs": {"/data": "size=64k"}, "healthcheck": {"test": ["NONE"]}}
+            found["tmpfs"] = {"/data": "size=64k"}
         if service.limits:
-            arguments |= {
+            found |= {
                 "mem_limit": service.limits.memory_bytes,
                 # Swap would only hide that it takes too much.
                 "memswap_limit": service.limits.memory_bytes,
                 "nano_cpus": int(min(service.limits.cpus, host.cpus) * 1e9),
             }
         if service.namespace:
-            arguments["network_mode"] = f"container:{self._namespace(service.namespace)}"
-        else:
-            arguments["sysctls"] = dict(service.sysctls)
-            arguments["ports"] = {f"{one.inner}/tcp": (one.host, one.port) for one in service.publish}
-            arguments["networking_config"] = self._network(service.name)
-            arguments["network"] = self.project
-        return self._client.containers.create(service.image, **arguments)
+            return {**found, "network_mode": f"container:{self._namespace(service.namespace)}"}
+        ports = {one.inner: (one.host, one.port) for one in service.publish}
+        return {**found, "network_mode": self.project, "sysctls": dict(service.sysctls), "port_bindings": ports}
 
     def _network(self, name: str) -> Mapping[str, Any]:
-        return {self.project: self._client.api.create_endpoint_config(aliases=[name])}
+        endpoint = self._client.api.create_endpoint_config(aliases=[name])
+        return self._client.api.create_networking_config({self.project: endpoint})
 
     def _namespace(self, service: str) -> str:
         holder = self.found().get(service)
@@ -149,19 +193,20 @@ class Containers:
 
     # -- removing
 
-    def remove(self, services: Collection[str], stop_s: Mapping[str, int]) -> None:
+    def remove(self, services: Collection[str]) -> None:
         """Stop containers, all at once, and remove them with what has no name.
+
+        Each may take as long as it was made to (`Service.stop_s`), until it is killed.
 
         Args:
             services: which; those that are not there are no matter.
-            stop_s: how long each may take until it is killed, in seconds; 10 where nothing is said.
         """
         found = self.found()
-        going = [(name, found[name]) for name in services if name in found]
+        going = [found[name] for name in services if name in found]
         if not going:
             return
         with ThreadPoolExecutor(len(going)) as pool:
-            list(pool.map(lambda one: _end(one[1], stop_s.get(one[0], 10)), going))
+            list(pool.map(_end, going))
 
     def remove_all(self) -> bool:
         """Remove the fleet's containers, its network, and the volume that only matters while it runs.
@@ -171,9 +216,9 @@ class Containers:
         """
         names = self.found()
         for kind in _KINDS_IN_ORDER:
-            self.remove([name for name in names if name.startswith(kind)], {})
+            self.remove([name for name in names if name.startswith(kind)])
         # Whatever else carries the fleet's label.
-        self.remove(self.found(), {})
+        self.remove(self.found())
         networks = self._networks()
         with errors():
             for network in networks:
@@ -192,18 +237,16 @@ class Containers:
     def remove_everything_kept(self) -> None:
         """Delete the fleet's data, which is in volumes, and its images."""
         with errors():
-            ours = {"label": f"{stack.FLEET_LABEL}={self.project}"}
-            for volume in self._client.volumes.list(filters=ours):
+            for volume in self._volumes():
                 volume.remove()
-            images = self._client.images.list(filters=ours)
-            for image in images:
+            for image in self._client.images.list(filters=self._called_so):
                 for tag in image.tags:
                     self._client.images.remove(tag, force=True)
 
 
-def _end(container: Container, stop_s: int) -> None:
+def _end(container: Container) -> None:
     with errors(), contextlib.suppress(NotFound):
-        container.stop(timeout=stop_s)
+        container.stop()
         try:
             container.remove(v=True, force=True)
         except APIError as error:

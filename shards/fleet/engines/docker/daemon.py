@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import docker
 import requests
@@ -15,8 +17,8 @@ from docker.types import Ulimit
 
 from shards.errors import ShardsError
 
-OLDEST_API = (1, 40)
-"""Docker 19.03: older ones know no `reservations` as we ask for them, and are long out of support."""
+OLDEST_API = (1, 41)
+"""Docker 20.10: older ones give no figures of a container at once, and a swarm's services no limits of files."""
 
 _SOCKET = "/var/run/docker.sock"
 _ANSWER_S = 60
@@ -32,7 +34,7 @@ def connect() -> docker.DockerClient:
     with errors():
         version = _version()
         if tuple(map(int, version.split(".")[:2])) < OLDEST_API:
-            raise ShardsError(f"the Docker daemon speaks API {version}: it must be 19.03 or newer (API 1.40)")
+            raise ShardsError(f"the Docker daemon speaks API {version}: it must be 20.10 or newer (API 1.41)")
         return docker.from_env(version=version, timeout=_ANSWER_S)
 
 
@@ -65,7 +67,7 @@ def unreachable(reason: str) -> str:
     if "FileNotFoundError" in reason or "No such file" in reason or "refused" in reason:
         return f"no Docker daemon answers at {where}: start Docker, or use --engine local"
     if "is too old" in reason or "too new" in reason:
-        return f"the Docker daemon does not speak our API: {_short(reason)}; it must be 19.03 or newer"
+        return f"the Docker daemon does not speak our API: {_short(reason)}; it must be 20.10 or newer"
     return f"no Docker daemon answers at {where}: {_short(reason)}; start Docker, or use --engine local"
 
 
@@ -111,28 +113,78 @@ def descriptors(client: docker.DockerClient, image: str, wanted: int) -> int:
     Raises:
         ShardsError: the image is not there, or the daemon fails.
     """
+    limit = Ulimit(name="nofile", soft=wanted, hard=wanted)
     with errors():
         try:
-            _run(client, image, "true", [Ulimit(name="nofile", soft=wanted, hard=wanted)])
+            run_once(client, image, ["-c", "true"], entrypoint="sh", ulimits=[limit])
             return wanted
         except APIError as error:
             if "rlimit" not in str(error.explanation):
                 raise
-        said = _run(client, image, "ulimit -Hn", [])
-        return min(wanted, int(said)) if said.strip().isdigit() else wanted
+        said = run_once(client, image, ["-c", "ulimit -Hn"], entrypoint="sh").stdout
+    return min(wanted, int(said)) if said.strip().isdigit() else wanted
 
 
-def _run(client: docker.DockerClient, image: str, script: str, ulimits: list[Ulimit]) -> str:
+@dataclass(frozen=True)
+class Done:
+    """How a program in a container ended."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class TookTooLong(ShardsError):
+    """A program in a container was not through in time."""
+
+    def __init__(self, command: Sequence[str], image: str, within_s: float) -> None:
+        super().__init__(f"`{' '.join(command)[:60]}` in {image} took more than {within_s:.0f} s")
+
+
+def run_once(
+    client: docker.DockerClient,
+    image: str,
+    command: Sequence[str],
+    within_s: float = _ANSWER_S,
+    entrypoint: str | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    ulimits: Sequence[Ulimit] = (),
+) -> Done:
+    """Run a program in a container without a network, of which nothing is left.
+
+    Args:
+        client: of the daemon.
+        image: to run it in.
+        command: the program, or what the entrypoint is told.
+        within_s: how long it may take, in seconds.
+        entrypoint: what runs instead of the image's own.
+        environment: what it is told.
+        ulimits: its limits.
+
+    Raises:
+        TookTooLong: it takes longer.
+        DockerException: the image is not there, it could not be started, or the daemon fails; see `errors`.
+    """
     container = client.containers.create(
-        image, ["-c", script], entrypoint="sh", ulimits=ulimits, network_mode="none", labels={"shards.fleet": ""}
+        image,
+        list(command),
+        entrypoint=entrypoint,
+        environment=dict(environment),
+        ulimits=list(ulimits),
+        network_mode="none",
+        labels={"shards.fleet": ""},
     )
     try:
         container.start()
-        container.wait(timeout=_ANSWER_S)
-        return container.logs().decode(errors="replace")
+        try:
+            code = int(container.wait(timeout=within_s)["StatusCode"])
+        except requests.RequestException:
+            raise TookTooLong(command, image, within_s) from None
+        return Done(code, container.logs(stderr=False), container.logs(stdout=False))
     finally:
-        # Also one that could not be started is there.
-        container.remove(force=True)
+        # Also one that could not be started is there. Its image may have it mount a volume without a name.
+        with contextlib.suppress(APIError):
+            container.remove(force=True, v=True)
 
 
 def cpus(client: docker.DockerClient) -> float:

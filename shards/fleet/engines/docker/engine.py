@@ -4,27 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 
 import docker
 from docker.models.containers import Container
 
+from shards import aio
 from shards.errors import ShardsError, UsageError
 from shards.fleet import certificate, processes
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, ReplicaPart, Route, Running
-from shards.fleet.engines.docker import by_hand, container_logs, daemon, figures, files, stack, usage
+from shards.fleet.engines.docker import (
+    by_hand,
+    connections,
+    container_logs,
+    daemon,
+    figures,
+    files,
+    ownership,
+    stack,
+    usage,
+)
 from shards.fleet.engines.docker.containers import Containers, Host
 from shards.fleet.engines.docker.images import Images
 from shards.fleet.engines.docker.options import DockerOptions
-from shards.fleet.engines.docker.stack import Stack
+from shards.fleet.engines.docker.stack import WEB_PORT, Stack
 from shards.fleet.release import release_of
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, FleetState, write_atomically
 
 _LOG_LINES = 200
+
+
+def stranded(holder: str, containers: Mapping[str, Container]) -> list[str]:
+    """Name the containers that are in a network which is gone: who held it died since they joined it.
+
+    Args:
+        holder: the service that holds the network; it may be there no more, or again.
+        containers: the fleet's, by service.
+    """
+    there = containers.get(holder)
+    joined = {name: one for name, one in containers.items() if _namespace(one) == holder}
+    if there is None or there.status != "running":
+        return list(joined)
+    since = _started(there)
+    return [name for name, one in joined.items() if one.status == "running" and _started(one) < since]
+
+
+def _namespace(container: Container) -> str:
+    return stack.namespace_of(container.labels.get(stack.PART_LABEL, ""))
+
+
+def _started(container: Container) -> datetime:
+    return datetime.fromisoformat(str(container.attrs["State"]["StartedAt"]))
 
 
 class DockerEngine(Engine):
@@ -52,7 +88,11 @@ class DockerEngine(Engine):
 
     @cached_property
     def _containers(self) -> Containers:
-        return Containers(self._client, self.spec.project, self.path)
+        return Containers(self._client, self.spec.project, self.path, self._mark)
+
+    @property
+    def _mark(self) -> str:
+        return ownership.mark_of(self.directory.path)
 
     @cached_property
     def _images(self) -> Images:
@@ -69,6 +109,8 @@ class DockerEngine(Engine):
         self._refuse_loopback()
         if by_hand.find(self.spec.project):
             raise ShardsError(by_hand.elsewhere(self.spec.project))
+        if refused := ownership.refusal(self.spec.project, self._containers.marks(), self._mark):
+            raise ShardsError(refused)
         if not port_is_ours:
             self._check_port()
 
@@ -133,9 +175,9 @@ class DockerEngine(Engine):
     # -- parts
 
     async def add(self, parts: Sequence[Part]) -> None:
-        await asyncio.to_thread(self._add, parts)
+        await aio.in_thread(lambda cancelled: self._add(parts, cancelled))
 
-    def _add(self, parts: Sequence[Part]) -> None:
+    def _add(self, parts: Sequence[Part], cancelled: threading.Event) -> None:
         state = self.directory.read() or FleetState(self.spec)
         host = self._host
         shape = Stack(state, self.options, int(host.cpus))
@@ -145,6 +187,8 @@ class DockerEngine(Engine):
             if holder:
                 self._hold(shape, holder, host, running)
         for part in parts:
+            if cancelled.is_set():
+                return
             if isinstance(part, EdgePart):
                 files.write_edge(self.path, part)
             if isinstance(part, ReplicaPart):
@@ -152,12 +196,10 @@ class DockerEngine(Engine):
             self._containers.run(shape.of(part), host)
 
     def _hold(self, shape: Stack, holder: str, host: Host, running: Mapping[str, Container]) -> None:
-        """Have the container run that holds a network; whoever was in the network of one that died must go."""
-        if holder in running and running[holder].status == "running":
-            return
-        stranded = [name for name, one in running.items() if one.attrs["HostConfig"]["NetworkMode"].endswith(holder)]
-        self._containers.remove(stranded, {})
-        self._containers.run(shape.pause(holder), host)
+        """Have the container run that holds a network; whoever is in that of one which died must go, and come anew."""
+        self._containers.remove(stranded(holder, running))
+        if holder not in running or running[holder].status != "running":
+            self._containers.run(shape.pause(holder), host)
 
     def _need_image(self, part: ReplicaPart) -> None:
         image = stack.app_image(self.spec.project, part.release)
@@ -186,6 +228,9 @@ class DockerEngine(Engine):
         write_atomically(known, str(found))
         return found
 
+    async def descriptors(self) -> int:
+        return await asyncio.to_thread(self._images.descriptors)
+
     def _tell(self, host: Host) -> None:
         if host.nofile < self.options.nofile:
             self._say(f"a container may open {host.nofile:,} files here, not {self.options.nofile:,}")
@@ -195,7 +240,7 @@ class DockerEngine(Engine):
 
     async def remove(self, names: Collection[str]) -> None:
         services = [stack.service_name(name) for name in names]
-        await asyncio.to_thread(self._containers.remove, services, {})
+        await asyncio.to_thread(self._containers.remove, services)
 
     async def running(self) -> dict[str, Running]:
         found = await asyncio.to_thread(self._containers.found)
@@ -224,7 +269,16 @@ class DockerEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), stack.routed(route))
 
+    async def ports_of(self, edge: EdgePart) -> set[int]:
+        container = self._containers.found().get(stack.service_name(edge.name))
+        if container is None or container.status != "running":
+            return set()
+        return await asyncio.to_thread(connections.outgoing, container, (WEB_PORT, stack.edge_port(edge)))
+
     # -- what they leave behind
+
+    async def kept(self) -> set[str]:
+        return await asyncio.to_thread(self._containers.kept)
 
     def newest(self, state: FleetState) -> dict[str, str]:
         return {}

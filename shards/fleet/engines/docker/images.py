@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -12,12 +13,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import docker
-from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound
 
-from shards.errors import ShardsError, UsageError
+from shards.errors import ShardsError
 from shards.fleet.engines import app_check
 from shards.fleet.engines.docker import stack
-from shards.fleet.engines.docker.daemon import errors
+from shards.fleet.engines.docker.daemon import TookTooLong, descriptors, errors, run_once
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.spec import REFERENCE_APP, FleetSpec
 
@@ -77,6 +78,15 @@ class Images:
             self._copy_app(context / "app")
             self._build(directory, "app", tag)
 
+    def descriptors(self) -> int:
+        """Find out how many files a container may open, before there is an image of ours.
+
+        Raises:
+            ShardsError: the base image of Redis servers is not there.
+        """
+        self._need(self._options.redis_image)
+        return descriptors(self._client, self._options.redis_image, self._options.nofile)
+
     def check_app(self, release: str) -> str | None:
         """Import the app in its image.
 
@@ -89,17 +99,13 @@ class Images:
         image, app = stack.app_image(self._spec.project, release), self._spec.app
         settings = {"DJANGO_SETTINGS_MODULE": "app.settings"} if app == REFERENCE_APP else {}
         files = {"SHARDS_SECRET_KEY_FILE": "", **settings}
-        with errors():
-            try:
-                said = self._client.containers.run(
-                    image, ["python", "-c", app_check.PROGRAM, app], environment=files, network_mode="none", remove=True
-                )
-            except ContainerError as error:
-                text = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else str(error.stderr)
-                lines = [line.strip() for line in text.splitlines() if line.strip()]
-                reason = lines[-1] if lines else f"exit code {error.exit_status}"
-                raise UsageError(f"--app {app} does not import from {self._spec.app_dir}: {reason}") from None
-        return app_check.other_layer(said.decode(errors="replace"))
+        program = ["python", "-c", app_check.PROGRAM, app]
+        try:
+            with errors():
+                done = run_once(self._client, image, program, app_check.IMPORT_S, environment=files)
+        except TookTooLong:
+            raise app_check.too_slow(app) from None
+        return app_check.read(app, self._spec.app_dir, done.code, done.stdout, done.stderr)
 
     # -- what goes into them
 
@@ -135,15 +141,12 @@ class Images:
     def _base_python(self) -> tuple[str, str]:
         """Ask the base image for its Python's version and platform, for which wheels are gathered."""
         self._need(self._options.python_image)
-        with errors():
-            try:
-                said = self._client.containers.run(
-                    self._options.python_image, ["python", "-c", _PYTHON], remove=True, network_mode="none"
-                )
-            except ContainerError:
-                raise ShardsError(
-                    f"docker.python_image {self._options.python_image} has no `python` that runs"
-                ) from None
+        said = b""
+        # Where there is no such program, the daemon can't start it.
+        with contextlib.suppress(APIError):
+            said = run_once(self._client, self._options.python_image, ["python", "-c", _PYTHON]).stdout
+        if not said:
+            raise ShardsError(f"docker.python_image {self._options.python_image} has no `python` that runs")
         version, _, platform = said.decode().strip().partition(" ")
         return version, platform
 

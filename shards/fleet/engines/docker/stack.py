@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from shards.fleet import layout
 from shards.fleet.engines.base import EdgePart, Part, RedisPart, ReplicaPart, Route
 from shards.fleet.engines.docker.options import DockerOptions, Limits
+from shards.fleet.engines.edge import GRACE_S
 from shards.fleet.spec import COLORS, REFERENCE_APP, Color, FleetSpec, other_color
 from shards.fleet.state import FleetState
 
@@ -26,6 +27,9 @@ FLEET_LABEL, PART_LABEL, SERVICE_LABEL, STATE_LABEL = (
     f"shards.{name}" for name in ("fleet", "part", "service", "state")
 )
 RELEASE_LABEL = "shards.release"
+
+LOG_FILES = {"max-size": "10m", "max-file": "3"}
+"""Of what each container says, so that nothing grows without end."""
 
 SECRETS, HANDOFF, DYNAMIC = "/run/secrets", "/run/shards", "/etc/traefik/dynamic"
 HANDOFF_VOLUME = "handoff"
@@ -344,6 +348,7 @@ class Stack:
             mounts=(Mount("./traefik", "/etc/traefik"),),
             namespace=namespace_of(part.name),
             limits=self.options.edge,
+            stop_s=GRACE_S + 5,
             after=tuple(service_name(one.name) for one in layout.replica_parts(self.state, self.state.active)),
         )
 

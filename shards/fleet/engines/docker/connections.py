@@ -1,0 +1,50 @@
+"""From which ports a program in a container has connected to others: asked there, since the host need not see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from docker.models.containers import Container
+
+from shards.fleet.engines.docker.daemon import errors
+
+_ASK = "cat /proc/net/tcp /proc/net/tcp6; ls -l /proc/[0-9]*/fd"
+"""All connections of the network that the container shares, and the sockets that its own processes have open."""
+
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_ESTABLISHED = "01"
+
+
+def outgoing(container: Container, listens_on: Collection[int]) -> set[int]:
+    """Ask for the ports from which a container's processes have connected to others.
+
+    Args:
+        container: which; it runs, and its image has a shell.
+        listens_on: its ports, at which others connect to it.
+
+    Returns:
+        The ports; none where it can't be asked.
+
+    Raises:
+        ShardsError: the daemon fails.
+    """
+    with errors():
+        said: Any = container.exec_run(["sh", "-c", _ASK], stderr=False)
+    return read(said.output.decode(errors="replace"), listens_on)
+
+
+def read(said: str, listens_on: Collection[int]) -> set[int]:
+    """Read the ports from what the kernel says in the container; see `outgoing`.
+
+    The columns of a connection are those of proc_net_tcp(5): number, local address, remote one, state, …, inode.
+    """
+    own = set(_SOCKET.findall(said))
+    found = set()
+    for columns in map(str.split, said.splitlines()):
+        if len(columns) > 9 and columns[3] == _ESTABLISHED and columns[9] in own:
+            port = int(columns[1].rpartition(":")[2], 16)
+            if port not in listens_on:
+                found.add(port)
+    return found
