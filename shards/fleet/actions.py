@@ -182,6 +182,8 @@ class Actions:
         await self.engine.remove([name for name in running if name.startswith(f"{goes}-")])
         await self._order({goes: None})
         self._remember(replace(layout.without_color(self.state, goes), active=stays))
+        known = {self.state.deployed[stays].release, self.state.previous}
+        await self.engine.forget_releases({release for release in known if release})
         return f"{goes} is stopped"
 
     async def _stop_new(self, cutover: Cutover) -> str:

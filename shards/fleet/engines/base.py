@@ -198,6 +198,10 @@ class Engine(ABC):
         return release
 
     @abstractmethod
+    async def forget_releases(self, stay: Collection[str]) -> None:
+        """Delete what the engine keeps of releases, but for those that `stay`."""
+
+    @abstractmethod
     async def alive(self) -> bool:
         """Tell whether the engine keeps this fleet: parts that die are started again."""
 

@@ -137,6 +137,9 @@ class LocalEngine(Engine):
     def holds(self, release: str) -> str:
         return release_of(Path(self.spec.app_dir))
 
+    async def forget_releases(self, stay: Collection[str]) -> None:
+        """Nothing: the app's directory holds the only one."""
+
     # -- the keeper
 
     async def alive(self) -> bool:

@@ -20,6 +20,7 @@ from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, ReplicaPart, Route, Running
 from shards.fleet.engines.docker import (
     by_hand,
+    compose,
     connections,
     container_logs,
     daemon,
@@ -30,7 +31,7 @@ from shards.fleet.engines.docker import (
     usage,
 )
 from shards.fleet.engines.docker.containers import Containers, Host
-from shards.fleet.engines.docker.images import Images
+from shards.fleet.engines.docker.images import Images, forget_releases
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.docker.stack import WEB_PORT, Stack
 from shards.fleet.release import release_of
@@ -155,6 +156,10 @@ class DockerEngine(Engine):
         self._images.build_servers()
         self._images.build_app(release)
         return self._images.check_app(release)
+
+    async def forget_releases(self, stay: Collection[str]) -> None:
+        # That of a fleet which Compose runs may be of the same name.
+        await asyncio.to_thread(forget_releases, self._client, self.spec.project, {*stay, compose.RELEASE})
 
     # -- the keeper
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import docker
@@ -217,6 +217,21 @@ class Images:
                 wrong = [text for text in said if "ERROR" in text]
                 reason = " ".join((wrong[0] if wrong else str(error)).split())[:300]
                 raise ShardsError(f"image {tag} could not be built: {reason}") from None
+
+
+def forget_releases(client: docker.DockerClient, project: str, stay: Collection[str]) -> None:
+    """Delete a daemon's images of releases of a fleet's app, but for those that `stay`; one that is in use stays too.
+
+    Raises:
+        ShardsError: the daemon fails.
+    """
+    kept = {stack.app_image(project, release) for release in stay}
+    with errors():
+        for image in client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}):
+            for tag in image.tags:
+                if tag.startswith(stack.app_image(project, "")) and tag not in kept:
+                    with contextlib.suppress(APIError):
+                        client.images.remove(tag)
 
 
 def _no_base(image: str, error: object) -> str:

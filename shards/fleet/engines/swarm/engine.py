@@ -15,9 +15,9 @@ from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, Route, Running
-from shards.fleet.engines.docker import container_logs, daemon, files, usage
+from shards.fleet.engines.docker import compose, container_logs, daemon, files, usage
 from shards.fleet.engines.docker import stack as containers
-from shards.fleet.engines.docker.images import Images
+from shards.fleet.engines.docker.images import Images, forget_releases
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import nodes, render, stack
 from shards.fleet.engines.swarm.daemons import Daemons, Task
@@ -135,6 +135,10 @@ class SwarmEngine(Engine):
             for name, text in texts.items():
                 write_atomically(beside / name, text)
         return render.render(shape, beside, self.options.nofile)
+
+    async def forget_releases(self, stay: Collection[str]) -> None:
+        keep = {*stay, compose.RELEASE}
+        await asyncio.to_thread(self._daemons.each, partial(forget_releases, project=self.spec.project, stay=keep))
 
     # -- the keeper
 
