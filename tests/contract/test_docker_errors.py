@@ -17,7 +17,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from shards.fleet.engines.docker.stack import FLEET_LABEL
+from shards.fleet.engines.docker.stack import FLEET_LABEL, app_image
 from shards.ports import free_port
 from tests.contract.engines import AnyCommands, DockerCommands
 from tests.fleet.runner import steady
@@ -225,6 +225,29 @@ def test_a_replica_that_is_killed_for_its_memory_comes_back_and_is_told_of(
         urllib.request.urlopen(f"http://127.0.0.1:{fleet.port}/eat", timeout=30).read()
     status = fleet.until(lambda status: bool(status["warnings"]) and status["state"] == "steady", 40)
     assert status["warnings"][0].startswith("blue-0: Docker started it again")
+
+
+def test_images_of_releases_that_can_not_come_back_are_deleted(
+    fleet: DockerCommands, daemon: docker.DockerClient, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    code = app / "greedy.py"
+    code.write_text(GREEDY)
+    fleet.ok("up", *SMALL, "--app", "greedy:application", "--app-dir", str(app))
+    for number in range(2):
+        code.write_text(f"{GREEDY}\n# {number}\n")
+        fleet.ok("promote")
+    tags = {
+        tag for image in daemon.images.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"}) for tag in image.tags
+    }
+    state = fleet.remembered()
+    releases = (state["deployed"][state["active"]]["release"], state["previous"])
+    last = {app_image(fleet.project, release) for release in releases}
+    assert len(last) == 2
+    assert {tag for tag in tags if tag.startswith("shards-app:")} == last
+    code.write_text(f"{GREEDY}\n# 0\n")
+    fleet.ok("rollback")
 
 
 def test_a_daemon_that_is_not_running_is_told(fleet: DockerCommands, tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
 from shards.fleet.engines.docker import stack
@@ -56,7 +57,9 @@ def _parts(found: Mapping[str, Container], name: str | None) -> dict[str, Contai
 
 
 def _since(container: Container, moment: str | None) -> list[tuple[str, str]]:
-    with errors():
+    said = b""
+    # One that was removed since it was found has no more to say.
+    with errors(), contextlib.suppress(NotFound):
         if moment is None:
             said = container.logs(timestamps=True, tail=_TAIL)
         else:
