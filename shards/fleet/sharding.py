@@ -50,14 +50,15 @@ async def check_externals(
         UsageError: one is a part of the fleet, or makes no sense as a shard.
         ShardsError: one cannot be used.
     """
-    shards = [Shard(one.name, one.url) for one in shards_with(state, wanted) if one.url and not one.lost]
+    have = state.shards if state else ()
+    shards = [Shard(one.name, one.url) for one in shards_with(have, wanted) if one.url and not one.lost]
     own = {f"{host}:{port}" for name, port in (state.ports if state else {}).items() for host in _hosts(state, name)}
     for shard in shards:
         if shard.url.partition("://")[2].partition("/")[0] in own:
             raise UsageError(f"{shard.url} is a part of this fleet: give servers that run elsewhere, or a number")
     known = {**fleet.directory.external_credentials(), **given}
     shown = {shard.url: known.get(shard.url, Credentials()) for shard in shards}
-    ours = {one.url for one in state.shards} if state else set()
+    ours = {one.url for one in have}
     for warning in await external.check(shards, shown.__getitem__, ours):
         fleet.note(f"warning: {warning}")
     return shown

@@ -173,8 +173,10 @@ class Containers:
         return {**found, "network_mode": self.project, "sysctls": dict(service.sysctls), "port_bindings": ports}
 
     def _network(self, name: str) -> Mapping[str, Any]:
-        endpoint = self._client.api.create_endpoint_config(aliases=[name])
-        return self._client.api.create_networking_config({self.project: endpoint})
+        api: Any = self._client.api
+        endpoints: dict[str, Any] = {self.project: api.create_endpoint_config(aliases=[name])}
+        network: Mapping[str, Any] = api.create_networking_config(endpoints)
+        return network
 
     def _namespace(self, service: str) -> str:
         holder = self.found().get(service)
