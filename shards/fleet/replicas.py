@@ -87,7 +87,8 @@ async def grow(
     Raises:
         ShardsError: one is not ready in time, fails its trial, or an edge does not take it up.
     """
-    state = fleet.placed(state.with_deployed(state.active, deployment))
+    state = state.with_deployed(state.active, deployment)
+    state = fleet.placed(state, layout.replica_names(state, state.active))
     fleet.directory.write(state)
     await take_back_orders(control, state)
     await add_replicas(fleet, engine, state, state.active)

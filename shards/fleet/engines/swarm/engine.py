@@ -21,8 +21,9 @@ from shards.fleet.engines.docker.images import Images
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import nodes, render, stack
 from shards.fleet.engines.swarm.daemons import Daemons, Task
-from shards.fleet.engines.swarm.services import Services
+from shards.fleet.engines.swarm.services import Services, image_of
 from shards.fleet.engines.swarm.stack import Service, Stack
+from shards.fleet.engines.swarm.stock import Stock
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, FleetState, Place, write_atomically
 from shards.ports import LISTEN_PORTS
@@ -42,24 +43,34 @@ class SwarmEngine(Engine):
         directory: where its files are.
         options: what containers build on, and may use; where the nodes' daemons are.
         say: told of progress.
+        note: told what people must not miss; None: `say` is told.
     """
 
     def __init__(
-        self, spec: FleetSpec, directory: FleetDir, options: DockerOptions, say: Callable[[str], None]
+        self,
+        spec: FleetSpec,
+        directory: FleetDir,
+        options: DockerOptions,
+        say: Callable[[str], None],
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.spec = spec
         self.directory = directory
         self.options = options
         self.path = directory.path / "swarm"
-        self._say = say
+        self._say, self._note = say, note or say
 
     @cached_property
     def _daemons(self) -> Daemons:
-        return Daemons(self.options.daemons, self._say)
+        return Daemons(self.options.daemons)
 
     @cached_property
     def _services(self) -> Services:
         return Services(self._daemons, self.spec.project)
+
+    @cached_property
+    def _stock(self) -> Stock:
+        return Stock(self._daemons, self.spec.project, self._say, self._note)
 
     @cached_property
     def _images(self) -> Images:
@@ -95,14 +106,18 @@ class SwarmEngine(Engine):
     def _ports_of_others(self) -> set[int]:
         return self._services.ports_of_others()
 
-    def place(self, state: FleetState) -> dict[str, Place]:
-        return nodes.place(layout.names(state), state.places, self._daemons.nodes())
+    def place(self, state: FleetState, only: Collection[str] | None = None) -> dict[str, Place]:
+        return nodes.place(
+            layout.names(state), state.places, self._daemons.nodes(), only, beside=layout.stand_ins(state)
+        )
 
     async def check_app(self, release: str) -> str | None:
         return await asyncio.to_thread(self.build, release)
 
     def build(self, release: str) -> str | None:
         """Build the images of a release of the app, see that it can be imported there, and bring them to the nodes.
+
+        Those of releases that are neither this one nor deployed go: a rollback builds its own from the app's directory.
 
         Returns:
             What `check_app` does.
@@ -120,7 +135,12 @@ class SwarmEngine(Engine):
             containers.edge_image(project),
             containers.app_image(project, release),
         ):
-            self._daemons.bring(image)
+            self._stock.bring(image)
+        state = self.directory.read()
+        releases = {release, *(one.release for one in (state.deployed.values() if state else ()))}
+        services = self._services.found().values()
+        kept = {containers.app_image(project, one) for one in releases}
+        self._stock.forget_releases(kept | {image_of(one) for one in services})
         return layer
 
     def rendered(self, state: FleetState) -> str:
@@ -152,7 +172,15 @@ class SwarmEngine(Engine):
 
     async def stop(self) -> bool:
         self.path.joinpath("nofile").unlink(missing_ok=True)
-        return await asyncio.to_thread(self._services.remove_all)
+        stopped = await asyncio.to_thread(self._services.remove_all)
+        if stopped:
+            await asyncio.to_thread(self._tell_unasked, "the swarm ends what runs there as soon as it can")
+        return stopped
+
+    def _tell_unasked(self, left: str) -> None:
+        """Say what is left on nodes that could not be asked."""
+        if names := self._daemons.unasked():
+            self._note(f"{', '.join(names)}: could not be asked; {left}")
 
     def _secrets(self) -> dict[str, dict[str, str]]:
         """Give what each kind of service may know."""
@@ -184,12 +212,14 @@ class SwarmEngine(Engine):
         if any(isinstance(part, EdgePart) for part in parts):
             services.insert(0, shape.route(state.deployed[state.active].release))
         running = self._services.found()
+        # A service with a task on every node has one on those that have joined since, too.
+        self._stock.supply(image_of(one) for one in running.values())
         new = [one for one in services if _is_new(one, running)]
         if not new:
             return
         ids = self._services.write(self._secret_texts(), shape.configs(parts))
         for service in new:
-            image = self._daemons.bring(service.image)
+            image = self._stock.bring(service.image)
             template = stack.task_template(self.spec.project, service, image, ids, self._nofile, cores)
             self._services.run(service, template)
 
@@ -221,8 +251,8 @@ class SwarmEngine(Engine):
         return found
 
     async def lost_hosts(self) -> set[str]:
-        known = await asyncio.to_thread(self._daemons.nodes)
-        return {node.address for node in known if not node.answers}
+        state = self.directory.read() or FleetState(self.spec)
+        return nodes.lost(state.places.values(), await asyncio.to_thread(self._daemons.nodes))
 
     async def usage(self, running: Mapping[str, Running]) -> dict[str, processes.Usage]:
         found = await asyncio.to_thread(self._services.containers)
@@ -274,7 +304,11 @@ class SwarmEngine(Engine):
         return container_logs.lines(self._services.containers, name, follow)
 
     async def forget_data(self, names: Collection[str]) -> None:
-        await asyncio.to_thread(self._services.remove_volumes, [f"{name}_data" for name in names])
+        volumes = [f"{name}_data" for name in names]
+        if volumes:
+            await asyncio.to_thread(self._services.remove_volumes, volumes)
+            full = ", ".join(stack.full_name(self.spec.project, name) for name in volumes)
+            await asyncio.to_thread(self._tell_unasked, f"remove the volume {full} there before parts come to it again")
 
     async def spread_secrets(self, parts: Sequence[Part]) -> None:
         raise ShardsError(
@@ -283,7 +317,12 @@ class SwarmEngine(Engine):
         )
 
     async def purge(self) -> None:
-        await asyncio.to_thread(self._services.remove_everything_kept)
+        await asyncio.to_thread(self._services.remove_data)
+        await asyncio.to_thread(self._stock.remove_all)
+        label = f"label={containers.FLEET_LABEL}={self.spec.project}"
+        await asyncio.to_thread(
+            self._tell_unasked, f"the fleet's data and images stay there: `docker volume ls --filter {label}` there"
+        )
 
 
 def _is_new(service: Service, running: Mapping[str, Mapping[str, object]]) -> bool:

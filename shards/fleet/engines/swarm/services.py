@@ -205,14 +205,16 @@ class Services:
 
         self._daemons.each(remove)
 
-    def remove_everything_kept(self) -> None:
-        """Delete the fleet's data, which is in volumes, and its images, on every node that answers."""
+    def remove_data(self) -> None:
+        """Delete the fleet's data, which is in volumes, on every node that answers."""
 
         def remove(client: docker.DockerClient) -> None:
             for volume in client.volumes.list(filters=self._ours):
                 volume.remove()
-            for image in client.images.list(filters=self._ours):
-                for tag in image.tags:
-                    client.images.remove(tag, force=True)
 
         self._daemons.each(remove)
+
+
+def image_of(service: Mapping[str, Any]) -> str:
+    """Say which image a service runs, as it names it."""
+    return str(service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])

@@ -1,0 +1,149 @@
+"""The images of a fleet on the nodes of its swarm: brought there from the manager, which builds them, and removed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import docker
+from docker.errors import APIError, ImageNotFound
+from docker.models.images import Image
+
+from shards.errors import ShardsError
+from shards.fleet.engines.docker.daemon import errors
+from shards.fleet.engines.docker.stack import FLEET_LABEL, app_image
+from shards.fleet.engines.swarm.daemons import Daemons
+from shards.fleet.engines.swarm.nodes import Node
+
+
+class Stock:
+    """The images of one fleet.
+
+    Args:
+        daemons: of the swarm.
+        project: the fleet's name.
+        say: told of progress.
+        note: told what people must not miss.
+    """
+
+    def __init__(self, daemons: Daemons, project: str, say: Callable[[str], None], note: Callable[[str], None]) -> None:
+        self._daemons, self._project, self._say, self._note = daemons, project, say, note
+        self._there: set[tuple[str, str]] = set()
+
+    def bring(self, image: str) -> str:
+        """Have an image of the manager's on every node that takes parts.
+
+        Returns:
+            Its id, by which nodes know it whatever their tags, and without asking a registry.
+
+        Raises:
+            ShardsError: the image is not there, or a node's daemon can't be reached.
+        """
+        with errors():
+            found = self._daemons.manager.images.get(image)
+        for node in self._usable():
+            self._bring(found, image, node)
+        return str(found.id)
+
+    def supply(self, images: Iterable[str]) -> None:
+        """Have the images of services that run on nodes which have joined the swarm since.
+
+        A node whose daemon can't be reached is told of: it matters where a part shall go there.
+
+        Args:
+            images: as the services name them.
+        """
+        short: set[str] = set()
+        for image in sorted(set(images)):
+            # Who has removed it from the manager has left it to the nodes that run it.
+            with contextlib.suppress(ImageNotFound):
+                found = self._daemons.manager.images.get(image)
+                for node in self._usable():
+                    try:
+                        self._bring(found, image, node)
+                    except ShardsError as error:
+                        short.add(str(error))
+        for told in sorted(short):
+            self._note(told)
+
+    def _usable(self) -> list[Node]:
+        return [node for node in self._daemons.nodes() if node.usable]
+
+    def _bring(self, found: Image, image: str, node: Node) -> None:
+        id = str(found.id)
+        if (node.id, id) in self._there:
+            return
+        client = self._daemons.by_node.get(node.id)
+        if client is None:
+            raise ShardsError(f"{node.name}: images can't be brought there: {self._daemons.why_not(node)}")
+        if client is not self._daemons.manager and not _has(client, id):
+            name = image if image in found.tags else next(iter(found.tags), "")
+            self._say(f"bringing image {name or image} to {node.name}")
+            with errors():
+                _load(client, found.save(named=name or False))
+        self._there.add((node.id, id))
+
+    def forget_releases(self, keep: Collection[str]) -> None:
+        """Remove the images of releases that nothing runs any more, on every node that answers.
+
+        Args:
+            keep: tags and ids of those that stay.
+        """
+
+        def forget(client: docker.DockerClient) -> None:
+            for image in self._ours(client):
+                for name in superfluous(self._project, str(image.id), image.tags, keep):
+                    # A container that has ended may still be of it: then the next promote removes it.
+                    with contextlib.suppress(APIError):
+                        client.images.remove(name)
+
+        self._daemons.each(forget)
+
+    def remove_all(self) -> None:
+        """Remove all images of the fleet, on every node that answers."""
+
+        def remove(client: docker.DockerClient) -> None:
+            for image in self._ours(client):
+                for name in image.tags or [str(image.id)]:
+                    with contextlib.suppress(APIError):
+                        client.images.remove(name, force=True)
+
+        self._daemons.each(remove)
+
+    def _ours(self, client: docker.DockerClient) -> list[Image]:
+        return list(client.images.list(filters={"label": f"{FLEET_LABEL}={self._project}"}))
+
+
+def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str]) -> list[str]:
+    """Say by which names an image of a fleet is to be removed, since it is of a release that is over.
+
+    Args:
+        project: the fleet's name.
+        id: of the image.
+        tags: of it; none: it was built anew, under the same name, or came to the node without one.
+        keep: tags and ids of those that stay.
+
+    Returns:
+        Its tags of releases, or its id where it has no tag; nothing where it stays.
+    """
+    if id in keep:
+        return []
+    releases = app_image(project, "")
+    return [tag for tag in tags if tag.startswith(releases) and tag not in keep] if tags else [id]
+
+
+def _has(client: docker.DockerClient, id: str) -> bool:
+    with errors():
+        try:
+            client.images.get(id)
+        except ImageNotFound:
+            return False
+    return True
+
+
+def _load(client: docker.DockerClient, chunks: Iterator[bytes]) -> None:
+    api: Any = client.api
+    for said in api.load_image(chunks):
+        if isinstance(said, dict) and "error" in said:
+            raise ShardsError(f"an image could not be loaded: {said['error']}")
