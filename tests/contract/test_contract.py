@@ -99,13 +99,48 @@ async def test_promote_and_rollback_lose_nothing(fleet: AnyCommands) -> None:
 
 async def test_replicas_come_and_go_under_their_clients(fleet: AnyCommands) -> None:
     color = (await asyncio.to_thread(fleet.until, steady))["active_color"]
+    asked = 0
     async with crowd(fleet.url, 30) as ledger:
         for count in (3, 1, 2):
+            asked += far_from_those_that_stay(await asyncio.to_thread(fleet.until, serving(30)), count)
             await command(fleet, "up", "--replicas", str(count))
             status = await asyncio.to_thread(fleet.until, serving(30))
             assert [replica["name"] for replica in status["replicas"]] == [f"{color}-{i}" for i in range(count)]
+    assert (ledger.failures, ledger.faults, ledger.cut) == ([], [], 0)
+    assert ledger.connects == 30 + asked, "nobody had to reconnect whose socket could be handed over"
+
+
+def far_from_those_that_stay(status: dict[str, Any], count: int) -> int:
+    """Count the sockets of replicas that go where only `count` stay, and none of these on their node.
+
+    A socket can't leave its host: such clients are asked to reconnect. An engine of one host knows no nodes.
+    """
+    stay, go = status["replicas"][:count], status["replicas"][count:]
+    nodes = {replica.get("node") for replica in stay}
+    return sum(replica["connections"] for replica in go if replica.get("node") not in nodes)
+
+
+async def test_a_replica_is_restarted_under_its_clients(fleet: AnyCommands) -> None:
+    before = (await asyncio.to_thread(fleet.until, steady))["replicas"]
+    name, first = before[1]["name"], fleet.identity(before[1])
+    async with crowd(fleet.url, 20) as ledger:
+        await command(fleet, "restart", name)
+        after = (await asyncio.to_thread(fleet.until, serving(20)))["replicas"]
+    assert [(one["name"], one.get("node")) for one in after] == [(one["name"], one.get("node")) for one in before]
+    assert fleet.identity(after[1]) != first
     assert (ledger.failures, ledger.faults) == ([], [])
-    assert ledger.connects == 30, "nobody had to reconnect"
+    assert ledger.connects == 20, "what stood in was where sockets could be handed to it"
+
+
+def test_an_edge_is_restarted_while_another_listens_where_it_did(fleet: AnyCommands) -> None:
+    before = fleet.until(steady)["edges"]
+    first = fleet.identity(before[0])
+    fleet.ok("restart", "edge-0")
+    after = fleet.until(steady)["edges"]
+    assert [(one["name"], one.get("node")) for one in after] == [(one["name"], one.get("node")) for one in before]
+    assert fleet.identity(after[0]) != first
+    with urllib.request.urlopen(f"http://{fleet.host}:{fleet.port}/livez", timeout=30) as answer:
+        assert answer.status == 200
 
 
 async def test_shards_come_and_go_under_their_clients(fleet: AnyCommands) -> None:

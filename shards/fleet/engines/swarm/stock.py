@@ -30,6 +30,7 @@ class Stock:
     def __init__(self, daemons: Daemons, project: str, say: Callable[[str], None], note: Callable[[str], None]) -> None:
         self._daemons, self._project, self._say, self._note = daemons, project, say, note
         self._there: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
 
     def bring(self, image: str) -> str:
         """Have an image of the manager's on every node that takes parts.
@@ -54,7 +55,6 @@ class Stock:
         Args:
             images: as the services name them.
         """
-        short: set[str] = set()
         for image in sorted(set(images)):
             # Who has removed it from the manager has left it to the nodes that run it.
             with contextlib.suppress(ImageNotFound):
@@ -63,9 +63,12 @@ class Stock:
                     try:
                         self._bring(found, image, node)
                     except ShardsError as error:
-                        short.add(str(error))
-        for told in sorted(short):
-            self._note(told)
+                        self._tell_once(str(error))
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._note(text)
 
     def _usable(self) -> list[Node]:
         return [node for node in self._daemons.nodes() if node.usable]
