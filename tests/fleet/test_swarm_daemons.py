@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -262,10 +263,27 @@ def test_a_daemon_that_is_not_reached_is_named_where_it_is_missed(
         "n2: images can't be brought there: name its daemon in docker.daemons",
         "for instance ssh://n2",
         "no Docker daemon answers at ssh://node2: Permission denied",
-        "the Docker daemon at ssh://other is no node of this swarm",
+        "the Docker daemon at ssh://other is no other node of this swarm",
     ):
         assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_nobody_knocks_at_a_host_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    knocked: list[str] = []
+
+    def open_one(url: str) -> docker.DockerClient:
+        knocked.append(url)
+        return cast(Any, FakeDaemon("id3"))
+
+    monkeypatch.setattr(daemons, "reach", open_one)
+    made = Daemons(["ssh://me@N2:22", "tcp://10.0.0.2:2376", "ssh://n3", "ssh://[n3"])
+    vars(made)["manager"] = FakeDaemon("id1")
+    vars(made)["nodes"] = lambda: [NODES[0], replace(NODES[1], usable=False, answers=False), NODES[2]]
+    assert set(made.by_node) == {"id1", "id3"}
+    assert knocked[0] == "ssh://n3"
+    assert len(knocked) == 2, "what makes no sense as a URL is told by who opens it"
+    assert "the swarm does not hear from the node of tcp://10.0.0.2:2376" in made.why_not(NODES[1])
 
 
 @pytest.mark.parametrize(

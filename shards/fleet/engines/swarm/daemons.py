@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -64,19 +65,20 @@ class Daemons:
     def by_node(self) -> Mapping[str, docker.DockerClient]:
         """The daemons that answer, by their nodes' ids."""
         with daemon.errors():
-            own = str(self.manager.info()["Swarm"]["NodeID"])
-        known = {node.id for node in self.nodes()}
+            own = _node_of(self.manager)
+        known = self.nodes()
+        gone = {name.lower() for node in known if not node.answers for name in (node.name, node.address)}
         with ThreadPoolExecutor(max(1, len(self._others))) as pool:
-            opened = list(pool.map(_open, self._others))
+            opened = list(pool.map(partial(_open, gone=gone), self._others))
         found = {own: self.manager}
         for url, one in zip(self._others, opened, strict=True):
             if isinstance(one, str):
                 self._unreached.append(one)
-            elif one[0] not in known:
-                one[1].close()
-                self._unreached.append(f"the Docker daemon at {url} is no node of this swarm")
-            elif one[0] != own:
+            elif one[0] in {node.id for node in known} - {own}:
                 found[one[0]] = one[1]
+            else:
+                one[1].close()
+                self._unreached.append(f"the Docker daemon at {url} is no other node of this swarm")
         return found
 
     def why_not(self, node: Node) -> str:
@@ -113,15 +115,35 @@ def _check_manager(client: docker.DockerClient) -> None:
         raise ShardsError(f"the Docker daemon {reason}: `docker swarm init` here, or name a manager's in DOCKER_HOST")
 
 
-def _open(url: str) -> tuple[str, docker.DockerClient] | str:
-    """Open a node's daemon; gives its node's id (empty: it is in no swarm) with it, or why it can't be asked."""
+def _node_of(client: docker.DockerClient) -> str:
+    return str(client.info().get("Swarm", {}).get("NodeID", ""))
+
+
+def _host(url: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).hostname
+    return None
+
+
+def _open(url: str, gone: Collection[str]) -> tuple[str, docker.DockerClient] | str:
+    """Open a node's daemon.
+
+    Args:
+        url: as DOCKER_HOST has it.
+        gone: hosts from which nothing is heard: each knock there would take its time.
+
+    Returns:
+        Its node's id (empty: it is in no swarm) with it, or why it can't be asked.
+    """
+    if _host(url) in gone:
+        return f"the swarm does not hear from the node of {url}"
     try:
         client = reach(url)
     except ShardsError as error:
         return str(error)
     try:
         with daemon.errors():
-            return str(client.info()["Swarm"]["NodeID"]), client
+            return _node_of(client), client
     except ShardsError as error:
         client.close()
         return f"the Docker daemon at {url} does not say which node it is: {error}"

@@ -15,7 +15,7 @@ from docker.utils import kwargs_from_env
 from shards.errors import ShardsError
 from shards.fleet.engines.swarm import ssh
 
-_KNOCK_S, _KNOCK_BY_SSH_S = 3, 12
+_KNOCK_S, _KNOCK_BY_SSH_S = 3, 8
 """How long a daemon may take to say that it is there, in seconds; a host far away has to be logged in to first."""
 
 _ANSWER_S = 60

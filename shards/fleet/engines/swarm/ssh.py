@@ -22,7 +22,7 @@ SCHEME = "ssh://"
 _URL = re.compile(SCHEME + r"(?:(?P<user>[^@/\s]+)@)?(?P<host>\[[^]]+\]|[^:/@\s]+)(?::(?P<port>\d+))?/?")
 
 # Nobody is there to type a password, and several hosts are asked at once.
-_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=10")
+_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=10")
 
 
 def command(url: str) -> list[str]:

@@ -55,15 +55,25 @@ class Stock:
         Args:
             images: as the services name them.
         """
+        usable = self._usable()
         for image in sorted(set(images)):
             # Who has removed it from the manager has left it to the nodes that run it.
-            with contextlib.suppress(ImageNotFound):
-                found = self._daemons.manager.images.get(image)
-                for node in self._usable():
-                    try:
-                        self._bring(found, image, node)
-                    except ShardsError as error:
-                        self._tell_once(str(error))
+            if (found := self._found(image)) is not None:
+                for node in usable:
+                    self._try_to_bring(found, image, node)
+
+    def _found(self, image: str) -> Image | None:
+        with errors():
+            try:
+                return self._daemons.manager.images.get(image)
+            except ImageNotFound:
+                return None
+
+    def _try_to_bring(self, found: Image, image: str, node: Node) -> None:
+        try:
+            self._bring(found, image, node)
+        except ShardsError as error:
+            self._tell_once(str(error))
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
