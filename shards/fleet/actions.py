@@ -17,7 +17,7 @@ from shards.fleet.drain import drain, draining
 from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet
 from shards.fleet.release import release_of
-from shards.fleet.replicas import add_replicas, lead
+from shards.fleet.replicas import add_replicas, housed, lead
 from shards.fleet.spec import Color
 from shards.fleet.state import Deployment, FleetState
 from shards.fleet.trial import try_out
@@ -88,9 +88,8 @@ class Actions:
         self.state = state
         self.fleet.directory.write(state)
 
-    def _place(self, state: FleetState, color: Color) -> None:
-        """Give the replicas of a color that are started their places; all else is left where it is."""
-        self._remember(self.fleet.placed(state, layout.replica_names(state, color)))
+    async def _house(self, state: FleetState, color: Color) -> None:
+        self._remember(await housed(self.fleet, self.engine, state, color))
 
     async def _order(self, orders: Mapping[str, Orders | None]) -> None:
         await probe.insist(lambda: self.control.order(orders))
@@ -107,7 +106,7 @@ class Actions:
         await self._order({color: Orders("ready")})
         spec = self.state.spec
         deployment = Deployment(release, spec.replicas, spec.workers, layer)
-        self._place(self.state.with_deployed(color, deployment), color)
+        await self._house(self.state.with_deployed(color, deployment), color)
         await add_replicas(self.fleet, self.engine, self.state, color)
         return f"{spec.replicas} replicas of {color} run release {release}"
 
@@ -122,7 +121,7 @@ class Actions:
             )
         if deployment is None:
             return await self._start(cutover.old, held)
-        self._place(self.state, cutover.old)
+        await self._house(self.state, cutover.old)
         await add_replicas(self.fleet, self.engine, self.state, cutover.old)
         return f"{deployment.replicas} replicas of {cutover.old} run"
 
@@ -138,7 +137,7 @@ class Actions:
         lost = await self.engine.lost_hosts()
         if lost:
             # What was there is gone, with its sockets: it begins anew elsewhere.
-            self._place(self.state, cutover.new)
+            await self._house(self.state, cutover.new)
             await self.engine.add(layout.replica_parts(self.state, cutover.new))
         parts = layout.replica_parts(self.state, cutover.new)
         await health.until_healthy(self.fleet, self.engine, parts, self.fleet.ready_s)

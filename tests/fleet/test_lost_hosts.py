@@ -187,6 +187,15 @@ async def test_more_replicas_move_no_edge(fleet: Fleet, engine: Engine, waited: 
     assert waited == ["blue-0", "blue-1", "blue-2", "edge-0"], "nobody waits for an edge on the host that is gone"
 
 
+async def test_replicas_stay_where_they_run(fleet: Fleet, engine: Engine) -> None:
+    """Also on a node that takes nothing new, from which the engine would move them."""
+    paused = Place("n3", "10.0.0.3")
+    before = state()
+    before = replace(before, places={**before.places, "blue-0": paused})
+    after = await replicas.housed(fleet, cast(Any, engine), before, "blue")
+    assert after.places == {**before.places, "blue-1": HERE}
+
+
 async def test_an_edge_that_is_restarted_and_its_stand_in_have_a_host(
     fleet: Fleet, engine: Engine, waited: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,7 +256,7 @@ def test_a_daemon_that_is_not_reached_is_named_where_it_is_missed(
     vars(made)["nodes"] = lambda: NODES
     assert set(made.by_node) == {"id1", "id3"}
     assert stranger.closed
-    assert made.unasked() == ["n2"]
+    assert made.unasked() == [NODES[1]]
     with pytest.raises(ShardsError) as refused:
         stock(made, told).bring("shards-app:t-1")
     for words in (
@@ -381,6 +381,14 @@ async def test_what_is_left_on_a_node_that_could_not_be_asked_is_told(tmp_path: 
     await made.forget_data([])
     await made.forget_data(["shared-1"])
     assert told == ["n2: could not be asked; remove the volume t_shared-1_data there before parts come to it again"]
+
+
+async def test_a_drained_node_on_which_nothing_was_is_no_matter(tmp_path: Path, told: list[str]) -> None:
+    known = [NODES[0], *(replace(node, usable=False, drained=True) for node in NODES[1:])]
+    made = engine(tmp_path, swarm_of(FakeDaemon("id1"), known=known), FakeServices("i"), told)
+    made.directory.write(FleetState(made.spec, places={"shared-0": NODES[2].place}))
+    await made.stop()
+    assert [line.partition(":")[0] for line in told] == ["n3"]
 
 
 async def test_a_fleet_that_was_not_up_leaves_nothing_anywhere(tmp_path: Path, told: list[str]) -> None:

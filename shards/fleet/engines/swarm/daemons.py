@@ -87,9 +87,9 @@ class Daemons:
         named = [f"of those that are named, {reason}" for reason in self._unreached]
         return "; ".join([name, *named])
 
-    def unasked(self) -> list[str]:
-        """Name the nodes whose daemons do not answer, or are not known."""
-        return [node.name for node in self.nodes() if node.id not in self.by_node]
+    def unasked(self) -> list[Node]:
+        """Give the nodes whose daemons do not answer, or are not known."""
+        return [node for node in self.nodes() if node.id not in self.by_node]
 
     def each(self, ask: Callable[[docker.DockerClient], T]) -> list[T]:
         """Ask every daemon that answers, all at once; one that fails meanwhile is left out."""

@@ -178,8 +178,11 @@ class SwarmEngine(Engine):
         return stopped
 
     def _tell_unasked(self, left: str) -> None:
-        """Say what is left on nodes that could not be asked."""
-        if names := self._daemons.unasked():
+        """Say what is left on nodes that could not be asked; on one that is drained only where parts were there."""
+        state = self.directory.read() or FleetState(self.spec)
+        had_parts = {place.node for place in state.places.values()}
+        names = [node.name for node in self._daemons.unasked() if not node.drained or node.name in had_parts]
+        if names:
             self._note(f"{', '.join(names)}: could not be asked; {left}")
 
     def _secrets(self) -> dict[str, dict[str, str]]:

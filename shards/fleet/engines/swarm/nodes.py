@@ -58,10 +58,11 @@ class Node:
 def read(said: Iterable[Mapping[str, Any]]) -> list[Node]:
     """Read what the daemon says of the nodes; managers come first."""
     nodes = [_node(one) for one in said]
-    there = {node.name for node in nodes if node.answers}
-    # A host that has left the swarm and joined it anew is listed twice.
-    today = [node for node in nodes if node.answers or node.name not in there]
-    return sorted(today, key=lambda node: (not node.manager, node.name, node.id))
+    answering = [node for node in nodes if node.answers]
+    there = {node.name for node in answering}
+    # A host that has left the swarm and joined it anew is listed as often.
+    silent = {node.name: node for node in nodes if node.name not in there}
+    return sorted([*answering, *silent.values()], key=lambda node: (not node.manager, node.name, node.id))
 
 
 def _node(said: Mapping[str, Any]) -> Node:
