@@ -72,10 +72,11 @@ class Tunnel:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                there = connection.fileno()
                 with connection, self._said.open("ab") as said:
                     # In a session of its own: what is put back after a Ctrl-C is put back over there.
                     new = subprocess.Popen(
-                        self._command, stdin=connection, stdout=connection, stderr=said, start_new_session=True
+                        self._command, stdin=there, stdout=there, stderr=said, start_new_session=True
                     )
                     self._led = [*(one for one in self._led if one.poll() is None), new]
 
