@@ -17,7 +17,7 @@ from shards.fleet.drain import drain, draining
 from shards.fleet.engines.base import Engine
 from shards.fleet.fleet import Fleet
 from shards.fleet.release import release_of
-from shards.fleet.replicas import add_replicas, lead
+from shards.fleet.replicas import add_replicas, housed, lead
 from shards.fleet.spec import Color
 from shards.fleet.state import Deployment, FleetState
 from shards.fleet.trial import try_out
@@ -88,6 +88,9 @@ class Actions:
         self.state = state
         self.fleet.directory.write(state)
 
+    async def _house(self, state: FleetState, color: Color) -> None:
+        self._remember(await housed(self.fleet, self.engine, state, color))
+
     async def _order(self, orders: Mapping[str, Orders | None]) -> None:
         await probe.insist(lambda: self.control.order(orders))
 
@@ -103,7 +106,7 @@ class Actions:
         await self._order({color: Orders("ready")})
         spec = self.state.spec
         deployment = Deployment(release, spec.replicas, spec.workers, layer)
-        self._remember(self.fleet.placed(self.state.with_deployed(color, deployment)))
+        await self._house(self.state.with_deployed(color, deployment), color)
         await add_replicas(self.fleet, self.engine, self.state, color)
         return f"{spec.replicas} replicas of {color} run release {release}"
 
@@ -118,18 +121,29 @@ class Actions:
             )
         if deployment is None:
             return await self._start(cutover.old, held)
+        await self._house(self.state, cutover.old)
         await add_replicas(self.fleet, self.engine, self.state, cutover.old)
         return f"{deployment.replicas} replicas of {cutover.old} run"
 
     async def _probe_new(self, cutover: Cutover) -> str:
         """Ask each new replica for what one of the color that serves does."""
         self.fleet.say(f"asking each replica of {cutover.new}")
-        parts, there = (layout.replica_parts(self.state, color) for color in (cutover.new, cutover.old))
-        return await try_out(self.fleet, self.engine, parts, there[0] if there else None, self.options.probe_path)
+        parts, old = (layout.replica_parts(self.state, color) for color in (cutover.new, cutover.old))
+        lost = await self.engine.lost_hosts()
+        serves = next((part for part in old if part.host not in lost), None)
+        return await try_out(self.fleet, self.engine, parts, serves, self.options.probe_path)
 
     async def _await_new(self, cutover: Cutover) -> None:
+        lost = await self.engine.lost_hosts()
+        if lost:
+            # What was there is gone, with its sockets: it begins anew elsewhere.
+            await self._house(self.state, cutover.new)
+            await self.engine.add(layout.replica_parts(self.state, cutover.new))
         parts = layout.replica_parts(self.state, cutover.new)
         await health.until_healthy(self.fleet, self.engine, parts, self.fleet.ready_s)
+        if lost and self.state.active == cutover.new:
+            # The edges send requests there already, and know it by its former address.
+            await lead(self.fleet, self.engine, self.state, layout.route(self.state))
 
     # The canary
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
 
 from redis.exceptions import RedisError
@@ -54,14 +54,24 @@ class Fleet:
             options = self.docker or DockerOptions(self.options.root)
             return DockerEngine(spec, self.directory, options, self.say)
         if spec.engine == "swarm":
-            return SwarmEngine(spec, self.directory, self.docker or DockerOptions(self.options.root), self.say)
+            options = self.docker or DockerOptions(self.options.root)
+            return SwarmEngine(spec, self.directory, options, self.say, self.note)
         return LocalEngine(spec, self.directory, self.options)
 
-    def placed(self, state: FleetState) -> FleetState:
-        """Give every part a port, and a host where there are several; those that have them keep them."""
+    def placed(self, state: FleetState, only: Collection[str] | None = None) -> FleetState:
+        """Give every part a port, and a host where there are several; those that have them keep them.
+
+        Args:
+            state: the fleet.
+            only: the names of the parts that are started now: only these leave a host that is gone, since what is
+                remembered of the others must be where they are. None: all are.
+
+        Raises:
+            ShardsError: there is no host for a part.
+        """
         engine = self.engine(state.spec)
         state = layout.with_ports(state, engine.free_port)
-        return replace(state, places=engine.place(state))
+        return replace(state, places=engine.place(state, only))
 
     @contextlib.asynccontextmanager
     async def control(self, state: FleetState) -> AsyncIterator[Control]:

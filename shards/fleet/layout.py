@@ -139,6 +139,14 @@ def without_ports(state: FleetState, gone: Iterable[str]) -> FleetState:
     return replace(state, ports={name: port for name, port in state.ports.items() if name not in left}, places=places)
 
 
+def stand_ins(state: FleetState) -> dict[str, str]:
+    """Give for which part another one stands in, by the latter's name, while one is restarted."""
+    if state.restarting is None:
+        return {}
+    replicas, edges = replica_names(state, state.active)[state.spec.replicas :], edge_names(state)[state.spec.edges :]
+    return dict.fromkeys(edges if state.restarts_an_edge else replicas, state.restarting)
+
+
 def without_stand_in(state: FleetState) -> FleetState:
     """Give the state without the replica that stands in for one that is restarted; of an edge, the state as it is."""
     deployment = state.deployed.get(state.active)

@@ -136,6 +136,7 @@ def _ports_still_free(remembered: FleetState | None) -> dict[str, int]:
 
 
 async def _start_all(fleet: Fleet, engine: Engine, state: FleetState) -> None:
+    await sharding.refuse_stranded(engine, state, runs=False)
     fleet.say("starting Redis")
     await engine.start()
     await sharding.start_redis(fleet, engine, state)
@@ -233,18 +234,21 @@ def _refuse(state: FleetState, wanted: FleetSpec) -> None:
 async def _heal(fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec) -> None:
     """Start what is missing; a fleet that is well is only asked whether it is.
 
-    Replicas that are not wanted any more need not be well.
+    Replicas that are not wanted any more need not be well. Redis servers on hosts that are gone are left out.
     """
     fleet.say("checking the parts")
+    lost = await engine.lost_hosts()
     await take_back_orders(control, state)
     # What a restart that was cut short has left to stand in goes: nobody has tried it, and it may never be ready.
     lasting = layout.without_stand_in(state)
     replicas = layout.replica_parts(lasting, state.active)
     await sharding.start_redis(fleet, engine, state)
     # What a rotation that was cut short, or an older release of ours, has left is brought to what the files say.
-    await accept(fleet, state)
+    await accept(fleet, state, lost)
     await engine.add(replicas)
-    await health.until_healthy(fleet, engine, replicas[: wanted.replicas], fleet.ready_s)
+    if not sharding.stranded(state, lost):
+        # Those that are new get ready once they have a connection to each shard.
+        await health.until_healthy(fleet, engine, replicas[: wanted.replicas], fleet.ready_s)
     await engine.route(layout.route(lasting))
     await engine.add(layout.edge_parts(state))
     await until_routed(fleet, engine, state, layout.route(lasting))
@@ -325,7 +329,8 @@ async def _reshape_edges(
 ) -> FleetState:
     gone = await _edges_beyond(fleet, state, wanted.edges)
     spec = replace(state.spec, edges=wanted.edges, connections=wanted.connections)
-    state = fleet.placed(replace(state, spec=spec, restarting=None))
+    state = replace(state, spec=spec, restarting=None)
+    state = fleet.placed(state, layout.edge_names(state))
     fleet.directory.write(state)
     engine = fleet.engine(spec)
     await _add_edges(fleet, engine, state)

@@ -36,6 +36,19 @@ def tell_release(fleet: Fleet, engine: Engine, state: FleetState, what: str) -> 
         fleet.note(f"{state.spec.app_dir} holds {held}, not {release} that serves: that is what {what} will run")
 
 
+async def housed(fleet: Fleet, engine: Engine, state: FleetState, color: Color) -> FleetState:
+    """Give the state in which those replicas of a color have a host that had none, or one that is gone.
+
+    Nothing else moves: whoever starts replicas only must not look for an edge where nobody has started it.
+
+    Raises:
+        ShardsError: there is no host for one.
+    """
+    lost = await engine.lost_hosts()
+    names = layout.replica_names(state, color)
+    return fleet.placed(state, [name for name in names if name not in state.places or layout.host(state, name) in lost])
+
+
 async def add_replicas(fleet: Fleet, engine: Engine, state: FleetState, color: Color) -> None:
     """Start the replicas of a color that do not run, and wait until all are ready.
 
@@ -87,7 +100,7 @@ async def grow(
     Raises:
         ShardsError: one is not ready in time, fails its trial, or an edge does not take it up.
     """
-    state = fleet.placed(state.with_deployed(state.active, deployment))
+    state = await housed(fleet, engine, state.with_deployed(state.active, deployment), state.active)
     fleet.directory.write(state)
     await take_back_orders(control, state)
     await add_replicas(fleet, engine, state, state.active)

@@ -22,7 +22,6 @@ from shards.fleet.fleet import Fleet, refuse_amid_cutover, refuse_amid_restart
 from shards.fleet.replicas import Trial, grow, no_trial, renew, shrink, take_back_orders, tell_release, until_routed
 from shards.fleet.state import FleetState
 from shards.fleet.trial import try_out
-from shards.ports import free_port
 from shards.router.control import Control
 
 
@@ -167,10 +166,11 @@ class _Restart:
 
     async def edge(self, state: FleetState) -> FleetState:
         """Replace an edge."""
-        larger = layout.with_ports(replace(state, restarting=self.name), free_port)
+        larger = replace(state, restarting=self.name)
+        stand_in = layout.edge_names(larger)[-1]
+        larger = self.fleet.placed(larger, [self.name, stand_in])
         parts = {part.name: part for part in layout.edge_parts(larger)}
         replicas = layout.replica_parts(larger, larger.active)
-        stand_in = layout.edge_names(larger)[-1]
         self.fleet.directory.write(larger)
         self.fleet.say(f"starting {stand_in} to stand in for {self.name}")
         try:

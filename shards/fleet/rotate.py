@@ -8,7 +8,7 @@ comes up with what they say. Killed at any moment, run it again: all passwords o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -75,14 +75,19 @@ async def _keep(fleet: Fleet, engine: Engine, state: FleetState, good: Passwords
     await accept(fleet, state)
 
 
-async def accept(fleet: Fleet, state: FleetState) -> None:
+async def accept(fleet: Fleet, state: FleetState, lost: Collection[str] = ()) -> None:
     """Have every server and Sentinel know the users, with the passwords that the files say, and no others.
+
+    Args:
+        fleet: whose they are.
+        state: of it.
+        lost: the addresses of hosts that are gone: servers there are left out.
 
     Raises:
         PartFailed: one does not answer.
     """
     good = fleet.directory.passwords()
-    for server in layout.redis_parts(state):
+    for server in [part for part in layout.redis_parts(state) if part.host not in lost]:
         await _tell(fleet, state, server, _as_commands(accounts.server_users(good)))
     for sentinel in layout.sentinel_parts(state):
         told = _as_commands(accounts.sentinel_users(good))

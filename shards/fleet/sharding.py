@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -84,11 +84,16 @@ async def first_table(fleet: Fleet, state: FleetState) -> SlotTable:
 
 
 async def reshape(fleet: Fleet, engine: Engine, control: Control, state: FleetState, wanted: FleetSpec) -> FleetState:
-    """Bring the slots to the shards that are wanted; also finishes what an earlier run has left half-way."""
+    """Bring the slots to the shards that are wanted; also finishes what an earlier run has left half-way.
+
+    Raises:
+        ShardsError: a shard is on a host that is gone, or one did not do its part.
+    """
+    await refuse_stranded(engine, state)
     after = converge(state.shards, wanted.shards)
     spec = replace(state.spec, shards=wanted.shards)
     state = replace(state, spec=spec, shards=union(state.shards, after))
-    state = fleet.placed(state)
+    state = fleet.placed(state, layout.local_shard_names(state))
     fleet.directory.write(state)
     await _start_shards(fleet, engine, state)
     await move_slots(fleet, control, state, after)
@@ -104,14 +109,44 @@ async def _start_shards(fleet: Fleet, engine: Engine, state: FleetState) -> None
 async def start_redis(fleet: Fleet, engine: Engine, state: FleetState) -> None:
     """Start the Redis servers and the Sentinels that do not run, and wait until all are well.
 
+    Those on hosts that are gone are left out: see `refuse_stranded`.
+
     Raises:
         PartFailed: one is not in time.
     """
-    servers, sentinels = layout.redis_parts(state), layout.sentinel_parts(state)
+    lost = await engine.lost_hosts()
+    servers = [part for part in layout.redis_parts(state) if part.host not in lost]
+    sentinels = layout.sentinel_parts(state)
     await engine.add([*sentinels, *servers])
     await health.until_healthy(fleet, engine, servers, health.REDIS_S)
     await watch_pairs(fleet, state)
     await health.until_healthy(fleet, engine, sentinels, health.REDIS_S)
+
+
+async def refuse_stranded(engine: Engine, state: FleetState, runs: bool = True) -> None:
+    """Refuse to go on without Redis servers that are on hosts that are gone: their data is there.
+
+    Args:
+        engine: of the fleet.
+        state: of it.
+        runs: the fleet runs, so that a shard can be given up.
+
+    Raises:
+        ShardsError: one is; says where, and what can be done.
+    """
+    if not (gone := stranded(state, await engine.lost_hosts())):
+        return
+    each = ", ".join(f"{name} is on {state.places[name].node}" for name in gone)
+    told = f"{each}, which is gone or drained, with its data: bring it back"
+    shard = next((name for name in gone if name in layout.local_shard_names(state)), None)
+    if shard and runs:
+        told += f", or give the shard up with `inv reshard --without {shard}`; no new replica gets ready before"
+    raise ShardsError(told)
+
+
+def stranded(state: FleetState, lost: Collection[str]) -> list[str]:
+    """Name the Redis servers that are on `lost` hosts, given by their addresses."""
+    return [part.name for part in layout.redis_parts(state) if part.host in lost]
 
 
 def _servers(state: FleetState, shards: Sequence[FleetShard]) -> list[str]:

@@ -99,13 +99,37 @@ async def test_promote_and_rollback_lose_nothing(fleet: AnyCommands) -> None:
 
 async def test_replicas_come_and_go_under_their_clients(fleet: AnyCommands) -> None:
     color = (await asyncio.to_thread(fleet.until, steady))["active_color"]
+    asked = 0
     async with crowd(fleet.url, 30) as ledger:
         for count in (3, 1, 2):
+            asked += far_from_those_that_stay(await asyncio.to_thread(fleet.until, serving(30)), count)
             await command(fleet, "up", "--replicas", str(count))
             status = await asyncio.to_thread(fleet.until, serving(30))
             assert [replica["name"] for replica in status["replicas"]] == [f"{color}-{i}" for i in range(count)]
+    assert (ledger.failures, ledger.faults, ledger.cut) == ([], [], 0)
+    assert ledger.connects == 30 + asked, "nobody had to reconnect whose socket could be handed over"
+
+
+def far_from_those_that_stay(status: dict[str, Any], count: int) -> int:
+    """Count the sockets of replicas that go where only `count` stay, and none of these on their node.
+
+    A socket can't leave its host: such clients are asked to reconnect. An engine of one host knows no nodes.
+    """
+    stay, go = status["replicas"][:count], status["replicas"][count:]
+    nodes = {replica.get("node") for replica in stay}
+    return sum(replica["connections"] for replica in go if replica.get("node") not in nodes)
+
+
+async def test_a_replica_is_restarted_under_its_clients(fleet: AnyCommands) -> None:
+    before = (await asyncio.to_thread(fleet.until, steady))["replicas"]
+    name, first = before[1]["name"], fleet.identity(before[1])
+    async with crowd(fleet.url, 20) as ledger:
+        await command(fleet, "restart", name)
+        after = (await asyncio.to_thread(fleet.until, serving(20)))["replicas"]
+    assert [(one["name"], one.get("node")) for one in after] == [(one["name"], one.get("node")) for one in before]
+    assert fleet.identity(after[1]) != first
     assert (ledger.failures, ledger.faults) == ([], [])
-    assert ledger.connects == 30, "nobody had to reconnect"
+    assert ledger.connects == 20, "what stood in was where sockets could be handed to it"
 
 
 async def test_shards_come_and_go_under_their_clients(fleet: AnyCommands) -> None:
@@ -128,10 +152,12 @@ def test_edges_come_and_go(fleet: AnyCommands) -> None:
 
 
 async def test_an_edge_is_restarted_and_its_clients_are_asked_to_come_back(fleet: AnyCommands) -> None:
-    before = [fleet.identity(edge) for edge in (await asyncio.to_thread(fleet.until, steady))["edges"]]
+    edges = (await asyncio.to_thread(fleet.until, steady))["edges"]
+    before = [fleet.identity(edge) for edge in edges]
     async with crowd(fleet.url, 40) as ledger:
         await command(fleet, "restart", "edge-0")
         status = await asyncio.to_thread(fleet.until, serving(40))
+    assert [edge.get("node") for edge in status["edges"]] == [edge.get("node") for edge in edges]
     after = [fleet.identity(edge) for edge in status["edges"]]
     assert [one == another for one, another in zip(before, after, strict=True)] == [False, True]
     assert (ledger.failures, ledger.faults, ledger.cut) == ([], [], 0)

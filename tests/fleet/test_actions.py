@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,28 +16,44 @@ from shards.fleet import actions, health, probe, roundtrip
 from shards.fleet.actions import Actions, Options
 from shards.fleet.cutover import Action, Cutover, Step
 from shards.fleet.drain import Drained
-from shards.fleet.engines.base import EdgePart, Route, Running
+from shards.fleet.engines.base import EdgePart, Part, Route, Running
 from shards.fleet.fleet import Fleet
 from shards.fleet.roundtrip import Depth, Finding
 from shards.fleet.spec import FleetSpec
-from shards.fleet.state import Deployment, FleetDir, FleetState
+from shards.fleet.state import LOOPBACK, Deployment, FleetDir, FleetState, Place
 from shards.router.control import Orders
 
 CUTOVER = Cutover("1", "promote", "blue", "green", "new", step=Step.SWITCH)
 
+GONE = Place("gone", "192.0.2.1")
+HERE = Place("here", LOOPBACK)
+
 
 class Engine:
-    """Writes down where requests shall go; its edges take that up when they like."""
+    """Writes down where requests shall go; its edges take that up when they like. It may have lost a host."""
 
-    def __init__(self, taken_up: list[bool]) -> None:
-        self.taken_up = taken_up
+    def __init__(self, taken_up: list[bool], lost: tuple[str, ...] = ()) -> None:
+        self.taken_up, self.lost = taken_up, lost
         self.routes: list[Route] = []
+        self.added: list[str] = []
+
+    async def check_app(self, release: str) -> str | None:
+        return None
+
+    async def add(self, parts: Sequence[Part]) -> None:
+        self.added += [part.name for part in parts]
+
+    def free_port(self, taken: Collection[int]) -> int:
+        raise AssertionError("each part has a port")
+
+    def place(self, state: FleetState, only: Collection[str] | None = None) -> dict[str, Place]:
+        return {name: HERE if only is None or name in only else place for name, place in state.places.items()}
 
     async def route(self, route: Route) -> None:
         self.routes.append(route)
 
     async def lost_hosts(self) -> tuple[str, ...]:
-        return ()
+        return self.lost
 
     async def ask_edge(self, edge: EdgePart, path: str) -> probe.Answer | None:
         return await probe.get(edge.port, path)
@@ -49,6 +66,13 @@ class Engine:
 
     def log(self, name: str) -> Path:
         return Path("/nonexistent")
+
+
+class Orderly:
+    """A control plane that takes any order."""
+
+    async def order(self, orders: object) -> None:
+        pass
 
 
 @asynccontextmanager
@@ -140,3 +164,73 @@ async def test_sockets_move_by_an_order_to_both_colors(
     whole = {target: Orders("active"), source: Orders("draining", 5000, (f"{target}-0",))}
     orders = {"blue-0": None, "green-0": None, **whole}
     assert given == [(orders, [f"{source}-0"], 5.0, {source: Orders("active")})]
+
+
+@asynccontextmanager
+async def with_a_lost_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: str = "blue"
+) -> AsyncIterator[tuple[Engine, Actions]]:
+    """Give the actions of a fleet whose edge, and both of whose replicas, were on a host that is gone."""
+    async with answers(b"OK") as port:
+        engine = Engine([True], (GONE.address,))
+        monkeypatch.setattr(Fleet, "engine", lambda self, spec: engine)
+        acted = made(tmp_path, engine, replica=port)
+        ports = {**acted.state.ports, "blue-0": port}
+        places = dict.fromkeys(("edge-0", "blue-0", "green-0"), GONE)
+        acted.state = replace(acted.state, ports=ports, places=places, active=cast(Any, active))
+        yield engine, acted
+
+
+async def test_a_promote_places_what_it_starts_and_waits_for_no_edge_on_a_host_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_a_lost_host(tmp_path, monkeypatch) as (engine, acted):
+        acted.control = cast(Any, Orderly())
+        await acted.perform(Action.START_NEW, CUTOVER)
+        assert acted.state.places == {"edge-0": GONE, "blue-0": GONE, "green-0": HERE}
+        assert engine.added == ["green-0"]
+        await asyncio.wait_for(acted.perform(Action.ROUTE_NEW, CUTOVER), 5)
+    assert [route.active for route in engine.routes] == ["green"]
+
+
+@pytest.mark.parametrize(("active", "led"), [("blue", []), ("green", ["green"])])
+async def test_replicas_of_a_host_that_is_lost_amid_a_promote_begin_anew_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: str, led: list[str]
+) -> None:
+    async with with_a_lost_host(tmp_path, monkeypatch, active) as (engine, acted):
+        await acted.perform(Action.AWAIT_NEW, CUTOVER)
+    assert acted.state.places == {"edge-0": GONE, "blue-0": GONE, "green-0": HERE}
+    assert acted.fleet.directory.read() == acted.state, "a run that goes on from here knows it"
+    assert engine.added == ["green-0"]
+    assert [route.active for route in engine.routes] == led, "edges that send requests there are told where it is now"
+    for route in engine.routes:
+        assert [part.host for part in route.replicas["green"]] == [HERE.address]
+
+
+async def test_the_way_back_begins_elsewhere_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with with_a_lost_host(tmp_path, monkeypatch, "green") as (engine, acted):
+        await acted.perform(Action.START_OLD, replace(CUTOVER, step=Step.REVIVE, release="old"))
+    assert acted.state.places == {"edge-0": GONE, "blue-0": HERE, "green-0": GONE}
+    assert engine.added == ["blue-0"]
+
+
+async def test_where_no_host_is_lost_nothing_is_started_that_is_waited_for(tmp_path: Path) -> None:
+    async with answers(b"OK") as port:
+        engine = Engine([True])
+        await made(tmp_path, engine, replica=port).perform(Action.AWAIT_NEW, CUTOVER)
+    assert (engine.added, engine.routes) == ([], [])
+
+
+async def test_a_new_release_is_not_compared_with_a_replica_on_a_host_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    async def try_out(fleet: object, engine: object, parts: object, serves: object, path: str) -> str:
+        asked.append(serves)
+        return ""
+
+    monkeypatch.setattr(actions, "try_out", try_out)
+    async with with_a_lost_host(tmp_path, monkeypatch) as (_, acted):
+        await acted.perform(Action.PROBE_NEW, CUTOVER)
+    assert asked == [None]

@@ -156,10 +156,12 @@ class Lab:
         self.directory = Path(tempfile.mkdtemp(prefix=f"swarm-{token}-", dir="/tmp"))
         self._switch, self._host = f"sw-{token}", f"sw-{token}"
         self._network = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
-        for i in range(1, self.count + 1):
-            name = f"node{i}"
-            address, namespace = f"{self._network}.{10 + i}", f"{self._switch}-{i}"
-            self.nodes.append(Node(name, address, namespace, f"n{i}", self._switch, self.directory / name))
+        self.nodes += map(self._node, range(1, self.count + 1))
+
+    def _node(self, i: int) -> Node:
+        name = f"node{i}"
+        address, namespace = f"{self._network}.{10 + i}", f"{self._switch}-{i}"
+        return Node(name, address, namespace, f"n{i}", self._switch, self.directory / name)
 
     @property
     def manager(self) -> Node:
@@ -191,16 +193,50 @@ class Lab:
         manager = self.manager
         with manager.daemon() as client:
             client.swarm.init(advertise_addr=manager.address, listen_addr=f"{manager.address}:2377")
+        for node in self.nodes[1:]:
+            self._take_in(node)
+
+    def _take_in(self, node: Node) -> None:
+        manager = self.manager
+        with manager.daemon() as client:
             client.swarm.reload()
             token = client.swarm.attrs["JoinTokens"]["Worker"]
-        for node in self.nodes[1:]:
-            with node.daemon() as client:
-                client.swarm.join(
-                    [f"{manager.address}:2377"],
-                    token,
-                    listen_addr=f"{node.address}:2377",
-                    advertise_addr=node.address,
-                )
+        with node.daemon() as client:
+            client.swarm.join(
+                [f"{manager.address}:2377"], token, listen_addr=f"{node.address}:2377", advertise_addr=node.address
+            )
+
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[Node]:
+        """Have one more node join the swarm; it has left, and is gone, afterwards."""
+        node = self._node(len(self.nodes) + 1)
+        self.nodes.append(node)
+        try:
+            node.plug()
+            node.start()
+            self._take_in(node)
+            yield node
+        finally:
+            with contextlib.suppress(DockerException, requests.RequestException), node.daemon() as client:
+                client.swarm.leave()
+            self.nodes.remove(node)
+            node.stop()
+            self._forget(node)
+
+    def _forget(self, node: Node) -> None:
+        until(lambda: self.state_of(node) in ("down", ""), START_S, f"the swarm has not noticed that {node.name} left")
+        with self.manager.daemon() as client:
+            for one in client.nodes.list():
+                if one.attrs["Description"]["Hostname"] == node.name:
+                    client.api.remove_node(one.id, force=True)
+
+    def state_of(self, node: Node) -> str:
+        """Say how the swarm finds a node: ``ready``, ``down``…; empty: it is none of its nodes."""
+        with self.manager.daemon() as client:
+            said = {
+                one.attrs["Description"].get("Hostname"): one.attrs["Status"]["State"] for one in client.nodes.list()
+            }
+        return str(said.get(node.name, ""))
 
     def stop(self) -> None:
         """Leave nothing: no process, namespace, mount or file."""

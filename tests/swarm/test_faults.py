@@ -106,15 +106,8 @@ def _target(name: str, target: str, measured: float, ok: bool) -> dict[str, Any]
 
 def _until_noticed(lab: Lab, node: Node) -> None:
     """Wait until the swarm has given the node up: then it starts anew what was there once it is back."""
-
-    def noticed() -> bool:
-        with lab.manager.daemon() as client:
-            return any(
-                one.attrs["Description"]["Hostname"] == node.name and one.attrs["Status"]["State"] == "down"
-                for one in client.nodes.list()
-            )
-
-    until(noticed, NOTICED_S, f"the swarm has not noticed that {node.name} is gone")
+    wrong = f"the swarm has not noticed that {node.name} is gone"
+    until(lambda: lab.state_of(node) == "down", NOTICED_S, wrong)
 
 
 def _measured(name: str, log: Log, at: float, noticed: float, back: float, well: float) -> dict[str, Any]:

@@ -175,8 +175,16 @@ class Engine(ABC):
         """Choose a port for a part, none of those that are `taken`."""
         return free_port(taken)
 
-    def place(self, state: FleetState) -> dict[str, Place]:
-        """Say which host each part is on; nothing: all are on this one."""
+    def place(self, state: FleetState, only: Collection[str] | None = None) -> dict[str, Place]:
+        """Say which host each part is on; nothing: all are on this one.
+
+        Args:
+            state: the fleet.
+            only: the names of the parts that are started now: of the others nothing is changed. None: all are.
+
+        Raises:
+            ShardsError: there is no host for a part.
+        """
         return {}
 
     @abstractmethod
@@ -234,7 +242,10 @@ class Engine(ABC):
         """Measure what each part uses."""
 
     async def lost_hosts(self) -> Collection[str]:
-        """Give the addresses of the hosts that the engine has given up: nobody waits for an edge there."""
+        """Give the addresses of the hosts on which nothing runs, as far as the engine can tell.
+
+        Nobody waits for a part there; one that has no data there is started elsewhere.
+        """
         return ()
 
     async def ask_edge(self, edge: EdgePart, path: str) -> probe.Answer | None:

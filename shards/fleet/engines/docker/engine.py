@@ -159,7 +159,9 @@ class DockerEngine(Engine):
 
     async def forget_releases(self, stay: Collection[str]) -> None:
         # That of a fleet which Compose runs may be of the same name.
-        await asyncio.to_thread(forget_releases, self._client, self.spec.project, {*stay, compose.RELEASE})
+        project = self.spec.project
+        keep = {stack.app_image(project, release) for release in (*stay, compose.RELEASE)}
+        await asyncio.to_thread(forget_releases, self._client, project, keep)
 
     # -- the keeper
 

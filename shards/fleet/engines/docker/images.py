@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import docker
@@ -219,19 +219,41 @@ class Images:
                 raise ShardsError(f"image {tag} could not be built: {reason}") from None
 
 
-def forget_releases(client: docker.DockerClient, project: str, stay: Collection[str]) -> None:
-    """Delete a daemon's images of releases of a fleet's app, but for those that `stay`; one that is in use stays too.
+def forget_releases(client: docker.DockerClient, project: str, keep: Collection[str]) -> None:
+    """Delete a daemon's images of releases of a fleet's app that are over.
+
+    Args:
+        client: of the daemon.
+        project: the fleet's name.
+        keep: tags and ids of those that stay.
 
     Raises:
         ShardsError: the daemon fails.
     """
-    kept = {stack.app_image(project, release) for release in stay}
     with errors():
         for image in client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}):
-            for tag in image.tags:
-                if tag.startswith(stack.app_image(project, "")) and tag not in kept:
-                    with contextlib.suppress(APIError):
-                        client.images.remove(tag)
+            for name in superfluous(project, str(image.id), image.tags, keep):
+                # A container that has ended may still be of it: then it goes after the next promote.
+                with contextlib.suppress(APIError):
+                    client.images.remove(name)
+
+
+def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str]) -> list[str]:
+    """Say by which names an image of a fleet is to be removed, since it is of a release that is over.
+
+    Args:
+        project: the fleet's name.
+        id: of the image.
+        tags: of it; none: it was built anew, under the same name, or came to the node without one.
+        keep: tags and ids of those that stay.
+
+    Returns:
+        Its tags of releases, or its id where it has no tag; nothing where it stays.
+    """
+    if id in keep:
+        return []
+    releases = stack.app_image(project, "")
+    return [tag for tag in tags if tag.startswith(releases) and tag not in keep] if tags else [id]
 
 
 def _no_base(image: str, error: object) -> str:

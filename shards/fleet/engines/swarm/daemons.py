@@ -7,22 +7,24 @@ brought to it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import docker
 import requests
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import DockerException
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import daemon
-from shards.fleet.engines.swarm import nodes
+from shards.fleet.engines.swarm import nodes, ssh
 from shards.fleet.engines.swarm.nodes import Node
+from shards.fleet.engines.swarm.reach import reach
 
-_ANSWER_S = 60
-_KNOCK_S = 3
+_OLDEST_API = (1, 41)
 
 T = TypeVar("T")
 
@@ -32,28 +34,26 @@ class Daemons:
 
     Args:
         others: where those are that are not the manager's, as DOCKER_HOST has it.
-        say: told of progress.
     """
 
-    def __init__(self, others: Sequence[str], say: Callable[[str], None]) -> None:
-        self._others, self._say = others, say
+    def __init__(self, others: Sequence[str]) -> None:
+        self._others = others
+        self._unreached: list[str] = []
 
     @cached_property
     def manager(self) -> docker.DockerClient:
         """The one that the environment names.
 
         Raises:
-            ShardsError: there is none, or it is no manager of a swarm.
+            ShardsError: there is none, it is too old, or it is no manager of a swarm.
         """
-        client = daemon.connect()
-        with daemon.errors():
-            swarm = client.info().get("Swarm", {})
-        if not swarm.get("ControlAvailable"):
+        url = os.environ.get("DOCKER_HOST", "")
+        client = reach(url) if url.startswith(ssh.SCHEME) else daemon.connect()
+        try:
+            _check_manager(client)
+        except ShardsError:
             client.close()
-            reason = "is in no swarm" if swarm.get("LocalNodeState") == "inactive" else "is no manager of its swarm"
-            raise ShardsError(
-                f"the Docker daemon {reason}: `docker swarm init` here, or name a manager's in DOCKER_HOST"
-            )
+            raise
         return client
 
     def nodes(self) -> list[Node]:
@@ -65,23 +65,31 @@ class Daemons:
     def by_node(self) -> Mapping[str, docker.DockerClient]:
         """The daemons that answer, by their nodes' ids."""
         with daemon.errors():
-            own = str(self.manager.info()["Swarm"]["NodeID"])
+            own = _node_of(self.manager)
+        known = self.nodes()
+        gone = {name.lower() for node in known if not node.answers for name in (node.name, node.address)}
         with ThreadPoolExecutor(max(1, len(self._others))) as pool:
-            found = dict(one for one in pool.map(self._open, self._others) if one)
-        return found | {own: self.manager}
+            opened = list(pool.map(partial(_open, gone=gone), self._others))
+        found = {own: self.manager}
+        for url, one in zip(self._others, opened, strict=True):
+            if isinstance(one, str):
+                self._unreached.append(one)
+            elif one[0] in {node.id for node in known} - {own}:
+                found[one[0]] = one[1]
+            else:
+                one[1].close()
+                self._unreached.append(f"the Docker daemon at {url} is no other node of this swarm")
+        return found
 
-    def _open(self, url: str) -> tuple[str, docker.DockerClient] | None:
-        client = None
-        try:
-            client = docker.DockerClient(base_url=url, timeout=_KNOCK_S, use_ssh_client=url.startswith("ssh:"))
-            client.api.timeout = _KNOCK_S
-            node = str(client.info()["Swarm"]["NodeID"])
-            client.api.timeout = _ANSWER_S
-            return node, client
-        except (DockerException, requests.RequestException, OSError):
-            if client is not None:
-                client.close()
-            return None
+    def why_not(self, node: Node) -> str:
+        """Say why a node's daemon is not among `by_node`, as far as that is known, and what to do."""
+        name = f"name its daemon in docker.daemons (INVOKE_DOCKER_DAEMONS), for instance ssh://{node.name}"
+        named = [f"of those that are named, {reason}" for reason in self._unreached]
+        return "; ".join([name, *named])
+
+    def unasked(self) -> list[Node]:
+        """Give the nodes whose daemons do not answer, or are not known."""
+        return [node for node in self.nodes() if node.id not in self.by_node]
 
     def each(self, ask: Callable[[docker.DockerClient], T]) -> list[T]:
         """Ask every daemon that answers, all at once; one that fails meanwhile is left out."""
@@ -94,48 +102,51 @@ class Daemons:
         with ThreadPoolExecutor(len(self.by_node)) as pool:
             return [answer for answers in pool.map(asked, self.by_node.values()) for answer in answers]
 
-    def bring(self, image: str) -> str:
-        """Have an image of the manager's on every node that takes parts.
 
-        Returns:
-            Its id, by which nodes know it whatever their tags, and without asking a registry.
-
-        Raises:
-            ShardsError: the image is not there, or a node's daemon can't be reached.
-        """
-        with daemon.errors():
-            found = self.manager.images.get(image)
-        id = str(found.id)
-        for node in self.nodes():
-            if not node.usable:
-                continue
-            client = self.by_node.get(node.id)
-            if client is None:
-                raise ShardsError(
-                    f"images can't be brought to node {node.name}: name its daemon in docker.daemons "
-                    "(INVOKE_DOCKER_DAEMONS), for instance ssh://" + node.name
-                )
-            if client is not self.manager and not _has(client, id):
-                self._say(f"bringing image {image} to {node.name}")
-                with daemon.errors():
-                    _load(client, found.save(named=image))
-        return id
-
-
-def _has(client: docker.DockerClient, id: str) -> bool:
+def _check_manager(client: docker.DockerClient) -> None:
+    version = client.api.api_version
+    if tuple(map(int, version.split(".")[:2])) < _OLDEST_API:
+        oldest, api = (".".join(map(str, one)) for one in (nodes.OLDEST, _OLDEST_API))
+        raise ShardsError(f"the Docker daemon speaks API {version}: a swarm's must be {oldest} or newer (API {api})")
     with daemon.errors():
-        try:
-            client.images.get(id)
-        except ImageNotFound:
-            return False
-    return True
+        swarm = client.info().get("Swarm", {})
+    if not swarm.get("ControlAvailable"):
+        reason = "is in no swarm" if swarm.get("LocalNodeState") == "inactive" else "is no manager of its swarm"
+        raise ShardsError(f"the Docker daemon {reason}: `docker swarm init` here, or name a manager's in DOCKER_HOST")
 
 
-def _load(client: docker.DockerClient, chunks: Iterator[bytes]) -> None:
-    api: Any = client.api
-    for said in api.load_image(chunks):
-        if isinstance(said, dict) and "error" in said:
-            raise ShardsError(f"an image could not be loaded: {said['error']}")
+def _node_of(client: docker.DockerClient) -> str:
+    return str(client.info().get("Swarm", {}).get("NodeID", ""))
+
+
+def _host(url: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return urlsplit(url).hostname
+    return None
+
+
+def _open(url: str, gone: Collection[str]) -> tuple[str, docker.DockerClient] | str:
+    """Open a node's daemon.
+
+    Args:
+        url: as DOCKER_HOST has it.
+        gone: hosts from which nothing is heard: each knock there would take its time.
+
+    Returns:
+        Its node's id (empty: it is in no swarm) with it, or why it can't be asked.
+    """
+    if _host(url) in gone:
+        return f"the swarm does not hear from the node of {url}"
+    try:
+        client = reach(url)
+    except ShardsError as error:
+        return str(error)
+    try:
+        with daemon.errors():
+            return _node_of(client), client
+    except ShardsError as error:
+        client.close()
+        return f"the Docker daemon at {url} does not say which node it is: {error}"
 
 
 Task = Mapping[str, Any]

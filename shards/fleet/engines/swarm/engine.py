@@ -15,14 +15,15 @@ from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, Route, Running
-from shards.fleet.engines.docker import compose, container_logs, daemon, files, usage
+from shards.fleet.engines.docker import compose, connections, container_logs, daemon, files, ownership, usage
 from shards.fleet.engines.docker import stack as containers
 from shards.fleet.engines.docker.images import Images, forget_releases
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import nodes, render, stack
 from shards.fleet.engines.swarm.daemons import Daemons, Task
-from shards.fleet.engines.swarm.services import Services
+from shards.fleet.engines.swarm.services import Services, image_of
 from shards.fleet.engines.swarm.stack import Service, Stack
+from shards.fleet.engines.swarm.stock import Stock
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, FleetState, Place, write_atomically
 from shards.ports import LISTEN_PORTS
@@ -42,24 +43,38 @@ class SwarmEngine(Engine):
         directory: where its files are.
         options: what containers build on, and may use; where the nodes' daemons are.
         say: told of progress.
+        note: told what people must not miss; None: `say` is told.
     """
 
     def __init__(
-        self, spec: FleetSpec, directory: FleetDir, options: DockerOptions, say: Callable[[str], None]
+        self,
+        spec: FleetSpec,
+        directory: FleetDir,
+        options: DockerOptions,
+        say: Callable[[str], None],
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.spec = spec
         self.directory = directory
         self.options = options
         self.path = directory.path / "swarm"
-        self._say = say
+        self._say, self._note = say, note or say
 
     @cached_property
     def _daemons(self) -> Daemons:
-        return Daemons(self.options.daemons, self._say)
+        return Daemons(self.options.daemons)
 
     @cached_property
     def _services(self) -> Services:
-        return Services(self._daemons, self.spec.project)
+        return Services(self._daemons, self.spec.project, self._mark)
+
+    @property
+    def _mark(self) -> str:
+        return ownership.mark_of(self.directory.path)
+
+    @cached_property
+    def _stock(self) -> Stock:
+        return Stock(self._daemons, self.spec.project, self._say, self._note)
 
     @cached_property
     def _images(self) -> Images:
@@ -75,6 +90,8 @@ class SwarmEngine(Engine):
             raise UsageError("--durability replicated is for --engine local: in a swarm choose everysec or always")
         known = self._daemons.nodes()
         nodes.check(known)
+        if refused := ownership.refusal(self.spec.project, self._services.marks(), self._mark):
+            raise ShardsError(refused)
         if not port_is_ours:
             self._check_port([node for node in known if node.usable])
 
@@ -95,8 +112,14 @@ class SwarmEngine(Engine):
     def _ports_of_others(self) -> set[int]:
         return self._services.ports_of_others()
 
-    def place(self, state: FleetState) -> dict[str, Place]:
-        return nodes.place(layout.names(state), state.places, self._daemons.nodes())
+    def place(self, state: FleetState, only: Collection[str] | None = None) -> dict[str, Place]:
+        names, known = layout.names(state), self._daemons.nodes()
+        places = state.places
+        if [name for name in names if nodes.has_data(name) and name not in places]:
+            # Where there is data of it already, of a run that nothing here remembers.
+            by_id = {node.id: node.place for node in known}
+            places = {part: by_id[node] for part, node in self._services.kept().items() if node in by_id} | places
+        return nodes.place(names, places, known, only, beside=layout.stand_ins(state))
 
     async def check_app(self, release: str) -> str | None:
         return await asyncio.to_thread(self.build, release)
@@ -120,7 +143,7 @@ class SwarmEngine(Engine):
             containers.edge_image(project),
             containers.app_image(project, release),
         ):
-            self._daemons.bring(image)
+            self._stock.bring(image)
         return layer
 
     def rendered(self, state: FleetState) -> str:
@@ -137,8 +160,12 @@ class SwarmEngine(Engine):
         return render.render(shape, beside, self.options.nofile)
 
     async def forget_releases(self, stay: Collection[str]) -> None:
-        keep = {*stay, compose.RELEASE}
-        await asyncio.to_thread(self._daemons.each, partial(forget_releases, project=self.spec.project, stay=keep))
+        await asyncio.to_thread(self._forget_releases, {*stay, compose.RELEASE})
+
+    def _forget_releases(self, stay: Collection[str]) -> None:
+        keep = {containers.app_image(self.spec.project, release) for release in stay}
+        keep |= {image_of(one) for one in self._services.found().values()}
+        self._daemons.each(lambda client: forget_releases(client, self.spec.project, keep))
 
     # -- the keeper
 
@@ -156,7 +183,18 @@ class SwarmEngine(Engine):
 
     async def stop(self) -> bool:
         self.path.joinpath("nofile").unlink(missing_ok=True)
-        return await asyncio.to_thread(self._services.remove_all)
+        stopped = await asyncio.to_thread(self._services.remove_all)
+        if stopped:
+            await asyncio.to_thread(self._tell_unasked, "the swarm ends what runs there as soon as it can")
+        return stopped
+
+    def _tell_unasked(self, left: str) -> None:
+        """Say what is left on nodes that could not be asked; on one that is drained only where parts were there."""
+        state = self.directory.read() or FleetState(self.spec)
+        had_parts = {place.node for place in state.places.values()}
+        names = [node.name for node in self._daemons.unasked() if not node.drained or node.name in had_parts]
+        if names:
+            self._note(f"{', '.join(names)}: could not be asked; {left}")
 
     def _secrets(self) -> dict[str, dict[str, str]]:
         """Give what each kind of service may know."""
@@ -188,12 +226,14 @@ class SwarmEngine(Engine):
         if any(isinstance(part, EdgePart) for part in parts):
             services.insert(0, shape.route(state.deployed[state.active].release))
         running = self._services.found()
+        # A service with a task on every node has one on those that have joined since, too.
+        self._stock.supply(image_of(one) for one in running.values())
         new = [one for one in services if _is_new(one, running)]
         if not new:
             return
         ids = self._services.write(self._secret_texts(), shape.configs(parts))
         for service in new:
-            image = self._daemons.bring(service.image)
+            image = self._stock.bring(service.image)
             template = stack.task_template(self.spec.project, service, image, ids, self._nofile, cores)
             self._services.run(service, template)
 
@@ -225,8 +265,8 @@ class SwarmEngine(Engine):
         return found
 
     async def lost_hosts(self) -> set[str]:
-        known = await asyncio.to_thread(self._daemons.nodes)
-        return {node.address for node in known if not node.answers}
+        state = self.directory.read() or FleetState(self.spec)
+        return nodes.lost(state.places.values(), await asyncio.to_thread(self._daemons.nodes))
 
     async def usage(self, running: Mapping[str, Running]) -> dict[str, processes.Usage]:
         found = await asyncio.to_thread(self._services.containers)
@@ -258,7 +298,20 @@ class SwarmEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), route, "http")
 
+    async def ports_of(self, edge: EdgePart) -> set[int]:
+        container = (await asyncio.to_thread(self._services.containers)).get(containers.service_name(edge.name))
+        if container is None or container.status != "running":
+            return set()
+        return await asyncio.to_thread(connections.outgoing, container, (self.spec.port, edge.port))
+
     # -- what they leave behind
+
+    async def kept(self) -> set[str]:
+        return set(await asyncio.to_thread(self._services.kept))
+
+    async def descriptors(self) -> int:
+        # That of the manager's daemon: the other nodes have no image yet to try it with.
+        return await asyncio.to_thread(self._images.descriptors)
 
     def newest(self, state: FleetState) -> dict[str, str]:
         return {}
@@ -278,7 +331,11 @@ class SwarmEngine(Engine):
         return container_logs.lines(self._services.containers, name, follow)
 
     async def forget_data(self, names: Collection[str]) -> None:
-        await asyncio.to_thread(self._services.remove_volumes, [f"{name}_data" for name in names])
+        volumes = [f"{name}_data" for name in names]
+        if volumes:
+            await asyncio.to_thread(self._services.remove_volumes, volumes)
+            full = ", ".join(stack.full_name(self.spec.project, name) for name in volumes)
+            await asyncio.to_thread(self._tell_unasked, f"remove the volume {full} there before parts come to it again")
 
     async def spread_secrets(self, parts: Sequence[Part]) -> None:
         raise ShardsError(
@@ -287,7 +344,12 @@ class SwarmEngine(Engine):
         )
 
     async def purge(self) -> None:
-        await asyncio.to_thread(self._services.remove_everything_kept)
+        await asyncio.to_thread(self._services.remove_data)
+        await asyncio.to_thread(self._stock.remove_all)
+        label = f"label={containers.FLEET_LABEL}={self.spec.project}"
+        await asyncio.to_thread(
+            self._tell_unasked, f"the fleet's data and images stay there: `docker volume ls --filter {label}` there"
+        )
 
 
 def _is_new(service: Service, running: Mapping[str, Mapping[str, object]]) -> bool:

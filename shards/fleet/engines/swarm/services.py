@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import docker
@@ -12,6 +12,7 @@ from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
 from shards.errors import ShardsError
+from shards.fleet.engines.docker import ownership
 from shards.fleet.engines.docker.daemon import errors
 from shards.fleet.engines.docker.stack import FLEET_LABEL, HANDOFF_VOLUME, SERVICE_LABEL
 from shards.fleet.engines.swarm import stack
@@ -31,10 +32,11 @@ class Services:
     Args:
         daemons: of the swarm.
         project: the fleet's name.
+        mark: by which what is of the fleet is told from what is of another one of the same name.
     """
 
-    def __init__(self, daemons: Daemons, project: str) -> None:
-        self._daemons, self.project = daemons, project
+    def __init__(self, daemons: Daemons, project: str, mark: str) -> None:
+        self._daemons, self.project, self._mark = daemons, project, mark
 
     @property
     def _api(self) -> Any:
@@ -42,16 +44,51 @@ class Services:
         return self._daemons.manager.api
 
     @property
-    def _ours(self) -> dict[str, str | list[str] | bool]:
+    def _called_so(self) -> dict[str, str | list[str] | bool]:
+        """What a daemon is asked for: whatever belongs to a fleet of this name."""
         return {"label": f"{FLEET_LABEL}={self.project}"}
+
+    def _is_ours(self, labels: Mapping[str, str] | None) -> bool:
+        return not ownership.is_anothers((labels or {}).get(ownership.MARK_LABEL, ""), self._mark)
 
     # -- what there is
 
+    def _asked(self, ask: Callable[..., list[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+        """Ask the manager for services, secrets or configurations of the fleet."""
+        with errors():
+            found = ask(filters=self._called_so)
+        return [one for one in found if self._is_ours(one["Spec"].get("Labels"))]
+
     def found(self) -> dict[str, Mapping[str, Any]]:
         """Find the services of the fleet, by their names in it."""
-        with errors():
-            services = self._api.services(filters=self._ours)
+        services = self._asked(self._api.services)
         return {one["Spec"]["Labels"].get(SERVICE_LABEL, one["Spec"]["Name"]): one for one in services}
+
+    def marks(self) -> set[str]:
+        """Give the marks of all that belongs to a fleet of this name, as far as the nodes' daemons answer."""
+        with errors():
+            found = [
+                one["Spec"] for ask in (self._api.services, self._api.secrets) for one in ask(filters=self._called_so)
+            ]
+        labels = [one.get("Labels") or {} for one in found]
+        for volumes in self._daemons.each(lambda client: client.volumes.list(filters=self._called_so)):
+            labels += [volume.attrs.get("Labels") or {} for volume in volumes]
+        return {one.get(ownership.MARK_LABEL, "") for one in labels}
+
+    def kept(self) -> dict[str, str]:
+        """Give the nodes, by their ids, that have the data of parts; by the parts' names."""
+        prefix, suffix = stack.full_name(self.project, ""), "_data"
+        found: dict[str, str] = {}
+        for node, client in self._daemons.by_node.items():
+            with errors():
+                names = [str(volume.name) for volume in self._volumes(client)]
+            parts = [name for name in names if name.startswith(prefix) and name.endswith(suffix)]
+            found |= {name[len(prefix) : -len(suffix)]: node for name in parts}
+        return found
+
+    def _volumes(self, client: docker.DockerClient) -> list[Any]:
+        found = client.volumes.list(filters=self._called_so)
+        return [volume for volume in found if self._is_ours(volume.attrs.get("Labels"))]
 
     def tasks(self) -> dict[str, Task]:
         """Give the newest task of each service that shall run, by the service's name in the fleet."""
@@ -78,12 +115,12 @@ class Services:
         return found
 
     def _containers(self, client: docker.DockerClient) -> list[Container]:
-        return list(client.containers.list(all=True, filters=self._ours, ignore_removed=True))
+        found = client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
+        return [container for container in found if self._is_ours(container.labels)]
 
     def are_known(self) -> bool:
         """Tell whether the swarm keeps the fleet: its secrets are there."""
-        with errors():
-            return bool(self._api.secrets(filters=self._ours))
+        return bool(self._asked(self._api.secrets))
 
     def ports_of_others(self) -> set[int]:
         """Give the ports that other fleets of the swarm have on the nodes."""
@@ -108,15 +145,16 @@ class Services:
         Returns:
             Their ids, by name.
         """
+        told = (*self._asked(self._api.secrets), *self._asked(self._api.configs))
+        known = {one["Spec"]["Name"]: one["ID"] for one in told}
+        labels = {FLEET_LABEL: self.project, ownership.MARK_LABEL: self._mark}
+        found = {}
         with errors():
-            known = {one["Spec"]["Name"]: one["ID"] for one in self._api.secrets(filters=self._ours)}
-            known |= {one["Spec"]["Name"]: one["ID"] for one in self._api.configs(filters=self._ours)}
-            found = {}
             for texts, create in ((secrets, self._api.create_secret), (configs, self._api.create_config)):
                 for name, text in texts.items():
                     full = stack.full_name(self.project, name)
                     if full not in known:
-                        known[full] = create(full, text.encode(), labels={FLEET_LABEL: self.project})["ID"]
+                        known[full] = create(full, text.encode(), labels=labels)["ID"]
                     found[name] = known[full]
         return found
 
@@ -129,9 +167,9 @@ class Services:
         if known is None:
             with errors():
                 self._api.create_service(
-                    dict(template),
+                    stack.marked(template, self._mark),
                     name=stack.full_name(self.project, service.name),
-                    labels=stack.labels(self.project, service),
+                    labels={**stack.labels(self.project, service), ownership.MARK_LABEL: self._mark},
                     mode=stack.mode(service),
                     update_config=stack.UPDATE,
                 )
@@ -179,10 +217,11 @@ class Services:
             self.remove([name for name in names if name.startswith(kind)])
         self.remove(list(self.found()))
         known = self.are_known()
+        secrets, configs = self._asked(self._api.secrets), self._asked(self._api.configs)
         with errors():
-            for secret in self._api.secrets(filters=self._ours):
+            for secret in secrets:
                 self._api.remove_secret(secret["ID"])
-            for config in self._api.configs(filters=self._ours):
+            for config in configs:
                 self._api.remove_config(config["ID"])
         self._daemons.each(self._sweep)
         self.remove_volumes([HANDOFF_VOLUME])
@@ -205,14 +244,16 @@ class Services:
 
         self._daemons.each(remove)
 
-    def remove_everything_kept(self) -> None:
-        """Delete the fleet's data, which is in volumes, and its images, on every node that answers."""
+    def remove_data(self) -> None:
+        """Delete the fleet's data, which is in volumes, on every node that answers."""
 
         def remove(client: docker.DockerClient) -> None:
-            for volume in client.volumes.list(filters=self._ours):
+            for volume in self._volumes(client):
                 volume.remove()
-            for image in client.images.list(filters=self._ours):
-                for tag in image.tags:
-                    client.images.remove(tag, force=True)
 
         self._daemons.each(remove)
+
+
+def image_of(service: Mapping[str, Any]) -> str:
+    """Say which image a service runs, as it names it."""
+    return str(service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])

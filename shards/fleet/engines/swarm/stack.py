@@ -17,6 +17,7 @@ from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Part, RedisPart, ReplicaPart
 from shards.fleet.engines.docker import stack as containers
 from shards.fleet.engines.docker.options import DockerOptions, Limits
+from shards.fleet.engines.docker.ownership import MARK_LABEL
 from shards.fleet.engines.docker.stack import FLEET_LABEL, HANDOFF, HANDOFF_VOLUME, RELEASE_LABEL
 from shards.fleet.spec import REFERENCE_APP, FleetSpec
 from shards.fleet.state import LOOPBACK, FleetState
@@ -306,6 +307,17 @@ def task_template(
         "Networks": [{"Target": "host"}],
         "LogDriver": {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}},
     }
+
+
+def marked(template: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """Give a service's tasks the mark of the fleet's directory: on their containers, and on the volumes they bring."""
+    container = template["ContainerSpec"]
+    label = {MARK_LABEL: mark}
+    mounts = [
+        {**mount, "VolumeOptions": {"Labels": {**mount["VolumeOptions"]["Labels"], **label}}}
+        for mount in container["Mounts"]
+    ]
+    return {**template, "ContainerSpec": {**container, "Labels": {**container["Labels"], **label}, "Mounts": mounts}}
 
 
 def mode(service: Service) -> dict[str, Any]:
