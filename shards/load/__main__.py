@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from shards.errors import ShardsError, UsageError
 from shards.load import (
@@ -40,7 +41,7 @@ from shards.load.connection import CONNECT_SECONDS
 from shards.load.coordinator import Coordinator, Load
 from shards.load.dialects import DIALECTS
 from shards.load.hosts import OtherHosts
-from shards.load.limits import Limits, is_loopback
+from shards.load.limits import Limits, check_proxy, is_loopback, proxy_files
 from shards.load.report import Run
 from shards.load.resources import Resources
 from shards.load.scenarios import Event, Scenario, Target
@@ -303,10 +304,18 @@ def _fleet(scenario: Scenario, options: argparse.Namespace) -> Iterator[tuple[st
         target.check_url(options.url)
         if any(event.kill or event.run for event in scenario.events):
             asyncio.run(target.check_known(options.url, options.project))
+        _check_proxy(options.url, scenario.connections)
         yield options.url, options.project
     else:
         with target.own_fleet(scenario, options.engine) as (url, project):
+            _check_proxy(url, scenario.connections)
             yield url, project
+
+
+def _check_proxy(url: str, connections: int) -> None:
+    there = urlsplit(url)
+    if is_loopback(there.hostname or "") and (files := proxy_files(there.port or 80)) is not None:
+        check_proxy(connections, files)
 
 
 def measure_once(scenario: Scenario, url: str, project: str | None, show: Show) -> dict[str, Any]:
@@ -456,6 +465,8 @@ def run(arguments: list[str]) -> int:
     _check_one_run(scenario, options)
     report.check(scenario.targets)
     path = options.report or Path("reports") / f"{scenario.name}.json"
+    if path.suffix != ".json":
+        raise UsageError(f"--report names the JSON, beside which the page is: {path}.json, for instance")
     seed = options.seed or random.randrange(1, _SEEDS)
     _load(scenario, options.url or "ws://127.0.0.1:1/ws/", None, seed, options)
     _check_own_fleet(scenario, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
+
+import psutil
 
 from shards.descriptors import (
     DESCRIPTORS_A_SOCKET,
@@ -32,6 +35,9 @@ _FEWEST_SOCKETS = 500
 
 FILES_A_SOCKET = 2 + DESCRIPTORS_A_SOCKET
 """On a host that runs all: one of the client, those of its edge, one of its replica."""
+
+PROXY_FILES_A_SOCKET = 6
+"""Of Docker's user-space proxy: a socket to each side, and for each direction a pipe, through which Go splices."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,44 @@ class Limits:
                 f"({self.descriptors} each, `ulimit -Hn`): at most {self.sockets_per_process * processes}, "
                 f"or --processes {self.processes_for(groups)}"
             )
+
+
+def check_proxy(connections: int, files: int) -> None:
+    """Refuse more connections than Docker's user-space proxy holds: where it has no file left, it ends, with all.
+
+    Args:
+        connections: that clients of this host open to a published port.
+        files: that the proxy may open.
+
+    Raises:
+        UsageError: says the most that is possible, and how to do without the proxy.
+    """
+    most = files // PROXY_FILES_A_SOCKET
+    if connections > most:
+        raise UsageError(
+            f"{connections} connections of this host pass Docker's user-space proxy, which opens {PROXY_FILES_A_SOCKET} "
+            f'files a socket and may open {files}: at most {most}; with {{"userland-proxy": false}} in '
+            "/etc/docker/daemon.json, and Docker started anew, there is none"
+        )
+
+
+def proxy_files(port: int) -> int | None:
+    """Tell how many files Docker's user-space proxy of a port may open; None: none runs on this host."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ValueError):
+            if process.name() == "docker-proxy":
+                words = process.cmdline()
+                if words[words.index("-host-port") + 1] == str(port):
+                    return _may_open(process)
+    return None
+
+
+def _may_open(process: psutil.Process) -> int:
+    try:
+        return int(process.rlimit(psutil.RLIMIT_NOFILE)[1])
+    except psutil.AccessDenied:
+        # The daemon's own: as a rule no less than ours.
+        return descriptor_limit()
 
 
 def _sizes(parts: Sequence[Sequence[Group]]) -> list[int]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
 import socket
+import subprocess
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.errors import UsageError
-from shards.load.limits import Limits, bound_socket, is_loopback, source_address
+from shards.load.limits import Limits, bound_socket, check_proxy, is_loopback, proxy_files, source_address
 from shards.load.schedule import even_groups, mixed_groups, shares
 
 LIMITS = Limits(ports=28_232, descriptors=20_000)
@@ -65,6 +69,23 @@ def test_who_asks_for_too_few_edges_is_told() -> None:
     told = LIMITS.lack_of_edges(50_000, edges=5)
     assert told
     assert told.startswith("5 edges hold 48750 sockets at most (20000 descriptors each, 2 a socket), not 50000")
+
+
+def test_dockers_proxy_holds_a_sixth_of_its_files_and_is_told_of() -> None:
+    check_proxy(3_333, files=20_000)
+    with pytest.raises(UsageError, match=r"at most 3333; with .*userland-proxy.*: false"):
+        check_proxy(3_334, files=20_000)
+
+
+def test_the_proxy_of_a_port_is_found_by_what_it_was_told(tmp_path: Path) -> None:
+    shutil.copy("/bin/sh", tmp_path / "docker-proxy")
+    words = [str(tmp_path / "docker-proxy"), "-c", "read _; exit", "-proto", "tcp", "-host-port", "18777"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as proxy:
+        try:
+            assert proxy_files(18_777) == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            assert proxy_files(18_778) is None
+        finally:
+            proxy.kill()
 
 
 def test_as_many_as_possible_is_not_too_many() -> None:
