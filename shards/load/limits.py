@@ -174,8 +174,8 @@ def check_proxy(connections: int, files: int) -> None:
     most = files // PROXY_FILES_A_SOCKET
     if connections > most:
         raise UsageError(
-            f"{connections} connections of this host pass Docker's user-space proxy, which opens {PROXY_FILES_A_SOCKET} "
-            f'files a socket and may open {files}: at most {most}; with {{"userland-proxy": false}} in '
+            f"{connections} connections of this host pass Docker's user-space proxy, which opens "
+            f'{PROXY_FILES_A_SOCKET} files a socket and may open {files}: at most {most}; with {{"userland-proxy": false}} in '
             "/etc/docker/daemon.json, and Docker started anew, there is none"
         )
 
