@@ -175,8 +175,8 @@ def check_proxy(connections: int, files: int) -> None:
     if connections > most:
         raise UsageError(
             f"{connections} connections of this host pass Docker's user-space proxy, which opens "
-            f'{PROXY_FILES_A_SOCKET} files a socket and may open {files}: at most {most}; with {{"userland-proxy": false}} in '
-            "/etc/docker/daemon.json, and Docker started anew, there is none"
+            f"{PROXY_FILES_A_SOCKET} files a socket and may open {files}: at most {most}; with "
+            '{"userland-proxy": false} in /etc/docker/daemon.json, and Docker started anew, there is none'
         )
 
 
