@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,20 +9,14 @@ from pathlib import Path
 import pytest
 
 from shards.ports import free_port
-from tests.contract.engines import ENGINES, AnyCommands, docker_environment, fleets
+from tests.contract.engines import ENGINES, AnyCommands, fleets, on_this_host
 from tests.swarm.lab import Lab
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
     """The engine's name."""
-    if request.param == "swarm" and not os.environ.get("SHARDS_SWARM"):
-        pytest.skip("a swarm of several daemons takes minutes: `nox -s swarm`")
-    if request.param != "local" and isinstance(lacking := docker_environment(), str):
-        if os.environ.get("SHARDS_DOCKER_EXPECTED"):
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    return str(request.param)
+    return on_this_host(str(request.param))
 
 
 @pytest.fixture(scope="module")

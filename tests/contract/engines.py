@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import pytest
 import requests
 from docker.errors import DockerException, NotFound
 
@@ -49,6 +50,17 @@ def docker_environment() -> dict[str, str] | str:
     except (ShardsError, DockerException, requests.RequestException) as error:
         return f"no Docker engine: {error}"
     return found
+
+
+def on_this_host(engine: str) -> str:
+    """Give an engine's name, or skip the test where the engine is not here."""
+    if engine == "swarm" and not os.environ.get("SHARDS_SWARM"):
+        pytest.skip("a swarm of several daemons takes minutes: `nox -s swarm`")
+    if engine != "local" and isinstance(lacking := docker_environment(), str):
+        if os.environ.get("SHARDS_DOCKER_EXPECTED"):
+            pytest.fail(lacking)
+        pytest.skip(lacking)
+    return engine
 
 
 def unnamed_volumes(client: docker.DockerClient) -> set[str]:

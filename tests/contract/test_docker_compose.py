@@ -17,11 +17,17 @@ import yaml
 
 from shards.fleet import probe
 from shards.fleet.engines.docker.stack import FLEET_LABEL
-from tests.contract.engines import AnyCommands, DockerCommands
+from tests.contract.engines import AnyCommands, DockerCommands, on_this_host
 from tests.fleet.clients import crowd
 from tests.fleet.runner import ROOT
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module", params=["docker"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine's name: what is tested here is about containers."""
+    return on_this_host(str(request.param))
 
 
 def compose() -> str:
@@ -93,8 +99,7 @@ def test_compose_takes_the_committed_file() -> None:
 
 
 async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path: Path) -> None:
-    if not isinstance(commands, DockerCommands):
-        pytest.skip("about containers")
+    assert isinstance(commands, DockerCommands)
     program = compose()
     watches = prometheus_image(commands)
     here = str(tmp_path / "files")

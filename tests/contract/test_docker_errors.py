@@ -19,7 +19,7 @@ import pytest
 
 from shards.fleet.engines.docker.stack import FLEET_LABEL, app_image
 from shards.ports import free_port
-from tests.contract.engines import AnyCommands, DockerCommands
+from tests.contract.engines import AnyCommands, DockerCommands, on_this_host
 from tests.fleet.runner import steady
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
@@ -27,11 +27,16 @@ pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
 
 
+@pytest.fixture(scope="module", params=["docker"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine's name: what is tested here is about containers."""
+    return on_this_host(str(request.param))
+
+
 @pytest.fixture
 def fleet(commands: AnyCommands) -> DockerCommands:
     """Commands for a fleet in Docker that was never started."""
-    if not isinstance(commands, DockerCommands):
-        pytest.skip("about containers")
+    assert isinstance(commands, DockerCommands)
     return commands
 
 
