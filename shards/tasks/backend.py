@@ -10,7 +10,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from shards.errors import UsageError
-from shards.fleet import backend
+from shards.fleet import backend, layout
 from shards.tasks.console import run
 from shards.tasks.fleet import DEBUG, PROJECT, fleet_of
 from shards.tokens import VERBS, grant_of
@@ -86,6 +86,6 @@ def publish(
         body = backend.message(group, data, id)
         fleet = fleet_of(context, project)
         state = await fleet.require()
-        print(await asyncio.to_thread(backend.publish, fleet.directory, state.spec.url, group, body))
+        print(await asyncio.to_thread(backend.publish, fleet.directory, layout.url(state), group, body))
 
     run(work(), debug=debug)

@@ -9,8 +9,8 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from shards.errors import UsageError
+from shards.fleet import layout, rollout
 from shards.fleet import restart as restarting
-from shards.fleet import rollout
 from shards.fleet.actions import Options
 from shards.fleet.canary import Limits
 from shards.fleet.cutover import Cutover, Step
@@ -102,7 +102,7 @@ async def _roll(context: Context, wish: rollout.Wish, project: str | None) -> No
         await _hold(context, wish, project, outcome.cutover)
         return
     state = outcome.state
-    print(f"{state.active} is active: release {state.deployed[state.active].release} at {state.spec.url}")
+    print(f"{state.active} is active: release {state.deployed[state.active].release} at {layout.url(state)}")
 
 
 async def _hold(context: Context, wish: rollout.Wish, project: str | None, cutover: Cutover) -> None:

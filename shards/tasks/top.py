@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from shards.fleet import layout
 from shards.fleet.fleet import Fleet
 from shards.load.watch import sparkline
 from shards.server.dashboard.observer import Observer
@@ -53,7 +54,7 @@ async def _watch(fleet: Fleet, console: Console) -> None:
         with Live(console=console, auto_refresh=False, screen=True) as live:
             async for seen in views:
                 past.append(json.loads(seen))
-                live.update(panel(past, f"{state.spec.project} at {state.spec.url}"), refresh=True)
+                live.update(panel(past, f"{state.spec.project} at {layout.url(state)}"), refresh=True)
 
 
 def line(view: View) -> str:

@@ -180,7 +180,7 @@ class SwarmCommands(Commands):
     def taken(self) -> Iterator[None]:
         """Have somebody else listen on the fleet's port, on one of the nodes."""
         node = self.lab.nodes[1]
-        listen = "import socket, time; socket.create_server(('', {})); print(flush=True); time.sleep(600)"
+        listen = "import socket, time; kept = socket.create_server(('', {})); print(flush=True); time.sleep(600)"
         words = ["nsenter", f"--net=/run/netns/{node.namespace}", sys.executable, "-c", listen.format(self.port)]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as stranger:
             try:
