@@ -65,8 +65,7 @@ class Client:
                 await asyncio.sleep(0.1)
 
     async def _talk(self, socket: ClientConnection) -> None:
-        since = {"since": self.place} if self.place else {}
-        await socket.send(json.dumps({"type": "subscribe", "group": self.group, **since}))
+        await self._subscribe(socket)
         tasks = [asyncio.create_task(self._publish(socket))]
         try:
             async for text in socket:
@@ -75,6 +74,10 @@ class Client:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _subscribe(self, socket: ClientConnection) -> None:
+        since = {"since": self.place} if self.place else {}
+        await socket.send(json.dumps({"type": "subscribe", "group": self.group, **since}))
 
     async def _publish(self, socket: ClientConnection) -> None:
         try:

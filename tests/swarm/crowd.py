@@ -17,10 +17,28 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.fleet.clients import Client, Ledger
 
+AGAIN_S = 0.5
+"""After which who was refused since a shard is not there asks again."""
+
 PING_S = 1.0
 """Silence after which a client asks; without an answer for as long again, it goes to another edge."""
 
 SETTLE_S = 90.0
+
+
+@dataclass(frozen=True)
+class Return:
+    """A client that was subscribed again.
+
+    Attributes:
+        at: when, by the monotonic clock.
+        seconds: for how long it was not.
+        waited: its group's shard was not there: the service said so, and it asked again.
+    """
+
+    at: float
+    seconds: float
+    waited: bool
 
 
 @dataclass
@@ -28,12 +46,12 @@ class Log(Ledger):
     """What happened to all clients, and when.
 
     Attributes:
-        returns: when a client that had lost its socket was subscribed again, and for how long it was not.
+        returns: each client that had lost its socket and was subscribed again.
         acks: when a publish was acked, and how long after it was first sent.
         refused: publishes that the service gave up; they are sent again.
     """
 
-    returns: list[tuple[float, float]] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
     acks: list[tuple[float, float]] = field(default_factory=list)
     refused: int = 0
 
@@ -47,6 +65,7 @@ class Wanderer(Client):
         self._urls = itertools.cycle(urls[number % len(urls) :] + urls[: number % len(urls)])
         self._sent: dict[str, float] = {}
         self._lost_at = 0.0
+        self._waited = False
 
     async def run(self) -> None:
         while True:
@@ -78,12 +97,20 @@ class Wanderer(Client):
             self.log.refused += 1
             tasks.append(asyncio.create_task(socket.send(json.dumps(self.pending[frame["id"]]))))
             return
+        if frame["type"] == "error" and frame["code"] == "unavailable":
+            self._waited = True
+            tasks.append(asyncio.create_task(self._ask_again(socket)))
+            return
         if frame["type"] == "subscribed" and self._lost_at:
-            self.log.returns.append((now, now - self._lost_at))
-            self._lost_at = 0.0
+            self.log.returns.append(Return(now, now - self._lost_at, self._waited))
+            self._lost_at, self._waited = 0.0, False
         if frame["type"] == "ack" and frame["id"] in self._sent:
             self.log.acks.append((now, now - self._sent.pop(frame["id"])))
         super()._handle(frame, socket, tasks)
+
+    async def _ask_again(self, socket: ClientConnection) -> None:
+        await asyncio.sleep(AGAIN_S)
+        await self._subscribe(socket)
 
 
 @asynccontextmanager
@@ -96,6 +123,9 @@ async def crowd(urls: Sequence[str], count: int, groups: int) -> AsyncIterator[t
         async with asyncio.timeout(60):
             for client in clients:
                 await client.subscribed.wait()
+        # Only now: what is acked before somebody has subscribed is not for them to hear.
+        for client in clients:
+            client.publishing = True
         yield log, clients
         for client in clients:
             client.publishing = False

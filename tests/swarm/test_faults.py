@@ -65,12 +65,16 @@ async def test_a_node_that_is_cut_off_and_one_that_is_killed_lose_nothing(fleet:
             events += [{"t": round(at - began, 1), "name": name}, {"t": round(back - began, 1), "name": "back"}]
     lost = missing(clients, log)
     unacked = sum(len(client.pending) for client in clients)
+    acked = sum(map(len, log.acked.values()))
     worst = max(fault["resume_s"]["max"] for fault in faults)
+    waited = max(fault["resume_once_back_s"]["max"] for fault in faults)
     targets = [
+        _target("acked", "> 0", acked, acked > 0),
         _target("lost", "== 0", lost, lost == 0),
         _target("unacked", "== 0", unacked, unacked == 0),
         _target("gaps, doubled or skipped offsets", "== 0", len(log.faults), not log.faults),
         _target("resume_s max", f"< {RESUMED_S:g}", worst, worst < RESUMED_S),
+        _target("resume_once_back_s max", f"< {RESUMED_S:g}", waited, waited < RESUMED_S),
     ]
     report = {
         "scenario": "swarm",
@@ -82,12 +86,13 @@ async def test_a_node_that_is_cut_off_and_one_that_is_killed_lose_nothing(fleet:
         "targets": targets,
         "connections": {"wanted": CLIENTS, "opened": log.connects, "reconnects": len(log.returns)},
         "messages": {
-            "acked": sum(map(len, log.acked.values())),
+            "acked": acked,
             "expected": sum(len(log.acked.get(client.group, ())) for client in clients),
             "lost": lost,
             "refused_and_sent_again": log.refused,
         },
         "faults": faults,
+        "wrong": log.faults,
         "events": events,
     }
     (ROOT / "reports").mkdir(exist_ok=True)
@@ -112,12 +117,17 @@ def _until_noticed(lab: Lab, node: Node) -> None:
 
 def _measured(name: str, log: Log, at: float, noticed: float, back: float, well: float) -> dict[str, Any]:
     """Give how long clients were away, and how long their publishes took, from the fault on."""
-    away = sorted(seconds for moment, seconds in log.returns if moment >= at)
+    returns = [one for one in log.returns if one.at >= at]
+    away = sorted(one.seconds for one in returns if not one.waited)
+    # Its group's shard was on that node, as its data is.
+    once_back = sorted(max(0.0, one.at - back) for one in returns if one.waited)
     waits = sorted(seconds for moment, seconds in log.acks if moment >= at)
     return {
         "name": name,
-        "clients_cut": len(away),
+        "clients_cut": len(returns),
         "resume_s": _spread(away),
+        "waited_for_their_shard": len(once_back),
+        "resume_once_back_s": _spread(once_back),
         "publish_s": _spread(waits),
         "swarm_noticed_s": round(noticed - at, 1),
         "node_away_s": round(back - at, 1),
