@@ -28,7 +28,7 @@ from shards.fleet.logs import lines
 from shards.fleet.shard_list import credentials_in
 from shards.fleet.spec import FleetSpec, shards_text
 from shards.fleet.state import FleetDir, FleetState
-from shards.host.plan import shortfall
+from shards.host.plan import forewarned
 from shards.settings import Credentials
 from shards.tasks import view
 from shards.tasks.console import Lines, Progress, given, progress, run, setting, variable
@@ -176,12 +176,11 @@ def up(
         with progress() as told:
             fleet = fleet_of(context, project, told)
             wanted = await _wanted(context, flags, fleet)
+            for line in await forewarned(fleet, wanted):
+                told.keep(f"warning: {line}")
             await reconcile.up(fleet, wanted, drain_window(context, None), _credentials(context, shards))
             found = await looking.status(fleet)
         view.show(found)
-        short = shortfall(wanted, fleet.docker or DockerOptions(fleet.options.root), fleet.directory.path)
-        if short:
-            print(f"warning: {short}", file=sys.stderr)
 
     run(work(), debug=debug)
 
