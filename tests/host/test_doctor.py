@@ -114,8 +114,9 @@ def test_a_fleet_that_holds_its_sockets_is_not_told_that_they_do_not_fit() -> No
     """Its entries and its memory are in use, by itself."""
     host = replace(HOST, descriptors=65_536)
     full = replace(FACTS, host=host, conntrack=(140_500, 262_144), memory_available=8 * 10**9)
-    assert not examine(70_000, 1, COSTS, full, Fleet(edges=3))["fits"]
-    assert examine(70_000, 1, COSTS, replace(full, own=Use(70_000, 10 * 10**9)), Fleet(edges=3))["fits"]
+    fleet = Fleet(edges=3, replicas=4)
+    assert not examine(70_000, 1, COSTS, full, fleet)["fits"]
+    assert examine(70_000, 1, COSTS, replace(full, own=Use(70_000, 10 * 10**9)), fleet)["fits"]
 
 
 def test_what_the_costs_leave_out_is_said() -> None:
