@@ -457,7 +457,7 @@ def test_nothing_that_is_written_there_reaches_the_host() -> None:
 
 def test_apply_then_revert_leaves_every_setting_of_the_kernel_and_every_file_as_it_was() -> None:
     # Fewer files than are wanted, so that there is something to be changed of them too.
-    (said,) = in_namespaces("ulimit -Hn 20000; $PROOF")
+    (said,) = in_namespaces("ulimit -n 20000 || true; $PROOF")
     found = json.loads(said)
     assert (found["verdict"], found["left"], found["not_done"]) == ("pass", {}, [])
     assert found["settings"] > 300
