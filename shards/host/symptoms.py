@@ -157,10 +157,11 @@ def _refused(evidence: Evidence) -> Iterable[Found]:
         if not part.healthy:
             yield "fail", f"{part.name} does not answer"
     for server in evidence.redis:
-        if server.rejected:
-            turned_away = f"{server.name} has turned away {server.rejected:,} clients since it started"
-            now = f", {server.rejecting:,} of them just now" if server.rejecting else ""
-            yield ("fail" if now else "warn"), f"{turned_away}{now} (rejected_connections)"
+        if server.rejecting:
+            yield "fail", f"{server.name} has turned away {server.rejecting:,} clients just now (rejected_connections)"
+        elif server.rejected:
+            said = f"{server.name} has turned away {server.rejected:,} clients since it started (rejected_connections)"
+            yield "warn", said
         if server.clients >= NEAR * server.maxclients:
             full: Verdict = "fail" if server.clients >= server.maxclients else "warn"
             yield full, f"{server.name} has {server.clients:,} of {server.maxclients:,} clients"
@@ -181,8 +182,10 @@ def _memory(evidence: Evidence) -> Iterable[Found]:
         if server.maxmemory_bytes and server.used_bytes >= NEAR * server.maxmemory_bytes:
             yield "warn", f"{server.name} holds {server.used_bytes / server.maxmemory_bytes:.0%} of its maxmemory"
     if evidence.oom_kills:
-        killed = f"the kernel has killed {evidence.oom_kills} processes, of whomever, since this host started"
-        yield "warn", f"{killed} (oom_kill)"
+        yield (
+            "warn",
+            f"the kernel has killed {evidence.oom_kills} processes, of whomever, since this host started (oom_kill)",
+        )
     available = evidence.memory_available
     if available is not None and available < (1 - NEAR) * evidence.memory_total / 2:
         yield "warn", f"{available / 1e9:,.1f} GB of memory are left on this host"

@@ -49,7 +49,7 @@ def test_a_fleet_that_is_well_has_none() -> None:
             REFUSED,
             {"redis": [RedisSeen("redis_blue", 9, 100, 3, 1, 0, rejecting=2)]},
             "fail",
-            "3 clients since it started, 2 of them just now (",
+            "turned away 2 clients just now (",
         ),
         (REFUSED, {"redis": [RedisSeen("redis_blue", 100, 100, 0, 1, 0)]}, "fail", "100 of 100 clients"),
         (REFUSED, {"redis": [RedisSeen("redis_blue", 90, 100, 0, 1, 0)]}, "warn", "90 of 100 clients"),
