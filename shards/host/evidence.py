@@ -80,8 +80,9 @@ async def gather(fleet: Fleet, state: FleetState, status: Status) -> Evidence:
     await asyncio.sleep(_SAMPLE_S)
     after, lines = await asyncio.gather(_redis(fleet, state), _lines(fleet, state, unseen))
     looked = [await asyncio.to_thread(_look, row, status, unseen) for row in rows(status)]
-    for name in after.keys() - {name for name, info in after.items() if info}:
-        unseen.note(name, _NO_ANSWER, MEMORY, DISK)
+    for name, info in after.items():
+        if not info:
+            unseen.note(name, _NO_ANSWER, MEMORY, DISK)
     evidence = Evidence(
         parts=[one.part for one in looked],
         redis=[_server(name, before[name], info) for name, info in after.items() if info],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from redis.asyncio import Redis
 from rich.console import Console
@@ -27,7 +28,8 @@ from shards.server.exposition import Family
 from shards.tasks.console import Kept
 from shards.tasks.top import line, panel
 from shards.tasks.view import noted, show
-from tests.fleet.runner import Commands
+from tests.fleet.runner import Commands, steady
+from tests.fleet.runner import part as part_of
 from tests.redis_server import RedisServer
 
 BY = {"color": "blue", "replica": "blue-0", "worker": "1"}
@@ -155,3 +157,34 @@ def test_off_a_terminal_it_says_a_line_a_second_until_it_is_stopped(fleet: Comma
         assert process.wait(30) == 130
     assert all("sockets" in one for one in said)
     assert fleet("top", "--project", "none").code == 1
+
+
+@pytest.mark.fleet
+@pytest.mark.timeout(300)
+def test_a_shard_that_hangs_is_named_although_every_worker_is_well(fleet: Commands) -> None:
+    shard = psutil.Process(part_of(fleet.status(), "shared-0")["pid"])
+    with fleet.start("top") as process:
+        assert process.stdout is not None
+        try:
+            assert any(line.startswith("steady, ") for line in process.stdout)
+            shard.suspend()
+            said = next(line for line in process.stdout if line.startswith("degraded ("))
+        finally:
+            shard.resume()
+            process.send_signal(signal.SIGINT)
+    assert "shared-0" in said
+    fleet.until(steady)
+
+
+@pytest.mark.fleet
+@pytest.mark.timeout(300)
+def test_a_status_that_is_watched_off_a_terminal_says_when_each_was(fleet: Commands) -> None:
+    with fleet.start("status", "--watch") as process:
+        assert process.stdout is not None
+        heads = []
+        while len(heads) < 2:
+            line = process.stdout.readline()
+            heads += [line] if " is steady at " in line else []
+        process.send_signal(signal.SIGINT)
+    first, second = (datetime.strptime(head[:19], "%Y-%m-%d %H:%M:%S") for head in heads)
+    assert first < second
