@@ -127,6 +127,13 @@ def scaling(session: nox.Session) -> None:
 
 
 @nox.session
+def promise(session: nox.Session) -> None:
+    """What `inv doctor` promises of one edge is held, and a fifth more is not; N=2000 scales it down."""
+    session.install("-e", ".")
+    _to_its_end(session, "python", "-m", "shards.load.promise", *session.posargs)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """The pages and the JavaScript client in real Chromium."""
     if shutil.which("chromium") is None:

@@ -79,7 +79,7 @@ OTHERS: Mapping[str, Sequence[Other]] = {
         Other("TMPDIR", "`/tmp`", "where the local engine has its sockets, in a directory of this user's own"),
     ),
     "Loads (`nox -s …`, `python -m shards.load`, `python -m bench`)": (
-        Other("N", "as in the scenario", "connections"),
+        Other("N", "as in the scenario", "connections; of `nox -s promise`: those that an edge shall hold"),
         Other("DURATION", "as in the scenario", "seconds of load"),
         Other("RUNS", "1", "how often, in a row"),
         Other("RATE", "as in the benchmark", "of `nox -s bench`: the rates to try"),

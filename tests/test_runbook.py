@@ -1,4 +1,4 @@
-"""What docs/operations.md and docs/own-app.md tell people to type, and to look for, is there."""
+"""What the pages for those who run a fleet tell them to type, and to look for, is there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,32 @@ import pytest
 import yaml
 
 from shards.settings_table import ROOT, commented, variables
+from tests.messages import FILLED, Messages
 
-PAGES = [ROOT / "docs" / name for name in ("operations.md", "own-app.md", "settings.md")]
+QUOTING = [ROOT / "docs" / f"{name}.md" for name in ("operations", "security", "tuning", "docker", "scaling", "swarm")]
+"""Pages that quote what commands and parts say."""
+
+PAGES = [*QUOTING, ROOT / "docs" / "own-app.md", ROOT / "docs" / "settings.md"]
 _SOURCE = "".join(path.read_text() for path in (ROOT / "shards").rglob("*.py"))
+
+_THEIRS = (
+    # supervisor
+    f"WARN stopped: {FILLED} (terminated by {FILLED})",
+    # Redis
+    "Bad file format reading the append only file",
+    "Short write while writing to the AOF file",
+    f"MISCONF Errors writing to the AOF file: {FILLED}",
+    "AOF write error looks solved",
+    # the system
+    "No space left on device",
+)
+"""What others say that a fleet runs."""
+
+_NO_MESSAGE = re.compile(
+    r"(inv|sudo|nox|curl|kill|git|python|pip|docker|timedatectl|iostat|du|ls|export|promtool|systemctl|openssl)\b"
+    r"|[A-Z_]+=|--? ?-?|\{|.*[\xd7=]"
+)
+"""How a command, its flags, a variable, JSON or a sum begins."""
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
@@ -39,6 +62,24 @@ def test_each_command_exists_with_its_flags(page: Path, flags: dict[str, set[str
         if flag not in flags[name]
     ]
     assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def messages() -> Messages:
+    """Give what is said."""
+    return Messages(ROOT / "shards", _THEIRS)
+
+
+@pytest.mark.parametrize("page", QUOTING, ids=lambda path: path.name)
+def test_each_message_is_one_that_is_given(page: Path, messages: Messages) -> None:
+    quoted = [text for text in _quoted(page.read_text()) if not _NO_MESSAGE.match(text)]
+    assert [text for text in quoted if not messages.given(text)] == []
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """Give what stands in backticks, outside of blocks."""
+    for match in re.finditer(r"(`+)(.+?)\1(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.S):
+        yield " ".join(match[2].split())
 
 
 @pages

@@ -79,9 +79,11 @@ class Fleet:
 
         Raises:
             PartFailed: the control Redis does not answer.
+            ShardsError: there is no password to show it.
         """
         port, host = state.ports[layout.CONTROL], layout.host(state, layout.CONTROL)
-        client = probe.redis_client(port, self.directory.password(), CONTROL_S, host)
+        self.directory.password()
+        client = probe.lasting_client(port, self.directory.password, CONTROL_S, host)
         try:
             yield Control(client)
         except RedisError as error:

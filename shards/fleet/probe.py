@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shards.log.login import Login
 from shards.log.pair import PrimaryClient, pair_of, primary_of
 from shards.settings import Credentials
 
@@ -88,6 +89,21 @@ async def _get(host: str, port: int, path: str, more: str, tls: ssl.SSLContext |
 def redis_client(port: int, password: str, timeout: float = PROBE_S, host: str = "127.0.0.1") -> Redis:
     """Make a client of one of the fleet's Redis servers; the caller closes it."""
     return Redis(host=host, port=port, password=password, socket_timeout=timeout, socket_connect_timeout=timeout)
+
+
+def lasting_client(port: int, password: Callable[[], str], timeout: float, host: str = "127.0.0.1") -> Redis:
+    """Make a client of one of the fleet's Redis servers for as long as one likes; the caller closes it.
+
+    Args:
+        port: of it.
+        password: gives what to show it, asked at each connect: `inv rotate` changes that.
+        timeout: how long one answer may take, in seconds.
+        host: of it.
+    """
+    login = Login(lambda: Credentials(password=password()))
+    return Redis(
+        host=host, port=port, credential_provider=login, socket_timeout=timeout, socket_connect_timeout=timeout
+    )
 
 
 def shard_client(url: str, credentials: Credentials, timeout: float = PROBE_S, kind: type[Redis] = Redis) -> Redis:

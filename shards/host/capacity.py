@@ -174,7 +174,14 @@ def sockets_per_port(ports: int) -> int:
     return int(PORTS_LIMIT * ports)
 
 
-def limits(connections: int, fleet: Fleet, costs: Costs, host: Host, conntrack: int | None = None) -> list[Limit]:
+def limits(
+    connections: int,
+    fleet: Fleet,
+    costs: Costs,
+    host: Host,
+    memory_bytes: int | None = None,
+    conntrack: int | None = None,
+) -> list[Limit]:
     """Count the sockets that each resource lets a fleet on one host hold, the fewest first.
 
     Args:
@@ -182,6 +189,7 @@ def limits(connections: int, fleet: Fleet, costs: Costs, host: Host, conntrack: 
         fleet: its parts.
         costs: see `measured_costs`.
         host: what it runs on.
+        memory_bytes: what others on it leave to the fleet; None: unknown.
         conntrack: connections that the kernel has room to track; None: it tracks none.
     """
     edges, workers = fleet.edges_for(connections, host), fleet.replicas * fleet.workers
@@ -191,7 +199,7 @@ def limits(connections: int, fleet: Fleet, costs: Costs, host: Host, conntrack: 
         Limit("nofile", edges * per_edge, f"{_count(edges, 'edge')}, {per_edge:,} each"),
         Limit("nofile", workers * per_worker, f"{_count(workers, 'worker')}, {per_worker:,} each"),
         Limit("ports", fleet.replicas * per_replica, f"{_count(fleet.replicas, 'replica')}, {per_replica:,} each"),
-        Limit("memory", _by_memory(edges, workers, fleet.shards, costs, host), f"{MEMORY_LIMIT:.0%} of the memory"),
+        _by_memory({"edges": edges, "replicas": workers, "shards": fleet.shards}, costs, host, memory_bytes),
         Limit("cpu", _by_cpu(costs, host), f"{CPU_LIMIT:.0%} of the cores, with silent sockets"),
         *_by_containers(edges, fleet, costs),
     ]
@@ -204,11 +212,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _by_memory(edges: int, workers: int, shards: int, costs: Costs, host: Host) -> int:
-    counts = {"edges": edges, "replicas": workers, "shards": shards}
-    bases = sum(count * costs.tiers[name].base_bytes for name, count in counts.items())
-    left = MEMORY_LIMIT * host.memory_bytes - bases
-    return max(0, int(left / sum(costs.tiers[name].socket_bytes for name in counts)))
+def _by_memory(counts: Mapping[str, int], costs: Costs, host: Host, memory_bytes: int | None) -> Limit:
+    """Count by the memory that may be filled, or that others leave, whichever is less."""
+    most, of = MEMORY_LIMIT * host.memory_bytes, f"{MEMORY_LIMIT:.0%} of the memory"
+    if memory_bytes is not None and memory_bytes < most:
+        most, of = memory_bytes, f"the {memory_bytes / 1e9:,.1f} GB of memory that others leave"
+    left = most - sum(count * costs.tiers[name].base_bytes for name, count in counts.items())
+    return Limit("memory", max(0, int(left / sum(costs.tiers[name].socket_bytes for name in counts))), of)
 
 
 def _by_cpu(costs: Costs, host: Host) -> int:

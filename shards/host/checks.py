@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shards.descriptors import DESCRIPTORS_A_SOCKET, EDGE_RESERVE, MOST_EDGES, REPLICA_RESERVE, sockets_per_edge
+from shards.fleet.engines.redis_server import RESERVED_DESCRIPTORS
 from shards.host.capacity import (
     CONNTRACK_A_SOCKET,
     CPU_LIMIT,
@@ -19,7 +20,7 @@ from shards.host.capacity import (
     Host,
 )
 
-Verdict = Literal["ok", "warn", "fail"]
+Verdict = Literal["ok", "warn", "fail", "unknown"]
 
 TUNE = "inv tune --apply"
 
@@ -27,9 +28,12 @@ OLDEST: Mapping[str, tuple[int, int]] = {
     "python": (3, 11),
     "redis-server": (6, 2),
     "traefik": (3, 7),
-    "docker": (19, 3),
+    "docker": (20, 10),
 }
 """The first versions that will do."""
+
+NOT_THERE = "not there"
+"""What is said of a program that is not to be found, or does not answer."""
 
 _LOG_BYTES = 30 * 10**6
 """Of each part: what it printed last, and twice what it printed before."""
@@ -39,22 +43,37 @@ _REDIS_BYTES = 3 * 64 * 2**20
 
 
 @dataclass(frozen=True)
+class Use:
+    """What the fleet that is asked about uses of a host already, where it runs: that speaks for it, not against it.
+
+    Attributes:
+        sockets: that it holds.
+        memory_bytes: of its parts.
+    """
+
+    sockets: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What was found out about a host.
+    """What was found out about a host, or about the nodes of a swarm together.
 
     Attributes:
         host: what limits it.
-        engine: where the fleet's parts run: on the host itself, or in containers.
+        engine: where the fleet's parts run: on the host itself, or in containers, of this host or of a swarm's nodes.
         soft: files that a process may open if it asks for no more.
         raisable: root may raise the hard limit.
         somaxconn: connections that the kernel lets wait to be accepted.
         conntrack: connections that the kernel tracks, and has room for; None: it tracks none.
-        memory_available: memory that can be had now, in bytes.
+        memory_available: memory that can be had now, in bytes; None: unknown.
         maxclients: clients that a Redis server takes.
         synchronised: the kernel takes its clock for right; None: unknown.
-        disk_free: bytes, where the fleet keeps its files.
+        disk_free: bytes, where the fleet keeps its files; None: unknown.
         versions: of each program; None: it is not there.
-        containers: kernel limits found in the containers of a fleet that runs: somaxconn and files, by part.
+        containers: kernel limits found in the containers of a fleet that runs: somaxconn and files, by part; None:
+            unknown.
+        own: what that fleet uses already.
     """
 
     host: Host
@@ -63,12 +82,29 @@ class Facts:
     raisable: bool
     somaxconn: int | None
     conntrack: tuple[int, int] | None
-    memory_available: int
+    memory_available: int | None
     maxclients: int
     synchronised: bool | None
-    disk_free: int
+    disk_free: int | None
     versions: Mapping[str, str | None]
-    containers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    containers: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+    own: Use = Use()
+
+    @property
+    def own_tracked(self) -> int:
+        """Count the connections that the kernel tracks for the fleet itself."""
+        count = self.conntrack[0] if self.conntrack else 0
+        return min(count, CONNTRACK_A_SOCKET * self.own.sockets)
+
+    @property
+    def conntrack_room(self) -> int | None:
+        """Count the connections that the kernel has room to track for the fleet; None: it tracks none."""
+        return None if self.conntrack is None else self.conntrack[1] - self.conntrack[0] + self.own_tracked
+
+    @property
+    def memory_left(self) -> int | None:
+        """Tell how much memory others leave to the fleet, in bytes; None: unknown."""
+        return None if self.memory_available is None else self.memory_available + self.own.memory_bytes
 
 
 @dataclass(frozen=True)
@@ -79,7 +115,8 @@ class Check:
         name: of it.
         have: what there is.
         need: what the sockets take.
-        verdict: ``fail``: they do not fit; ``warn``: they do, with less comfort; ``ok``.
+        verdict: ``fail``: they do not fit; ``warn``: they do, with less comfort; ``ok``; ``unknown``: it could not be
+            looked at.
         mend: what to do about it; empty: nothing.
     """
 
@@ -104,6 +141,12 @@ def checks(
         takes: what the sockets take, see `capacity.needed`.
     """
     edges = fleet.edges_for(connections, facts.host)
+    clients = clients_a_worker * fleet.replicas * fleet.workers
+    files = {
+        "edge": _in_edge(connections, edges),
+        "replica": _in_worker(connections, fleet),
+        "redis": clients + RESERVED_DESCRIPTORS,
+    }
     return [
         _nofile(connections, edges, fleet, facts),
         _ports(connections, fleet, facts),
@@ -111,8 +154,8 @@ def checks(
         _conntrack(connections, facts),
         _memory(takes, facts),
         _cpu(takes, facts),
-        _maxclients(clients_a_worker * fleet.replicas * fleet.workers, facts),
-        *(_container(part, *found, edges, connections, backlog) for part, found in facts.containers.items()),
+        _maxclients(clients, facts),
+        *(_container(part, found, files[_kind(part)], backlog) for part, found in facts.containers.items()),
         _clock(facts),
         _disk(edges, fleet, facts),
         *_versions(facts),
@@ -122,9 +165,11 @@ def checks(
 def _nofile(connections: int, edges: int, fleet: Fleet, facts: Facts) -> Check:
     hard = facts.host.descriptors
     in_edge = _in_edge(connections, edges)
-    in_worker = math.ceil(connections / (fleet.replicas * fleet.workers)) + REPLICA_RESERVE
+    in_worker = _in_worker(connections, fleet)
     raised = "can be raised" if facts.raisable else "cannot be raised here"
     have = f"soft {facts.soft:,} (parts raise it themselves), hard {hard:,} ({raised})"
+    if facts.engine != "local":
+        have = f"{hard:,} in a container"
     alone = f" ({_in_edge(connections, 1):,} if there were one)" if edges > 1 else ""
     need = f"{in_edge:,} in {_each(edges, 'edge')}{alone}, {in_worker:,} in a worker"
     mends = []
@@ -141,6 +186,10 @@ def _nofile(connections: int, edges: int, fleet: Fleet, facts: Facts) -> Check:
 
 def _in_edge(connections: int, edges: int) -> int:
     return DESCRIPTORS_A_SOCKET * math.ceil(connections / edges) + EDGE_RESERVE
+
+
+def _in_worker(connections: int, fleet: Fleet) -> int:
+    return math.ceil(connections / (fleet.replicas * fleet.workers)) + REPLICA_RESERVE
 
 
 def _each(count: int, noun: str) -> str:
@@ -164,32 +213,49 @@ def _ports(connections: int, fleet: Fleet, facts: Facts) -> Check:
     return Check("ports", have, f"{need:,}, with those in TIME_WAIT", "ok" if fits else "fail", mend)
 
 
+def _unknown(name: str, need: str, facts: Facts) -> Check:
+    """Say that nobody could look, and of a swarm why: its parts are in the networks of their nodes."""
+    have = "unknown: of each node, and not asked" if facts.engine == "swarm" else "unknown"
+    return Check(name, have, need, "unknown", "inv doctor on each node" if facts.engine == "swarm" else "")
+
+
 def _somaxconn(backlog: int, facts: Facts) -> Check:
     need = f"{backlog:,}, the replicas' backlog; edges and Redis use all there is"
     if facts.somaxconn is None:
-        return Check("somaxconn", "unknown", need, "ok")
+        return _unknown("somaxconn", need, facts)
     enough = facts.somaxconn >= backlog
     return Check("somaxconn", f"{facts.somaxconn:,}", need, "ok" if enough else "warn", "" if enough else TUNE)
 
 
 def _conntrack(connections: int, facts: Facts) -> Check:
     need = CONNTRACK_A_SOCKET * connections
+    if facts.conntrack is None and facts.engine == "swarm":
+        return _unknown("conntrack", f"{need:,} entries on all nodes together", facts)
     if facts.conntrack is None:
         return Check("conntrack", "connections are not tracked", f"{need:,} entries if they were", "ok")
-    count, most = facts.conntrack
-    fits = count + need <= most
-    mend = "" if fits else f"sysctl -w net.netfilter.nf_conntrack_max={2 ** math.ceil(math.log2(count + need))}"
-    return Check("conntrack", f"{most:,}, {count:,} in use", f"{need:,} more", "ok" if fits else "fail", mend)
+    (count, most), own = facts.conntrack, facts.own_tracked
+    used = f"{count:,} in use" + (f", {own:,} of them by this fleet" if own else "")
+    in_all = count - own + need
+    mend = f"sysctl -w net.netfilter.nf_conntrack_max={2 ** math.ceil(math.log2(in_all))}" if in_all > most else ""
+    return Check("conntrack", f"{most:,}, {used}", f"{max(0, need - own):,} more", "fail" if mend else "ok", mend)
 
 
 def _memory(takes: Answer, facts: Facts) -> Check:
     need = sum(tier.memory_bytes for tier in takes.tiers.values())
-    have = f"{_gb(facts.host.memory_bytes)}, {_gb(facts.memory_available)} of it available"
+    have = _gb(facts.host.memory_bytes)
     if need > MEMORY_LIMIT * facts.host.memory_bytes:
-        return Check("memory", have, _gb(need), "fail", f"{takes.hosts} hosts like this one, or fewer sockets")
-    if need > facts.memory_available:
-        return Check("memory", have, _gb(need), "warn", "stop what else uses it: ps -eo rss,args --sort -rss | head")
-    return Check("memory", have, _gb(need), "ok")
+        return Check("memory", have, _gb(need), "fail", f"{_more_hosts(takes, facts)}, or fewer sockets")
+    if facts.memory_left is None:
+        return replace(_unknown("memory", _gb(need), facts), have=f"{have}; how much of it is free is unknown")
+    have += f", {_gb(facts.memory_left)} of it available"
+    if facts.own.memory_bytes:
+        have += f" or this fleet's ({_gb(facts.own.memory_bytes)})"
+    mend = "stop what else uses it: ps -eo rss,args --sort -rss | head" if need > facts.memory_left else ""
+    return Check("memory", have, _gb(need), "fail" if mend else "ok", mend)
+
+
+def _more_hosts(takes: Answer, facts: Facts) -> str:
+    return "more nodes" if facts.engine == "swarm" else f"{takes.hosts} hosts like this one"
 
 
 def _gb(size: float) -> str:
@@ -201,7 +267,7 @@ def _cpu(takes: Answer, facts: Facts) -> Check:
     most = CPU_LIMIT * facts.host.cores
     wanted = f"{need:,.1f} cores for {takes.delivered_per_s:,.0f} messages a second"
     have = f"{facts.host.cores} cores, {most:,.1f} to be filled"
-    mend = "" if need <= most else f"{takes.hosts} hosts like this one, or fewer messages (--rate)"
+    mend = "" if need <= most else f"{_more_hosts(takes, facts)}, or fewer messages (--rate)"
     return Check("cpu", have, wanted, "fail" if mend else "ok", mend)
 
 
@@ -211,44 +277,64 @@ def _maxclients(need: int, facts: Facts) -> Check:
     return Check("maxclients", f"{facts.maxclients:,}", f"{need:,} at most", "ok" if fits else "fail", mend)
 
 
-def _container(part: str, somaxconn: int, files: int, edges: int, connections: int, backlog: int) -> Check:
-    in_edge = _in_edge(connections, edges)
-    need = in_edge if part.startswith("edge") else REPLICA_RESERVE
-    short = files < need
-    verdict: Verdict = "fail" if short else "warn" if somaxconn < backlog else "ok"
-    mend = "" if verdict == "ok" else "INVOKE_DOCKER_NOFILE, and LimitNOFILE of the Docker daemon; then inv up"
-    have = f"somaxconn {somaxconn:,}, {files:,} files"
-    return Check(f"in {part}", have, f"somaxconn {backlog:,}, {need:,} files", verdict, mend)
+def _kind(part: str) -> str:
+    """Tell edges, replicas and Redis servers, Sentinels among them, apart by their names."""
+    if part.startswith("edge-"):
+        return "edge"
+    return "replica" if part.startswith(("blue-", "green-")) else "redis"
+
+
+def _container(part: str, found: tuple[int, int] | None, files: int, backlog: int) -> Check:
+    name, need = f"in {part}", f"somaxconn {backlog:,}, {files:,} files"
+    if found is None:
+        return Check(name, "unknown", need, "unknown", f"inv logs {part}")
+    somaxconn, nofile = found
+    mends = []
+    if nofile < files:
+        wanted = max(65_536, files)
+        mends.append(f"LimitNOFILE={wanted} of the Docker daemon, inv down, INVOKE_DOCKER_NOFILE={wanted} inv up")
+    if somaxconn < backlog:
+        mends.append("inv down, inv up: it gives containers somaxconn 65,535")
+    verdict: Verdict = "fail" if nofile < files else "warn" if mends else "ok"
+    return Check(name, f"somaxconn {somaxconn:,}, {nofile:,} files", need, verdict, "; ".join(mends))
 
 
 def _clock(facts: Facts) -> Check:
     need = "synchronised: tokens expire by it"
-    said = {True: "synchronised", False: "not synchronised", None: "unknown"}[facts.synchronised]
-    if facts.synchronised is False:
-        return Check("clock", said, need, "warn", "timedatectl set-ntp true, or run chronyd")
-    return Check("clock", said, need, "ok")
+    if facts.synchronised is None:
+        return _unknown("clock", need, facts)
+    if not facts.synchronised:
+        return Check("clock", "not synchronised", need, "warn", "timedatectl set-ntp true, or run chronyd")
+    return Check("clock", "synchronised", need, "ok")
 
 
 def _disk(edges: int, fleet: Fleet, facts: Facts) -> Check:
     redis = fleet.shards + 3
     need = redis * _REDIS_BYTES + (redis + edges + 2 * fleet.replicas) * _LOG_BYTES
+    if facts.disk_free is None:
+        return _unknown("disk", _gb(need), facts)
     have = f"{_gb(facts.disk_free)} free"
     if facts.disk_free < need:
         return Check("disk", have, _gb(need), "warn", "free some, or INVOKE_FLEET_STATE_DIR=/on/another/disk")
     return Check("disk", have, _gb(need), "ok")
 
 
+def programs(engine: str) -> set[str]:
+    """Name the programs that an engine needs on this host: in containers the others come with the images."""
+    return {"python", "redis-server", "traefik"} if engine == "local" else {"python", "docker"}
+
+
 def _versions(facts: Facts) -> Iterable[Check]:
-    needed = {"python", "docker"} if facts.engine == "docker" else {"python", "redis-server", "traefik"}
+    needed = programs(facts.engine)
     for name, found in facts.versions.items():
         oldest = OLDEST[name]
         need = f"{oldest[0]}.{oldest[1]:02d}" if name == "docker" else f"{oldest[0]}.{oldest[1]}"
         will_do = found is not None and version(found) >= oldest
         if name not in needed:
-            yield Check(name, found or "not there", f"nothing: the engine is {facts.engine}", "ok")
+            yield Check(name, found or NOT_THERE, f"nothing: the engine is {facts.engine}", "ok")
         else:
             mend = "" if will_do else _MENDS[name]
-            yield Check(name, found or "not there", f"{need} or newer", "ok" if will_do else "fail", mend)
+            yield Check(name, found or NOT_THERE, f"{need} or newer", "ok" if will_do else "fail", mend)
 
 
 _MENDS = {

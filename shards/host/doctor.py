@@ -16,32 +16,54 @@ from shards.host.capacity import (
     needed,
     sockets_per_port,
 )
-from shards.host.checks import Check, Facts, checks
+from shards.host.checks import NOT_THERE, Check, Facts, checks
 from shards.host.symptoms import Symptom
 from shards.mailbox import MOST_CONNECTIONS, MOST_LISTENED
 from shards.server.backlog import BACKLOG
 
-_MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
+_MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL", "unknown": "?"}
+
+_EACH = MOST_CONNECTIONS + MOST_LISTENED
+"""Connections that a worker opens to its color's Redis at most."""
+
+_ASIDE = {"clock"}
+"""What has no bearing on whether sockets fit."""
 
 
 def holds(connections: int, fleet: Fleet, costs: Costs, facts: Facts) -> list[Limit]:
     """Count what each resource of a host allows, the one that allows fewest first; see `capacity.limits`."""
-    room = None
-    if facts.conntrack is not None:
-        count, most = facts.conntrack
-        room = most - count
-    return limits(connections, fleet, costs, facts.host, room)
+    return limits(connections, fleet, costs, facts.host, facts.memory_left, facts.conntrack_room)
 
 
-def warning(connections: int, fleet: Fleet, costs: Costs, facts: Facts) -> str | None:
-    """Say in one line that sockets will not fit; None: they will, as far as one sees without asking anybody."""
+def warnings(connections: int, fleet: Fleet, costs: Costs, facts: Facts) -> list[str]:
+    """Say, each in a line with what mends it, why sockets will not fit, or will with less comfort.
+
+    Not what `inv up` refuses by itself: programs that are not there.
+
+    Raises:
+        UsageError: a process of this host cannot hold a single socket.
+    """
+    takes = needed(connections, connections, costs, facts.host)
+    found = [
+        f"{check.name}: {check.have}; needed: {check.need} → {check.mend}"
+        for check in checks(connections, fleet, _EACH, BACKLOG, facts, takes)
+        if check.verdict in {"fail", "warn"} and check.name not in _ASIDE and check.have != NOT_THERE
+    ]
     least = holds(connections, fleet, costs, facts)[0]
-    if connections <= least.sockets:
-        return None
+    if connections > least.sockets:
+        found.insert(0, _too_few(connections, least, facts))
+    return found
+
+
+def _too_few(connections: int, least: Limit, facts: Facts) -> str:
     return (
-        f"this host can hold {least.sockets:,} of {connections:,} sockets ({least.name}: {least.of}): "
+        f"{_where(facts)} can hold {least.sockets:,} of {connections:,} sockets ({least.name}: {least.of}): "
         "`inv doctor` says what to do"
     )
+
+
+def _where(facts: Facts) -> str:
+    return "this swarm" if facts.engine == "swarm" else "this host"
 
 
 def examine(
@@ -69,8 +91,7 @@ def examine(
     answer = needed(connections, delivered_per_s, costs, host)
     allowed = holds(connections, fleet, costs, facts)
     most_messages = carried(connections, fleet, costs, host)
-    each = MOST_CONNECTIONS + MOST_LISTENED
-    found = checks(connections, fleet, each, BACKLOG, facts, answer)
+    found = checks(connections, fleet, _EACH, BACKLOG, facts, answer)
     edges = fleet.edges_for(connections, host)
     fits = (
         connections <= allowed[0].sockets
@@ -78,7 +99,8 @@ def examine(
         and all(check.verdict != "fail" for check in found)
     )
     return {
-        "answer": _answer(connections, delivered_per_s, edges, allowed[0], most_messages, found, fits),
+        "answer": f"{_where(facts)} can hold "
+        + _answer(connections, delivered_per_s, edges, allowed[0], most_messages, found, fits),
         "fits": fits,
         "connections": connections,
         "edges": edges,
@@ -109,7 +131,7 @@ def _answer(
     fits: bool,
 ) -> str:
     with_edges = f"{edges} edge{'' if edges == 1 else 's'}"
-    text = f"this host can hold {least.sockets:,} sockets with {with_edges}; the limit is {least.name}"
+    text = f"{least.sockets:,} sockets with {with_edges}; the limit is {least.name}"
     if fits:
         return f"{text}: {connections:,} fit"
     if connections > least.sockets:
@@ -159,7 +181,7 @@ def _row(row: dict[str, Any], widths: dict[str, int]) -> str:
 
 
 def _takes(found: dict[str, Any]) -> list[str]:
-    needed = found["needed"]
+    needed, kind = found["needed"], "swarms" if found["engine"] == "swarm" else "hosts"
     tiers = [
         f"  {name}: {tier['count']:,} ({_because(tier['because'])}; {tier['cores']:,.1f} cores, "
         f"{tier['memory_bytes'] / 1e9:,.1f} GB together)"
@@ -168,7 +190,7 @@ def _takes(found: dict[str, Any]) -> list[str]:
     return [
         f"{needed['connections']:,} sockets that are given {needed['delivered_per_s']:,.0f} messages a second take:",
         *tiers,
-        f"  hosts like this one: {needed['hosts']:,} (for their {needed['hosts_because']})",
+        f"  {kind} like this one: {needed['hosts']:,} (for their {needed['hosts_because']})",
         _origin(found),
     ]
 
@@ -182,7 +204,7 @@ def _origin(found: dict[str, Any]) -> str:
     fold = needed["extrapolated"]
     reach = f", {fold:,.0f} times fewer: a linear extrapolation" if fold > 1 else ""
     return (
-        f"counted from costs measured with up to {measured['sockets']:,} sockets{reach}; "
+        f"counted from costs measured without TLS and with up to {measured['sockets']:,} sockets{reach}; "
         f"the CPU's standard error is {needed['cpu_error']:.0%}"
     )
 

@@ -10,7 +10,7 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +22,15 @@ from shards.fleet.engines import redis_server
 from shards.fleet.engines.docker import daemon
 from shards.fleet.engines.edge import find_traefik
 from shards.host.capacity import Host
-from shards.host.checks import Facts
+from shards.host.checks import OLDEST, Facts
 from shards.host.clock import synchronised
 from shards.host.sysctl import Kernel
 from shards.host.tune import may_be_raised
 from shards.host.tuning import ports_in
 
-_DEFAULT_PORTS = 28_232
+DEFAULT_PORTS = 28_232
+"""That a kernel gives to outgoing connections where nobody has told it otherwise."""
+
 _MAXCLIENTS = 20_000
 _NO_LIMIT = 1 << 60
 _ANSWER_S = 10
@@ -72,16 +74,21 @@ def usable_ports(kernel: Kernel) -> int:
     """Count the ports that an outgoing connection may come from."""
     span = kernel.read("net.ipv4.ip_local_port_range")
     if span is None:
-        return _DEFAULT_PORTS
+        return DEFAULT_PORTS
     low, high = map(int, span.split())
     reserved = ports_in(kernel.read("net.ipv4.ip_local_reserved_ports") or "")
     return high - low + 1 - sum(low <= port <= high for port in reserved)
 
 
 def limits_of(engine: str, host: Host) -> Facts:
-    """Look at all that can be seen without asking anybody: no program is started."""
+    """Look at all that can be seen without asking anybody: no program is started.
+
+    Args:
+        engine: where parts run. What they meet on the nodes of a swarm is not seen from here.
+        host: what limits them.
+    """
     kernel = Kernel()
-    return Facts(
+    seen = Facts(
         host=host,
         engine=engine,
         soft=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
@@ -91,9 +98,12 @@ def limits_of(engine: str, host: Host) -> Facts:
         memory_available=psutil.virtual_memory().available,
         maxclients=min(_MAXCLIENTS, host.descriptors - redis_server.RESERVED_DESCRIPTORS),
         synchronised=synchronised(),
-        disk_free=0,
+        disk_free=None,
         versions={},
     )
+    if engine != "swarm":
+        return seen
+    return replace(seen, somaxconn=None, conntrack=None, memory_available=None, synchronised=None)
 
 
 def _conntrack(kernel: Kernel) -> tuple[int, int] | None:
@@ -101,7 +111,9 @@ def _conntrack(kernel: Kernel) -> tuple[int, int] | None:
     return None if count is None or most is None else (count, most)
 
 
-def facts(engine: str, host: Host, state_dir: Path, redis: str = "", traefik: str = "") -> Facts:
+def facts(
+    engine: str, host: Host, state_dir: Path, redis: str = "", traefik: str = "", asked: Collection[str] = tuple(OLDEST)
+) -> Facts:
     """Look at a host, its programs too.
 
     Args:
@@ -110,14 +122,17 @@ def facts(engine: str, host: Host, state_dir: Path, redis: str = "", traefik: st
         state_dir: where fleets keep their files.
         redis: the Redis server that is set; empty: the one that would be found.
         traefik: the same of the edge.
+        asked: the programs that are asked for their versions.
     """
-    versions = {
-        "python": platform.python_version(),
-        "redis-server": _said_by(redis_server.find_server, redis, "--version"),
-        "traefik": _said_by(find_traefik, traefik, "version"),
-        "docker": _docker(),
+    ask: Mapping[str, Callable[[], str | None]] = {
+        "python": platform.python_version,
+        "redis-server": lambda: _said_by(redis_server.find_server, redis, "--version"),
+        "traefik": lambda: _said_by(find_traefik, traefik, "version"),
+        "docker": _docker,
     }
-    return replace(limits_of(engine, host), disk_free=_disk_free(state_dir), versions=versions)
+    versions = {name: look() for name, look in ask.items() if name in asked}
+    disk_free = None if engine == "swarm" else _disk_free(state_dir)
+    return replace(limits_of(engine, host), disk_free=disk_free, versions=versions)
 
 
 def _disk_free(directory: Path) -> int:

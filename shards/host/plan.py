@@ -1,17 +1,22 @@
-"""A fleet, as its spec has it, on this host: which parts count, and what limits them."""
+"""A fleet, as its spec has it, on this host or on the nodes of a swarm: which parts count, and what limits them."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import ShardsError
+from shards.fleet import status as looking
 from shards.fleet.engines.docker.options import DockerOptions
+from shards.fleet.fleet import Fleet as Commanded
 from shards.fleet.spec import FleetSpec
+from shards.host import nodes, running
 from shards.host.capacity import Fleet, Host, measured_costs
-from shards.host.doctor import warning
-from shards.host.facts import limits_of, this_host
+from shards.host.checks import Use, programs
+from shards.host.doctor import warnings
+from shards.host.facts import DEFAULT_PORTS, facts, this_host
 
 _CONTAINER_PORTS = 65_535 - 1024 + 1 - 101
 """The engine gives containers the ports 1024-65535, without those that parts listen on."""
@@ -27,31 +32,58 @@ def parts_of(spec: FleetSpec, edges: int | None, docker: DockerOptions) -> Fleet
     """
     shards = spec.shards if isinstance(spec.shards, int) else len(spec.shards)
     parts = Fleet(edges, spec.replicas, spec.workers, shards)
-    if spec.engine != "docker":
+    if spec.engine == "local":
         return parts
     return replace(parts, edge_memory_bytes=docker.edge.memory_bytes, replica_memory_bytes=docker.app.memory_bytes)
 
 
 def host_of(spec: FleetSpec, docker: DockerOptions, directory: Path) -> Host:
-    """Look at this host as a fleet's parts meet it: in containers, files and ports are what the engine gives.
+    """Look at where a fleet's parts run as they meet it: in containers, files and ports are what the engine gives.
 
     Args:
         spec: the fleet.
         docker: what containers may use.
         directory: the fleet's, where the engine notes how many files a container can have.
+
+    Raises:
+        ShardsError: it is the nodes of a swarm, and its manager does not tell of them.
     """
-    host = this_host()
-    if spec.engine != "docker":
-        return host
+    if spec.engine == "local":
+        return this_host()
     nofile = docker.nofile
     with contextlib.suppress(OSError, ValueError):
-        nofile = int((directory / "docker" / "nofile").read_text())
-    return replace(host, descriptors=nofile, ports=_CONTAINER_PORTS)
+        nofile = int((directory / spec.engine / "nofile").read_text())
+    if spec.engine == "swarm":
+        # Parts are in the networks of their nodes, whose ranges of ports nobody tells: as a kernel has it at first.
+        return Host(*nodes.ask(), descriptors=nofile, ports=DEFAULT_PORTS)
+    return replace(this_host(), descriptors=nofile, ports=_CONTAINER_PORTS)
 
 
-def shortfall(spec: FleetSpec, docker: DockerOptions, directory: Path) -> str | None:
-    """Say in one line that the host does not hold what a fleet is for; None: it does, or that can't be told."""
-    with contextlib.suppress(ShardsError, OSError, ValueError):
-        facts = limits_of(spec.engine, host_of(spec, docker, directory))
-        return warning(spec.connections, parts_of(spec, spec.edges, docker), measured_costs(), facts)
-    return None
+async def forewarned(fleet: Commanded, wanted: FleetSpec) -> list[str]:
+    """Say, before anything is started, what will not do where a fleet shall run: a line each, with what mends it.
+
+    Nothing is refused here, and nothing raised: what can't be told is a line too.
+
+    Args:
+        fleet: which.
+        wanted: what it shall be.
+    """
+    try:
+        own = await _own(fleet)
+        return await asyncio.to_thread(_forewarned, fleet, wanted, own)
+    except (ShardsError, OSError, ValueError) as error:
+        return [f"whether {wanted.connections:,} sockets fit could not be told: {error}"]
+
+
+async def _own(fleet: Commanded) -> Use:
+    state = fleet.directory.read()
+    runs = state is not None and state.up and await fleet.engine(state.spec).alive()
+    return running.use(await looking.status(fleet)) if runs else Use()
+
+
+def _forewarned(fleet: Commanded, wanted: FleetSpec, own: Use) -> list[str]:
+    docker, directory = fleet.docker or DockerOptions(fleet.options.root), fleet.directory.path
+    host, asked = host_of(wanted, docker, directory), programs(wanted.engine)
+    seen = facts(wanted.engine, host, directory, fleet.options.redis_server, fleet.options.traefik, asked)
+    parts = parts_of(wanted, wanted.edges, docker)
+    return warnings(wanted.connections, parts, measured_costs(), replace(seen, own=own))

@@ -60,6 +60,7 @@ class RedisSeen:
         clients: that it has.
         maxclients: that it takes.
         rejected: that it has turned away since it started.
+        rejecting: those of them that it has turned away while one looked.
         used_bytes: its data.
         maxmemory_bytes: the most it may have; 0: there is no limit.
         unwritten: it could not write its append-only file the last time, and takes no writes.
@@ -72,6 +73,7 @@ class RedisSeen:
     used_bytes: int
     maxmemory_bytes: int
     unwritten: bool = False
+    rejecting: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,26 @@ class Evidence:
         parts: of the fleet.
         redis: its servers that answer.
         lines: the last that each part has said: (part, line).
-        overflows: connections that were dropped since a backlog was full, since the host started.
-        oom_kills: processes that the kernel has killed for want of memory since then.
+        overflows: connections that were dropped since a backlog was full, by what the count began with: ``this host
+            started``.
+        oom_kills: processes that the kernel has killed for want of memory since the host started.
         busy_percent: of all the host's cores together.
         cores: of the host.
-        memory_available: bytes.
+        memory_available: bytes; None: the parts are on other hosts, as far as one knows.
         memory_total: bytes.
+        unseen: what could not be looked at, and why, by the symptom that might have shown.
     """
 
     parts: Sequence[PartSeen]
     redis: Sequence[RedisSeen] = ()
     lines: Sequence[tuple[str, str]] = ()
-    overflows: int = 0
+    overflows: Mapping[str, int] = field(default_factory=dict)
     oom_kills: int = 0
     busy_percent: float = 0.0
     cores: int = 1
-    memory_available: int = 1
+    memory_available: int | None = None
     memory_total: int = 1
+    unseen: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ class Symptom:
 
     Attributes:
         name: as one meets it.
-        verdict: ``fail``: it is so now; ``warn``: it was, or nearly is; ``ok``: nothing speaks for it.
+        verdict: ``fail``: it is so now; ``warn``: it was, or nearly is; ``unknown``: nothing speaks for it, but not
+            all could be looked at; ``ok``: nothing speaks for it.
         evidence: what was found.
         mend: what to do about it.
     """
@@ -120,17 +126,22 @@ class Symptom:
 
 Found = tuple[Verdict, str]
 
+_WORST_FIRST: Sequence[Verdict] = ("fail", "warn", "unknown", "ok")
+
 
 def symptoms(evidence: Evidence) -> list[Symptom]:
     """Judge the evidence: a verdict for each symptom, the worst that anything speaks for."""
-    return [_symptom(name, look(evidence), mend) for name, look, mend in _TABLE]
+    return [_symptom(name, [*look(evidence), *_unseen(evidence, name)], mend) for name, look, mend in _TABLE]
 
 
-def _symptom(name: str, found: Iterable[Found], mend: str) -> Symptom:
-    all_found = list(found)
-    verdicts = {verdict for verdict, _ in all_found}
-    worst: Verdict = "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "ok"
-    return Symptom(name, worst, [text for _, text in all_found], mend if worst != "ok" else "")
+def _unseen(evidence: Evidence, name: str) -> Iterable[Found]:
+    for what in evidence.unseen.get(name, ()):
+        yield "unknown", f"not looked at: {what}"
+
+
+def _symptom(name: str, found: Sequence[Found], mend: str) -> Symptom:
+    worst = min((verdict for verdict, _ in found), key=_WORST_FIRST.index, default="ok")
+    return Symptom(name, worst, [text for _, text in found], mend if worst in {"fail", "warn"} else "")
 
 
 def _files(evidence: Evidence) -> Iterable[Found]:
@@ -146,12 +157,17 @@ def _refused(evidence: Evidence) -> Iterable[Found]:
         if not part.healthy:
             yield "fail", f"{part.name} does not answer"
     for server in evidence.redis:
-        if server.rejected:
-            yield "fail", f"{server.name} has turned away {server.rejected:,} clients (rejected_connections)"
+        if server.rejecting:
+            yield "fail", f"{server.name} has turned away {server.rejecting:,} clients just now (rejected_connections)"
+        elif server.rejected:
+            said = f"{server.name} has turned away {server.rejected:,} clients since it started (rejected_connections)"
+            yield "warn", said
         if server.clients >= NEAR * server.maxclients:
-            yield "warn", f"{server.name} has {server.clients:,} of {server.maxclients:,} clients"
-    if evidence.overflows:
-        yield "warn", f"{evidence.overflows:,} connections met a full backlog since this host started (ListenOverflows)"
+            full: Verdict = "fail" if server.clients >= server.maxclients else "warn"
+            yield full, f"{server.name} has {server.clients:,} of {server.maxclients:,} clients"
+    for began, count in evidence.overflows.items():
+        if count:
+            yield "warn", f"{count:,} connections met a full backlog since {began} (ListenOverflows)"
     yield from _said(evidence, REFUSED)
 
 
@@ -166,10 +182,13 @@ def _memory(evidence: Evidence) -> Iterable[Found]:
         if server.maxmemory_bytes and server.used_bytes >= NEAR * server.maxmemory_bytes:
             yield "warn", f"{server.name} holds {server.used_bytes / server.maxmemory_bytes:.0%} of its maxmemory"
     if evidence.oom_kills:
-        killed = f"the kernel has killed {evidence.oom_kills} processes, of whomever, since this host started"
-        yield "warn", f"{killed} (oom_kill)"
-    if evidence.memory_available < (1 - NEAR) * evidence.memory_total / 2:
-        yield "warn", f"{evidence.memory_available / 1e9:,.1f} GB of memory are left on this host"
+        yield (
+            "warn",
+            f"the kernel has killed {evidence.oom_kills} processes, of whomever, since this host started (oom_kill)",
+        )
+    available = evidence.memory_available
+    if available is not None and available < (1 - NEAR) * evidence.memory_total / 2:
+        yield "warn", f"{available / 1e9:,.1f} GB of memory are left on this host"
     yield from _said(evidence, MEMORY)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shards.errors import ShardsError
 from shards.fleet.state import write_atomically
+from shards.host.listening import listened_on
 from shards.host.record import Record, Records
 from shards.host.sysctl import Kernel
 from shards.host.tuning import (
@@ -21,10 +22,12 @@ from shards.host.tuning import (
     difference,
     limits_text,
     read_settings,
+    reserving,
     sysctl_text,
 )
 
 _CAP_SYS_RESOURCE = 24
+_SETTLED = "is as it should be by now"
 _NOFILE = Setting(
     NOFILE, str(NOFILE_WANTED), "Files that a process may open: an edge opens two a socket, a replica one."
 )
@@ -40,12 +43,14 @@ class Places:
             to /etc/sysctl.conf that Debian has is called 99-sysctl.conf.
         limits: the file that login sessions get their limits from.
         record: what was before.
+        sockets: where the kernel shows which ports are listened on.
     """
 
     kernel: Kernel = field(default_factory=Kernel)
     sysctl: Path = Path("/etc/sysctl.d/99-zz-shards.conf")
     limits: Path = Path("/etc/security/limits.d/99-shards.conf")
     record: Path = Path("/var/lib/shards/tune.json")
+    sockets: Path = Path("/proc/net")
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class Outcome:
     note: str = ""
 
 
-def differences(places: Places, wanted: Path) -> list[Difference]:
+def differences(places: Places, wanted: Path, ports: Collection[int] = ()) -> list[Difference]:
     """Compare this host with what is wanted.
 
     Args:
         places: where it keeps its settings.
         wanted: a file like docker/sysctl.conf.
+        ports: that outgoing connections shall not take, beside those in it and those that are listened on now.
 
     Raises:
         ShardsError: that file can't be read.
@@ -81,6 +87,7 @@ def differences(places: Places, wanted: Path) -> list[Difference]:
         settings = read_settings(wanted.read_text())
     except OSError as error:
         raise ShardsError(f"cannot read {wanted}: {error.strerror}; it comes with this project") from None
+    settings = reserving(settings, {*ports, *listened_on(places.sockets)})
     kernel = places.kernel
     found = [difference(one, kernel.read(one.key), kernel.may_write(one.key)) for one in settings]
     return [*found, difference(_NOFILE, _sessions_nofile(places), may_be_raised())]
@@ -102,10 +109,17 @@ def hard_nofile() -> int:
     return 2**31 if hard == resource.RLIM_INFINITY else hard
 
 
-def may_be_raised() -> bool:
-    """Tell whether root may raise a hard limit on this host: in many containers and machines it may not."""
+def may_be_raised(process: Path = Path("/proc/self")) -> bool:
+    """Tell whether root may raise a hard limit on this host: in many containers and machines it may not.
+
+    Args:
+        process: where the kernel shows this process.
+    """
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        # In a user namespace root has every capability, and over limits none of them counts.
+        if (process / "uid_map").read_text().split() != ["0", "0", str(2**32 - 1)]:
+            return False
+        for line in (process / "status").read_text().splitlines():
             if line.startswith("CapBnd:"):
                 return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
     return False
@@ -116,7 +130,7 @@ def apply(places: Places, found: Iterable[Difference]) -> list[Outcome]:
 
     Args:
         places: where.
-        found: see `differences`.
+        found: see `differences`. What was there is looked at again: somebody may have changed it since.
 
     Returns:
         What came of each change, those that failed too.
@@ -124,15 +138,25 @@ def apply(places: Places, found: Iterable[Difference]) -> list[Outcome]:
     Raises:
         ShardsError: nothing was changed, since it could not be remembered.
     """
-    changes = {one.key: one for one in found if one.verdict is Verdict.CHANGE}
-    if not changes:
+    agreed = [one for one in found if one.verdict is Verdict.CHANGE]
+    if not agreed:
         return []
     records = Records(places.record)
-    with _writing(), records.lock():
+    with _writing("changed"), records.lock():
+        now = [_as_it_is(places, one) for one in agreed]
+        changes = {one.key: one for one in now if one.verdict is Verdict.CHANGE}
+        settled = [Outcome(one.key, one.current, one.current, note=_SETTLED) for one in now if one.key not in changes]
+        if not changes:
+            return settled
         record = _recorded(places, records.read(), changes)
         records.write(record)
         settings = [_set(places.kernel, key, one.current, one.wanted) for key, one in changes.items()]
-        return [*settings, *_write_files(places, record)]
+        return [*settled, *settings, *_write_files(places, record)]
+
+
+def _as_it_is(places: Places, found: Difference) -> Difference:
+    current = _sessions_nofile(places) if found.key == NOFILE else places.kernel.read(found.key)
+    return difference(Setting(found.key, found.wanted, found.reason), current, writable=True)
 
 
 def _recorded(places: Places, earlier: Record | None, changes: Mapping[str, Difference]) -> Record:
@@ -187,12 +211,12 @@ def revert(places: Places) -> list[Outcome]:
         What came of each setting and file; where one failed, it is remembered still. Nothing: there was no apply.
 
     Raises:
-        ShardsError: what was can't be read.
+        ShardsError: what was can't be read, and nothing was taken back.
     """
     records = Records(places.record)
     if records.read() is None:
         return []
-    with _writing(), records.lock():
+    with _writing("taken back"), records.lock():
         record = records.read()
         if record is None:
             return []
@@ -200,12 +224,15 @@ def revert(places: Places) -> list[Outcome]:
         files = [one for path, content in record.files.items() if (one := _restore(Path(path), content))]
         settings = [_unset(places.kernel, record, key) for key in reversed(record.before)]
         outcomes = [*settings, *files]
-        _remember_failed(records, record, {one.name for one in failed(outcomes)})
-        return outcomes
+        return [*outcomes, *_remember_failed(records, record, {one.name for one in failed(outcomes)})]
 
 
 def _restore(path: Path, content: str | None) -> Outcome | None:
-    if _content(path) == content:
+    try:
+        there = _content(path)
+    except OSError as error:
+        return Outcome(str(path), None, None, f"cannot be read: {error.strerror}")
+    if there == content:
         return None
     if content is not None:
         return _write(path, content, "as it was")
@@ -227,20 +254,27 @@ def _unset(kernel: Kernel, record: Record, key: str) -> Outcome:
     return Outcome(key, outcome.before, outcome.after, outcome.error, changed)
 
 
-def _remember_failed(records: Records, record: Record, names: set[str]) -> None:
-    if not names:
-        records.forget()
-        return
+def _remember_failed(records: Records, record: Record, names: set[str]) -> list[Outcome]:
+    """Forget what is back; what can't be forgotten is no reason not to tell what came of the rest."""
     before = {key: value for key, value in record.before.items() if key in names}
-    records.write(Record(before, {key: record.applied[key] for key in before}, record.files))
+    try:
+        if names:
+            records.write(Record(before, {key: record.applied[key] for key in before}, record.files))
+        else:
+            records.forget()
+    except OSError as error:
+        why = f"cannot be written: {error.strerror}; what is told above is done, `inv tune --revert` again ends it"
+        return [Outcome(str(records.path), None, None, why)]
+    return []
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def _writing(done: str) -> Iterator[None]:
+    """Tell that nothing was `done`, where what comes first fails: the lock, the record."""
     try:
         yield
     except OSError as error:
-        raise ShardsError(f"cannot write {error.filename}: {error.strerror}; nothing was changed") from None
+        raise ShardsError(f"cannot write {error.filename}: {error.strerror}; nothing was {done}") from None
 
 
 def failed(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -17,6 +17,13 @@ NOFILE = "nofile"
 
 NOFILE_WANTED = 65_536
 
+PORT_RANGE, RESERVED_PORTS = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"
+
+_FIRST_PORT = 1024
+_CHOSEN_BY_KERNEL = range(32_768, 61_000)
+"""Where outgoing connections come from unless somebody has said otherwise, and where those listen who ask for any
+port: they come and go."""
+
 
 class Verdict(StrEnum):
     """How a setting stands."""
@@ -46,8 +53,8 @@ _KINDS = {
     "net.ipv4.tcp_keepalive_time": Kind.LESS,
     "net.ipv4.tcp_keepalive_probes": Kind.LESS,
     "net.ipv4.tcp_keepalive_intvl": Kind.LESS,
-    "net.ipv4.ip_local_port_range": Kind.RANGE,
-    "net.ipv4.ip_local_reserved_ports": Kind.PORTS,
+    PORT_RANGE: Kind.RANGE,
+    RESERVED_PORTS: Kind.PORTS,
     "net.netfilter.nf_conntrack_max": Kind.MORE,
     "fs.file-max": Kind.MORE,
     "fs.nr_open": Kind.MORE,
@@ -130,6 +137,36 @@ def _setting(number: int, line: str, reason: str) -> Setting:
     if match is None:
         raise ShardsError(f"line {number} of the settings is none: {line!r}; write `name = value`")
     return Setting(match[1], " ".join(match[2].split()), reason)
+
+
+def reserving(settings: Iterable[Setting], ports: Iterable[int]) -> list[Setting]:
+    """Give the settings with more ports reserved, as far as outgoing connections would not have taken them before.
+
+    Args:
+        settings: what is wanted.
+        ports: that somebody here listens on.
+    """
+    more = {port for port in ports if port >= _FIRST_PORT and port not in _CHOSEN_BY_KERNEL}
+    return [_reserving(one, more) if one.key == RESERVED_PORTS else one for one in settings]
+
+
+def _reserving(setting: Setting, ports: set[int]) -> Setting:
+    known = ports_in(setting.value)
+    if ports <= known:
+        return setting
+    reason = f"{setting.reason} Here also {written_ports(ports - known)}, which are listened on."
+    return replace(setting, value=written_ports(known | ports), reason=reason)
+
+
+def warnings(found: Iterable[Difference]) -> list[str]:
+    """Say what changes might do to others on this host."""
+    return [
+        f"outgoing connections may then come from any port of {one.wanted.replace(' ', '-')} that is not reserved: a "
+        f"server that does not run now may find its port taken when it starts; add that to {RESERVED_PORTS} in "
+        "docker/sysctl.conf first"
+        for one in found
+        if one.key == PORT_RANGE and one.verdict is Verdict.CHANGE
+    ]
 
 
 def scope_of(key: str) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shards.errors import ShardsError
 from shards.settings import Credentials
 
 
@@ -25,7 +26,7 @@ class Login(CredentialProvider):
         """See `redis.credentials.CredentialProvider`."""
         try:
             shown = self._ask()
-        except OSError as error:
+        except (OSError, ShardsError) as error:
             # Only its own errors make redis-py drop a connection on which nobody has logged in.
             raise RedisConnectionError(f"cannot read what to show it: {error}") from None
         return (shown.username, shown.password) if shown.password else ()  # type: ignore[return-value]

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from invoke.context import Context
@@ -133,6 +133,24 @@ class Lines:
     def keep(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
         self.kind = text.split()[0]
+
+
+@dataclass
+class Kept:
+    """Keeps what must not be missed for whoever draws it himself: lines on stderr would run across a whole screen."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Nothing: who watches sees what is done."""
+
+    def keep(self, text: str) -> None:
+        self.lines.append(text)
+
+    def taken(self) -> list[str]:
+        """Give what was kept since this was asked last."""
+        taken, self.lines = self.lines, []
+        return taken
 
 
 def setting(context: Context, section: str, name: str, flag: object = None) -> Any:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from shards.fleet.logs import lines
 from shards.fleet.shard_list import credentials_in
 from shards.fleet.spec import FleetSpec, shards_text
 from shards.fleet.state import FleetDir, FleetState
-from shards.host.plan import shortfall
+from shards.host.plan import forewarned
 from shards.settings import Credentials
 from shards.tasks import view
-from shards.tasks.console import Lines, Progress, given, progress, run, setting, variable
+from shards.tasks.console import Kept, Lines, Progress, given, progress, run, setting, variable
 
 SECTION = "fleet"
 PROJECT = "name of the fleet; several run side by side"
@@ -176,12 +177,11 @@ def up(
         with progress() as told:
             fleet = fleet_of(context, project, told)
             wanted = await _wanted(context, flags, fleet)
+            for line in await forewarned(fleet, wanted):
+                told.keep(f"warning: {line}")
             await reconcile.up(fleet, wanted, drain_window(context, None), _credentials(context, shards))
             found = await looking.status(fleet)
         view.show(found)
-        short = shortfall(wanted, fleet.docker or DockerOptions(fleet.options.root), fleet.directory.path)
-        if short:
-            print(f"warning: {short}", file=sys.stderr)
 
     run(work(), debug=debug)
 
@@ -203,9 +203,9 @@ def status(
     async def work() -> looking.Status:
         if json and watch:
             raise UsageError("--json prints one object and --watch never ends: choose one of them")
-        fleet = fleet_of(context, project)
         if watch:
-            await _watch(fleet)
+            await _watch(context, project)
+        fleet = fleet_of(context, project)
         found = await looking.status(fleet)
         if json:
             print(jsonlib.dumps(found), flush=True)
@@ -218,15 +218,20 @@ def status(
         raise Exit(code=1)
 
 
-async def _watch(fleet: Fleet) -> None:
-    console = Console()
+async def _watch(context: Context, project: str | None) -> None:
+    console, kept = Console(), Kept()
+    fleet = fleet_of(context, project, kept)
+
+    async def look() -> looking.Status:
+        return view.noted(await _named(fleet, await looking.status(fleet)), kept.taken())
+
     if not console.is_terminal:
         while True:
-            view.show(await _named(fleet, await looking.status(fleet)))
+            view.show(await look(), datetime.now())
             await asyncio.sleep(_WATCH_S)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            live.update(view.table(await _named(fleet, await looking.status(fleet))), refresh=True)
+            live.update(view.table(await look()), refresh=True)
             await asyncio.sleep(_WATCH_S)
 
 

@@ -22,6 +22,7 @@ from shards.host.capacity import measured_costs
 from shards.host.evidence import gather, kernels_inside
 from shards.host.facts import facts
 from shards.host.plan import host_of, parts_of
+from shards.host.running import use
 from shards.host.symptoms import symptoms
 from shards.tasks.console import given, run, setting
 from shards.tasks.fleet import DEBUG, PROJECT, fleet_of
@@ -35,7 +36,7 @@ _PARTS = ("replicas", "workers", "shards", "edges", "engine")
     help={
         "connections": "sockets to hold (default: as the fleet is set to, 10000)",
         "rate": "messages delivered a second, to all of them together (default: one to each)",
-        "engine": "where the fleet would run: local (default), docker",
+        "engine": "where the fleet would run: local (default), docker, swarm",
         "project": f"{PROJECT}; where it runs, it is looked at too",
         "json": "print one JSON object",
         "debug": DEBUG,
@@ -79,6 +80,8 @@ async def _examine(
         return examining.examine(sockets, delivered, measured_costs(), looked, parts)
     if spec.engine == "docker":
         looked = replace(looked, containers=await asyncio.to_thread(kernels_inside, status))
+    if state.spec.engine != "swarm":
+        looked = replace(looked, own=use(status))
     ails = examining.seen(status, symptoms(await gather(fleet, state, status)))
     return examining.examine(sockets, delivered, measured_costs(), looked, parts, ails)
 

@@ -14,10 +14,12 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
+from shards.descriptors import descriptor_limit
 from shards.errors import ShardsError, UsageError
+from shards.fleet.spec import FleetSpec
 from shards.host import tune as host
 from shards.host.tune import Outcome, Places
-from shards.host.tuning import Difference, Verdict
+from shards.host.tuning import Difference, Verdict, warnings
 from shards.tasks.console import run, setting
 
 _UNCHANGED = "as it should be"
@@ -50,7 +52,7 @@ def tune(
         if revert:
             return _tell("revert", [], _revert(places), json)
         wanted = Path(setting(context, "fleet", "root")) / "docker" / "sysctl.conf"
-        found = host.differences(places, wanted)
+        found = host.differences(places, wanted, [_port(context)])
         if not apply:
             return _tell("show", found, [], json)
         confirm(found, yes)
@@ -58,6 +60,11 @@ def tune(
 
     if not run(work(), debug=debug):
         raise Exit(code=1)
+
+
+def _port(context: Context) -> int:
+    """Give the port that a fleet would have, which is not listened on while none runs."""
+    return FleetSpec.read({"port": setting(context, "fleet", "port")}, descriptor_limit()).port
 
 
 def _revert(places: Places) -> list[Outcome]:
@@ -87,6 +94,8 @@ def confirm(found: Sequence[Difference], yes: bool) -> None:
         raise UsageError(f"{len(changes)} settings would change, and nobody is here to be asked: add --yes")
     for one in changes:
         print(f"{one.key}: {one.current} → {one.wanted}", file=sys.stderr)
+    for warning in warnings(changes):
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"change these {len(changes)} settings of this host? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise ShardsError("nothing was changed")
@@ -107,15 +116,17 @@ def _object(action: str, found: Sequence[Difference], outcomes: Sequence[Outcome
         "differ": sum(one.verdict is Verdict.CHANGE for one in found),
         "outcomes": [asdict(one) for one in outcomes],
         "failed": [one.name for one in host.failed(outcomes)],
+        "warnings": warnings(found),
         "applied": Places().record.exists(),
     }
 
 
 def _lines(action: str, found: Sequence[Difference], outcomes: Sequence[Outcome]) -> list[str]:
+    warned = [f"warning: {warning}" for warning in warnings(found)]
     if action == "show":
-        return [*map(_difference, found), "", _summary(found)]
+        return [*map(_difference, found), *warned, "", _summary(found)]
     refused = [_difference(one) for one in found if one.verdict in {Verdict.FORBIDDEN, Verdict.ABSENT}]
-    lines = [*map(_outcome, outcomes), *refused]
+    lines = [*map(_outcome, outcomes), *refused, *warned]
     if action == "revert":
         return lines or ["nothing to take back: `inv tune --apply` was not run here"]
     done = f"{len(outcomes)} settings changed; `inv tune --revert` brings back what was" if outcomes else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -52,18 +53,31 @@ def headline(status: Status) -> str:
     )
 
 
-def show(status: Status) -> None:
-    """Print a fleet's status on stdout."""
+def noted(status: Status, notes: Sequence[str]) -> Status:
+    """Give a fleet's status with what else must not be missed among its warnings."""
+    return {**status, "warnings": [*status.get("warnings", ()), *notes]} if notes else status
+
+
+def show(status: Status, at: datetime | None = None) -> None:
+    """Print a fleet's status on stdout.
+
+    Args:
+        status: what `shards.fleet.status.status` gives.
+        at: when that was, where it is one of many: they are told apart by it, and by an empty line. None: it is the
+            only one.
+    """
     console = Console()
     if console.is_terminal:
         console.print(table(status))
         return
-    print(headline(status))
+    print(f"{at:%Y-%m-%d %H:%M:%S} {headline(status)}" if at else headline(status))
     for rows in _rows(status):
         for row in rows:
             print("\t".join(row), flush=True)
     for warning in status.get("warnings", ()):
         print(f"warning: {warning}", flush=True)
+    if at:
+        print(flush=True)
 
 
 def table(status: Status) -> Group:

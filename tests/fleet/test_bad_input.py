@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from shards.descriptors import descriptor_limit, sockets_per_edge
 from tests.fleet.runner import Commands, Result, finish
 
 SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
@@ -76,6 +77,21 @@ def test_a_wrong_number_in_the_environment_is_wrong_usage_too(commands: Commands
 
 def test_a_setting_of_the_app_that_makes_no_sense_starts_nothing(commands: Commands) -> None:
     one_line(commands("up", *SMALL, SHARDS_RATE_LIMIT="many"), 2, "SHARDS_RATE_LIMIT", "many")
+    commands.gone()
+
+
+def test_what_will_not_fit_is_said_before_anything_is_started(commands: Commands) -> None:
+    """It warns, and goes on: what ends it here is the app, which is looked at later."""
+    held = sockets_per_edge(descriptor_limit())
+    wrong = ("up", "--edges", "1", "--app", "no_such_site.asgi:application")
+    refused = commands(*wrong, INVOKE_FLEET_CONNECTIONS=str(held + 1))
+    one_line(refused, 2, "does not import")
+    first, second, *_ = refused.stderr.splitlines()
+    assert first.startswith(f"warning: this host can hold {held:,} of {held + 1:,} sockets (nofile: ")
+    assert second.startswith("warning: nofile: ")
+    assert "inv up --edges 2" in second
+    fits = commands(*wrong, INVOKE_FLEET_CONNECTIONS="10")
+    assert "warning: this host" not in fits.stderr
     commands.gone()
 
 

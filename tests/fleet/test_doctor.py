@@ -57,7 +57,7 @@ def connections(port: int, count: int) -> Iterator[None]:
 def test_a_redis_that_turns_clients_away_is_found(fleet: Commands) -> None:
     asyncio.run(fill_redis(fleet))
     found = symptoms(fleet)["connection refused"]
-    assert found["verdict"] == "fail"
+    assert found["verdict"] == "warn", "it was: since it was started"
     assert any("redis_green has turned away" in line for line in found["evidence"])
 
 

@@ -11,11 +11,10 @@ from dataclasses import replace
 import pytest
 
 from shards.descriptors import descriptor_limit
-from shards.fleet.spec import FleetSpec, edges_for
-from shards.host import plan
+from shards.fleet.spec import edges_for
 from shards.host.capacity import Fleet, measured_costs
-from shards.host.checks import Facts
-from shards.host.doctor import examine, lines, warning
+from shards.host.checks import Facts, Use
+from shards.host.doctor import examine, lines, warnings
 from shards.host.facts import this_host, usable_ports, version_of
 from shards.host.sysctl import Kernel
 from shards.load.scenarios import repository
@@ -79,6 +78,7 @@ def test_messages_that_the_cpu_does_not_carry_are_told_apart_from_sockets() -> N
         (FACTS, Fleet(edges=16, replicas=1), "nofile"),
         (replace(FACTS, host=BIG), Fleet(edges=16, replicas=1), "ports"),
         (replace(FACTS, host=replace(BIG, memory_bytes=10**9)), Fleet(edges=2), "memory"),
+        (replace(FACTS, memory_available=10**9), Fleet(edges=2), "memory"),
         (replace(FACTS, conntrack=(250_000, 262_144)), Fleet(), "conntrack"),
         (FACTS, Fleet(edges=2, replica_memory_bytes=100 * 10**6), "container memory"),
     ],
@@ -101,20 +101,66 @@ def test_what_was_found_can_be_made_into_lines_for_a_million_sockets_too() -> No
         assert word in told
 
 
-def test_up_is_told_in_one_line_and_only_where_they_do_not_fit() -> None:
-    assert warning(10_000, Fleet(edges=2), COSTS, FACTS) is None
-    told = warning(10_000, Fleet(edges=1), COSTS, FACTS)
-    assert told is not None
-    assert told.startswith("this host can hold 9,750 of 10,000 sockets (nofile: 1 edge")
-    assert "\n" not in told
+def test_memory_that_others_use_is_not_promised_to_anybody() -> None:
+    """22 of 24 GB are taken: what is left holds the base of each process, and 146.6 kB a socket."""
+    found = examine(10_000, 1, COSTS, replace(FACTS, memory_available=2 * 10**9), Fleet(edges=2))
+    assert (found["fits"], found["limit"]) == (True, "memory")
+    assert 10_000 < found["holds"]["sockets"] < 13_000
+    assert "2.0 GB of memory that others leave" in found["holds"]["limits"][0]["of"]
+    assert not examine(13_000, 1, COSTS, replace(FACTS, memory_available=2 * 10**9), Fleet(edges=2))["fits"]
 
 
-def test_up_on_this_host_is_warned_of_too_few_edges(tmp_path: object) -> None:
-    held = (descriptor_limit() - 500) // 2
-    spec = FleetSpec(edges=1, connections=held + 1)
-    told = plan.shortfall(spec, plan.DockerOptions(repository()), repository())
-    assert told is not None
-    assert f"{held:,} of {held + 1:,}" in told
+def test_a_fleet_that_holds_its_sockets_is_not_told_that_they_do_not_fit() -> None:
+    """Its entries and its memory are in use, by itself."""
+    host = replace(HOST, descriptors=65_536)
+    full = replace(FACTS, host=host, conntrack=(140_500, 262_144), memory_available=8 * 10**9)
+    fleet = Fleet(edges=3, replicas=4)
+    assert not examine(70_000, 1, COSTS, full, fleet)["fits"]
+    assert examine(70_000, 1, COSTS, replace(full, own=Use(70_000, 10 * 10**9)), fleet)["fits"]
+
+
+def test_what_the_costs_leave_out_is_said() -> None:
+    assert "without TLS" in lines(examine(10_000, 1, COSTS, FACTS, Fleet()))[-1]
+
+
+def test_the_nodes_of_a_swarm_are_not_called_this_host() -> None:
+    found = examine(1_000_000, 1, COSTS, replace(FACTS, engine="swarm"), Fleet())
+    told = "\n".join(lines(found))
+    assert found["answer"].startswith("this swarm can hold ")
+    assert "swarms like this one: " in told
+    assert "this host" not in told
+
+
+def test_who_starts_a_fleet_that_fits_is_told_nothing() -> None:
+    assert warnings(10_000, Fleet(edges=2), COSTS, FACTS) == []
+
+
+def test_who_starts_a_fleet_that_does_not_fit_is_told_which_check_fails_and_what_mends_it() -> None:
+    first, second = warnings(10_000, Fleet(edges=1), COSTS, FACTS)
+    assert first.startswith("this host can hold 9,750 of 10,000 sockets (nofile: 1 edge")
+    assert second.startswith("nofile: ")
+    assert "→ inv up --edges 2" in second
+    assert not [line for line in (first, second) if "\n" in line]
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({"somaxconn": 128}, "somaxconn"),
+        ({"disk_free": 10**6}, "disk"),
+        ({"maxclients": 100}, "maxclients"),
+        ({"versions": {"traefik": "2.11.0"}}, "traefik"),
+    ],
+)
+def test_who_starts_a_fleet_hears_of_more_than_limits(facts: dict[str, object], name: str) -> None:
+    (said,) = warnings(10_000, Fleet(edges=2), COSTS, replace(FACTS, **facts))  # type: ignore[arg-type]
+    assert said.startswith(f"{name}: ")
+    assert " → " in said
+
+
+def test_what_up_refuses_by_itself_or_has_no_bearing_on_sockets_is_not_said_twice() -> None:
+    assert warnings(10_000, Fleet(edges=2), COSTS, replace(FACTS, synchronised=False)) == []
+    assert warnings(10_000, Fleet(edges=2), COSTS, replace(FACTS, versions={"traefik": None})) == []
 
 
 def test_ports_that_are_reserved_do_not_count(tmp_path: object) -> None:

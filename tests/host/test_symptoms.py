@@ -39,9 +39,27 @@ def test_a_fleet_that_is_well_has_none() -> None:
         (FILES, {"lines": [("edge-0", "accept tcp [::]:8000: accept4: too many open files")]}, "warn", "accept4"),
         (FILES, {"lines": [("blue-0", "OSError: [Errno 24] Too many open files")]}, "warn", "Errno 24"),
         (REFUSED, {"parts": [PartSeen("blue-0", healthy=False)]}, "fail", "blue-0 does not answer"),
-        (REFUSED, {"redis": [RedisSeen("redis_blue", 9, 100, 3, 1, 0)]}, "fail", "turned away 3 clients"),
+        (
+            REFUSED,
+            {"redis": [RedisSeen("redis_blue", 9, 100, 3, 1, 0)]},
+            "warn",
+            "redis_blue has turned away 3 clients since it started (",
+        ),
+        (
+            REFUSED,
+            {"redis": [RedisSeen("redis_blue", 9, 100, 3, 1, 0, rejecting=2)]},
+            "fail",
+            "turned away 2 clients just now (",
+        ),
+        (REFUSED, {"redis": [RedisSeen("redis_blue", 100, 100, 0, 1, 0)]}, "fail", "100 of 100 clients"),
         (REFUSED, {"redis": [RedisSeen("redis_blue", 90, 100, 0, 1, 0)]}, "warn", "90 of 100 clients"),
-        (REFUSED, {"overflows": 12}, "warn", "12 connections met a full backlog"),
+        (REFUSED, {"overflows": {"this host started": 12}}, "warn", "full backlog since this host started"),
+        (
+            REFUSED,
+            {"overflows": {"the network of edge-0 was made": 12}},
+            "warn",
+            "12 connections met a full backlog since the network of edge-0 was made",
+        ),
         (REFUSED, {"lines": [("edge-0", "dial tcp 127.0.0.1:20001: connect: connection refused")]}, "warn", "dial tcp"),
         (MEMORY, {"parts": [PartSeen("blue-0", oom_killed=True)]}, "fail", "OOMKilled"),
         (MEMORY, {"parts": [PartSeen("blue-0", rss_bytes=90, memory_limit_bytes=100)]}, "warn", "90%"),
@@ -67,6 +85,26 @@ def test_what_speaks_for_it_is_said(name: str, found: dict[str, object], verdict
     assert told.verdict == verdict
     assert evidence in told.evidence[0]
     assert told.mend
+
+
+def test_what_could_not_be_looked_at_is_not_called_well() -> None:
+    told = symptom(FILES, unseen={FILES: ["edge-0, blue-0: another user's process"]})
+    assert (told.verdict, told.evidence) == ("unknown", ["not looked at: edge-0, blue-0: another user's process"])
+
+
+def test_what_is_known_to_be_wrong_outweighs_what_is_not_known() -> None:
+    full = [PartSeen("blue-0", files=19_990, files_limit=20_000)]
+    told = symptom(FILES, parts=full, unseen={FILES: ["edge-0: another user's process"]})
+    assert (told.verdict, len(told.evidence)) == ("fail", 2)
+    assert told.mend
+
+
+def test_a_counter_of_another_network_that_is_0_says_nothing() -> None:
+    assert symptom(REFUSED, overflows={"this host started": 0}).verdict == "ok"
+
+
+def test_memory_of_a_host_that_nobody_looked_at_is_not_short() -> None:
+    assert symptom(MEMORY, memory_available=None).verdict == "ok"
 
 
 def test_a_part_that_may_use_several_cores_is_not_busy_with_one() -> None:

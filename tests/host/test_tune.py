@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shards.errors import ShardsError
+from shards.host import tune
 from shards.host.record import Records
 from shards.host.sysctl import Kernel
-from shards.host.tune import Places, apply, differences, failed, revert
+from shards.host.tune import Places, apply, differences, failed, may_be_raised, revert
 from shards.host.tuning import Difference, Verdict
 from shards.load.scenarios import repository
 from shards.tasks import tune as command
@@ -49,15 +52,24 @@ class Interrupted(Kernel):
         super().write(key, value)
 
 
+@pytest.fixture(autouse=True)
+def login_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be on a host whose sessions may open 20,000 files, which root may raise."""
+    monkeypatch.setattr(tune, "hard_nofile", lambda: 20_000)
+    monkeypatch.setattr(tune, "may_be_raised", lambda: True)
+
+
 def places(tmp_path: Path, kind: type[Kernel] = Kernel) -> Places:
-    """Make a host whose settings are files."""
+    """Make a host whose settings are files, and on which nobody listens."""
     for key, value in BEFORE.items():
         path = tmp_path / "sys" / key.replace(".", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{value}\n")
     (tmp_path / "sysctl.conf").write_text(CONF)
     etc = tmp_path / "etc"
-    return Places(kind(tmp_path / "sys"), etc / "sysctl.d" / "s.conf", etc / "limits.d" / "l.conf", tmp_path / "record")
+    (etc / "limits.d").mkdir(parents=True, exist_ok=True)
+    files = (etc / "sysctl.d" / "s.conf", etc / "limits.d" / "l.conf", tmp_path / "record", tmp_path / "net")
+    return Places(kind(tmp_path / "sys"), *files)
 
 
 def values(host: Places) -> dict[str, str | None]:
@@ -82,8 +94,161 @@ def test_revert_brings_back_what_was_and_leaves_nothing(tmp_path: Path) -> None:
     assert not failed(revert(host))
     assert values(host) == BEFORE
     assert not host.sysctl.exists()
+    assert not host.limits.exists()
     assert not host.record.exists()
     assert revert(host) == []
+
+
+def test_login_sessions_get_their_files_from_the_next_login_on(tmp_path: Path) -> None:
+    host = places(tmp_path)
+    before = next(one for one in found(host) if one.key == "nofile")
+    assert (before.current, before.wanted, before.verdict) == ("20000", "65536", Verdict.CHANGE)
+    done = next(one for one in apply(host, [before]) if one.name == "nofile")
+    assert (done.before, done.after, done.note) == ("20000", "65536", "from the next login on")
+    assert host.limits.read_text().splitlines()[1:] == [
+        f"{who} {kind} nofile 65536" for who in ("*", "root") for kind in ("soft", "hard")
+    ]
+    assert not host.sysctl.exists(), "the kernel has no part in it"
+    # This session began before that, and is not asked to be raised again.
+    assert next(one.verdict for one in found(host) if one.key == "nofile") is Verdict.RIGHT
+
+
+def test_limits_of_login_sessions_that_were_there_are_there_again(tmp_path: Path) -> None:
+    host = places(tmp_path)
+    host.limits.write_text("* hard nofile 30000\n")
+    apply(host, found(host))
+    assert "65536" in host.limits.read_text()
+    assert not failed(revert(host))
+    assert host.limits.read_text() == "* hard nofile 30000\n"
+
+
+@pytest.mark.parametrize("raisable", [True, False], ids=["no such directory", "no process may"])
+def test_no_limits_are_written_that_no_login_reads_or_none_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raisable: bool
+) -> None:
+    host = places(tmp_path)
+    monkeypatch.setattr(tune, "may_be_raised", lambda: raisable)
+    if raisable:
+        host.limits.parent.rmdir()
+    verdict = next(one.verdict for one in found(host) if one.key == "nofile")
+    assert verdict is (Verdict.ABSENT if raisable else Verdict.FORBIDDEN)
+    assert not failed(apply(host, found(host)))
+    assert not host.limits.exists()
+    assert host.limits.parent.exists() is not raisable
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "bounding", "raisable"),
+    [
+        ("0 0 4294967295", "000001ffffffffff", True),
+        ("0 0 4294967295", "000001fffeffffff", False),
+        ("0 1000 1", "000001ffffffffff", False),
+    ],
+    ids=["root of the host", "without CAP_SYS_RESOURCE", "root of a user namespace"],
+)
+def test_who_may_raise_a_hard_limit(tmp_path: Path, uid_map: str, bounding: str, raisable: bool) -> None:
+    (tmp_path / "uid_map").write_text(f"         {uid_map}\n")
+    (tmp_path / "status").write_text(f"Name:\tx\nCapBnd:\t{bounding}\n")
+    assert may_be_raised(tmp_path) is raisable
+
+
+PORTS = "# r\nnet.ipv4.ip_local_port_range = 1024 65535\n# s\nnet.ipv4.ip_local_reserved_ports = 8000-8100\n"
+
+
+def test_ports_that_somebody_listens_on_are_kept_from_outgoing_connections(tmp_path: Path) -> None:
+    """A database, the fleet's own port, and not who asked for any port, or has one that is in use by a connection."""
+    host = places(tmp_path)
+    for key, value in {"ip_local_port_range": "32768 60999", "ip_local_reserved_ports": ""}.items():
+        (tmp_path / "sys" / "net" / "ipv4" / key).write_text(f"{value}\n")
+    (tmp_path / "sysctl.conf").write_text(PORTS)
+    host.sockets.mkdir()
+    rows = ["0100007F:1538 00000000:0000 0A", "0100007F:0016 00000000:0000 0A", "0100007F:9C40 00000000:0000 0A"]
+    rows += ["0100007F:0CEA 0100007F:9C40 01"]
+    table = ["  sl  local_address rem_address   st", *(f"   {i}: {row} 0" for i, row in enumerate(rows))]
+    (host.sockets / "tcp").write_text("\n".join(table))
+    ranged, reserved, _ = differences(host, tmp_path / "sysctl.conf", [9000])
+    assert reserved.wanted == "5432,8000-8100,9000"
+    assert "5432,9000, which are listened on" in reserved.reason
+    assert not failed(apply(host, [ranged, reserved]))
+    assert host.kernel.read("net.ipv4.ip_local_reserved_ports") == "5432,8000-8100,9000"
+    again = differences(host, tmp_path / "sysctl.conf", [9000])
+    assert [one.verdict for one in again[:2]] == [Verdict.RIGHT, Verdict.RIGHT]
+
+
+def test_what_somebody_sets_while_one_is_asked_is_what_was_before(tmp_path: Path) -> None:
+    host = places(tmp_path)
+    agreed = found(host)
+    host.kernel.write("net.core.somaxconn", "8192")
+    host.kernel.write("net.ipv4.tcp_fin_timeout", "20")
+    outcomes = {one.name: one for one in apply(host, agreed)}
+    assert outcomes["net.core.somaxconn"].before == "8192"
+    assert outcomes["net.ipv4.tcp_fin_timeout"].note == "is as it should be by now"
+    assert host.kernel.read("net.ipv4.tcp_fin_timeout") == "20", "it is better than what was wanted"
+    assert not failed(revert(host))
+    assert values(host) == {**BEFORE, "net.core.somaxconn": "8192", "net.ipv4.tcp_fin_timeout": "20"}
+
+
+def test_where_somebody_else_has_done_it_all_nothing_is_remembered(tmp_path: Path) -> None:
+    host = places(tmp_path)
+    agreed = [one for one in found(host) if one.key in AFTER]
+    for key, value in AFTER.items():
+        host.kernel.write(key, value)
+    assert {one.note for one in apply(host, agreed)} == {"is as it should be by now"}
+    assert not host.record.exists()
+
+
+def test_a_record_that_can_not_be_forgotten_does_not_hide_what_was_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = places(tmp_path)
+    apply(host, found(host))
+
+    def full(_: Records) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "forget", full)
+        outcomes = revert(host)
+    assert [one.name for one in failed(outcomes)] == [str(host.record)]
+    assert "No space left on device" in str(failed(outcomes)[0].error)
+    assert {one.name for one in outcomes} >= set(BEFORE), "what came of the rest is told"
+    assert values(host) == BEFORE
+    assert not failed(revert(host))
+    assert not host.record.exists()
+
+
+def test_a_file_that_can_not_be_read_does_not_keep_the_rest_from_being_taken_back(tmp_path: Path) -> None:
+    host = places(tmp_path)
+    apply(host, found(host))
+    host.sysctl.unlink()
+    host.sysctl.mkdir()
+    outcomes = revert(host)
+    assert [one.name for one in failed(outcomes)] == [str(host.sysctl)]
+    assert values(host) == BEFORE
+    assert not host.limits.exists()
+    host.sysctl.rmdir()
+    assert not failed(revert(host))
+    assert not host.record.exists()
+
+
+@pytest.mark.parametrize(("act", "said"), [("apply", "nothing was changed"), ("revert", "nothing was taken back")])
+def test_where_nothing_was_done_it_is_said_of_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, said: str
+) -> None:
+    host = places(tmp_path)
+    if act == "revert":
+        apply(host, found(host))
+    before = values(host)
+
+    @contextlib.contextmanager
+    def unwritable(_: Records) -> Iterator[None]:
+        raise OSError(30, "Read-only file system", "/var/lib/shards")
+        yield
+
+    monkeypatch.setattr(Records, "lock", unwritable)
+    with pytest.raises(ShardsError, match=said):
+        _ = apply(host, found(host)) if act == "apply" else revert(host)
+    assert values(host) == before
 
 
 def test_a_file_that_was_there_is_there_again(tmp_path: Path) -> None:
@@ -211,6 +376,17 @@ def test_yes_is_needed_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         command.confirm([CHANGE], yes=False)
 
 
+def test_who_is_asked_is_warned_of_ports_that_others_may_lose(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked(monkeypatch, "y\n")
+    command.confirm([replace(CHANGE, key="net.ipv4.ip_local_port_range", wanted="1024 65535")], yes=False)
+    assert "warning: outgoing connections may then come from any port of 1024-65535" in capsys.readouterr().err
+    asked(monkeypatch, "y\n")
+    command.confirm([CHANGE], yes=False)
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_who_is_not_root_is_told_how_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     asked(monkeypatch, "y\n", user=1000)
     with pytest.raises(ShardsError, match=r"sudo .* tune --apply"):
@@ -226,30 +402,25 @@ def test_where_nothing_is_to_be_changed_nobody_is_asked(monkeypatch: pytest.Monk
 
 PREPARE = """
 set -e
-ip link set lo up
-for directory in /etc/sysctl.d /var/lib; do mount -t tmpfs tmpfs $directory; done
+mount -t tmpfs tmpfs /var/lib
+mkdir /var/lib/etc
+# What an ordinary user may not read is not needed.
+cp -r /etc/. /var/lib/etc 2>/dev/null || true
+mount --bind /var/lib/etc /etc
+mkdir -p /etc/sysctl.d /etc/security/limits.d
+rm -f /etc/sysctl.d/99-zz-shards.conf /etc/security/limits.d/99-shards.conf
 for directory in fs vm kernel; do
   mount --bind /proc/sys/$directory /proc/sys/$directory
   mount -o remount,ro,bind /proc/sys/$directory
 done
-"""
-SETTINGS = """
-import json, pathlib
-found = {}
-for path in sorted(pathlib.Path("/proc/sys/net").rglob("*")):
-    try:
-        found[str(path)] = path.read_text() if path.is_file() else ""
-    except OSError as error:
-        found[str(path)] = str(error)
-print(json.dumps({name: text for name, text in found.items() if not name.endswith("_count")}))
 """
 
 
 def unshare() -> list[str]:
     """Give the command that makes the namespaces, as root or as anybody."""
     command = ["unshare", "--net", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        pytest.skip("no unshare or ip here: no namespace of its own for `inv tune`")
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here: no namespace of its own for `inv tune`")
     tried = subprocess.run([*command, "sh", "-c", PREPARE], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"no namespaces of its own for `inv tune` here: {tried.stderr.strip()}")
@@ -257,37 +428,56 @@ def unshare() -> list[str]:
 
 
 def in_namespaces(script: str) -> list[str]:
-    """Run a shell script where the settings of the network are its own and the host's are read-only."""
+    """Run a shell script where the settings of the network are its own, /etc a copy, and the host's are read-only."""
     command = [*unshare(), "sh", "-c", PREPARE + script]
-    tune = f"{sys.executable} -m invoke tune"
     done = subprocess.run(
         command,
         cwd=repository(),
-        env={**os.environ, "TUNE": tune, "SETTINGS": f"{sys.executable} -c '{SETTINGS}'"},
+        env={
+            **os.environ,
+            "TUNE": f"{sys.executable} -m invoke tune",
+            "PROOF": f"{sys.executable} -m tests.host.sysctl_proof --yes --json",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout.strip().splitlines()
 
 
-def test_apply_then_revert_leaves_every_setting_of_the_kernel_as_it_was() -> None:
-    before, applied, again, between, reverted, after, files = in_namespaces(
-        'eval "$SETTINGS"; $TUNE --apply --yes --json; $TUNE --apply --yes --json; '
-        'eval "$SETTINGS"; $TUNE --revert --json; eval "$SETTINGS"; '
-        "echo $(ls /etc/sysctl.d /var/lib/shards)"
+def test_nothing_that_is_written_there_reaches_the_host() -> None:
+    mark = f"shards-{os.getpid()}"
+    places = [f"{directory}/{mark}" for directory in ("/etc/sysctl.d", "/etc/security/limits.d", "/var/lib")]
+    assert in_namespaces(f"touch {' '.join(places)}; ls {' '.join(places)}") == sorted(places)
+    assert [place for place in places if Path(place).exists()] == []
+
+
+def test_apply_then_revert_leaves_every_setting_of_the_kernel_and_every_file_as_it_was() -> None:
+    # Fewer files than are wanted, so that there is something to be changed of them too.
+    (said,) = in_namespaces("ulimit -n 20000 || true; $PROOF")
+    found = json.loads(said)
+    assert (found["verdict"], found["left"], found["not_done"]) == ("pass", {}, [])
+    assert found["settings"] > 300
+    assert {"net/core/somaxconn", "net/ipv4/ip_local_port_range", "/etc/sysctl.d/99-zz-shards.conf"} <= set(
+        found["changed"]
     )
-    done = json.loads(applied)
-    assert done["failed"] == []
+    verdicts = {one["key"]: one["verdict"] for one in found["refused"]}
+    raised = "/etc/security/limits.d/99-shards.conf" in found["changed"]
+    assert raised is (verdicts.get("nofile") != "forbidden")
+
+
+def test_an_apply_that_is_run_again_changes_nothing_and_a_revert_leaves_no_file() -> None:
+    applied, again, reverted, files = in_namespaces(
+        "$TUNE --apply --yes --json; $TUNE --apply --yes --json; $TUNE --revert --json; "
+        "echo $(ls /etc/sysctl.d/*shards* /etc/security/limits.d/*shards* /var/lib/shards 2>/dev/null)"
+    )
+    assert json.loads(applied)["failed"] == []
     assert json.loads(again)["outcomes"] == []
-    assert json.loads(between)["/proc/sys/net/core/somaxconn"] == "65535\n"
-    assert json.loads(between) != json.loads(before)
     assert json.loads(reverted)["failed"] == []
-    assert json.loads(after) == json.loads(before)
-    assert files == "/etc/sysctl.d: /var/lib/shards: tune.lock"
+    assert files == "/var/lib/shards: tune.lock"
 
 
 def test_what_is_the_hosts_is_refused_aloud_in_a_namespace() -> None:
@@ -299,6 +489,4 @@ def test_what_is_the_hosts_is_refused_aloud_in_a_namespace() -> None:
 
 
 def test_nobody_to_ask_is_wrong_usage() -> None:
-    assert (
-        in_namespaces('$TUNE --apply 2>&1 && exit 9; test $? = 2; eval "$SETTINGS" >/dev/null; echo fine')[-1] == "fine"
-    )
+    assert in_namespaces("$TUNE --apply 2>&1 && exit 9; test $? = 2; echo fine")[-1] == "fine"
