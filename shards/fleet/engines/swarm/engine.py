@@ -157,7 +157,14 @@ class SwarmEngine(Engine):
         for texts in render.texts(shape):
             for name, text in texts.items():
                 write_atomically(beside / name, text)
-        return render.render(shape, beside, self.options.nofile)
+        return render.render(shape, beside, self._nofile_as_far_as_known())
+
+    def _nofile_as_far_as_known(self) -> int:
+        """Tell how many files a container may open, or what is wished for, where `inv build` has brought no image."""
+        try:
+            return self._nofile
+        except ShardsError:
+            return self.options.nofile
 
     async def forget_releases(self, stay: Collection[str]) -> None:
         await asyncio.to_thread(self._forget_releases, {*stay, compose.RELEASE})
