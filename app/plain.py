@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from channels.layers import get_channel_layer
 
 from shards.consumers import Receive, Scope, Send
+from shards.rate import TokenBucket
+from shards.settings import Settings
 
 
 async def plain_room(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve a member; nothing but ASGI and the channel layer."""
+    """Serve a member; nothing but ASGI and the channel layer, and the limits that a `GroupConsumer` keeps by itself."""
     await receive()
     layer: Any = get_channel_layer()
     channel = await layer.new_channel()
@@ -30,8 +33,26 @@ async def plain_room(scope: Scope, receive: Receive, send: Send) -> None:
 
     passing = asyncio.create_task(pass_on())
     try:
+        may = _Limits(scope["state"]["shards.worker"].settings)
         while (event := await receive())["type"] == "websocket.receive":
-            await layer.group_send(group, {"type": "said", "text": event.get("text") or ""})
+            text = event.get("text") or ""
+            if not may.say(text):
+                await send({"type": "websocket.close", "code": 1008, "reason": "too much"})
+                break
+            await layer.group_send(group, {"type": "said", "text": text})
     finally:
         passing.cancel()
         await layer.group_discard(group, channel)
+
+
+class _Limits:
+    """What one member may say: these clients would not understand an error, so who says more is closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._frames = TokenBucket(settings.rate_limit, settings.rate_limit * 2)
+        self._bytes = TokenBucket(settings.bytes_limit, settings.bytes_at_once)
+
+    def say(self, text: str) -> bool:
+        """Tell whether it may say this now."""
+        now = time.monotonic()
+        return self._frames.take(now) and self._bytes.take(now, len(text.encode()))

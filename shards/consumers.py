@@ -35,8 +35,9 @@ from shards.log.log import Place, body_of
 from shards.metrics import METRICS
 from shards.names import is_name
 from shards.plane import Plane
-from shards.rate import TokenBucket
+from shards.rate import Reach, TokenBucket
 from shards.settings import Settings
+from shards.subjects import Subjects
 from shards.tokens import BadToken, Grant, Verb
 
 Scope = MutableMapping[str, Any]
@@ -46,6 +47,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _OFFENCES_A_SECOND, _OFFENCES_AT_ONCE = 1.0, 20.0
 
 _DRAIN_SECONDS = 0.05
+
+_UNPAID_BYTES = 8192
+"""What a client publishes before it is counted against its limit: small messages are too many to look at each."""
 
 
 class Since(msgspec.Struct):
@@ -170,6 +174,7 @@ class GroupConsumer:
         self.public_id: str | None = blake2b(self.session.encode(), digest_size=8).hexdigest()
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
         self.grant: Grant | None = None
+        self._subjects: Subjects = scope["state"]["shards.worker"].subjects
         self.socket: Socket
         self._groups: dict[str, bool] = {}
         self._parted: list[Followed] = []
@@ -179,6 +184,10 @@ class GroupConsumer:
         self._offences = TokenBucket(_OFFENCES_A_SECOND, _OFFENCES_AT_ONCE)
         # A client that comes back with much to say may be too fast for a while; one that never stops is closed.
         self._floods = TokenBucket(self.settings.rate_limit, self.settings.rate_limit * 20)
+        self._bytes = TokenBucket(self.settings.bytes_limit, self.settings.bytes_at_once + _UNPAID_BYTES)
+        self._unpaid = 0
+        most = self.settings.groups_per_socket
+        self._reach = Reach(most / self.settings.history_seconds, 2 * most)
 
     @classmethod
     def as_asgi(cls) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -218,12 +227,12 @@ class GroupConsumer:
             METRICS.refused.labels("forbidden").inc()
             await send({"type": "websocket.close"})
             return
-        subject, subjects = self.grant.subject if self.grant else "", self.scope["state"]["shards.worker"].subjects
-        if arrived is None and not subjects.room_for(subject):
+        subject = self._subject
+        if arrived is None and not self._subjects.room_for(subject):
             METRICS.refused.labels("too_many").inc()
             await send({"type": "websocket.close"})
             return
-        subjects.enter(subject)
+        self._subjects.enter(subject)
         try:
             await send({"type": "websocket.accept"})
             self.socket.on_drain = self._ask_to_reconnect
@@ -236,7 +245,7 @@ class GroupConsumer:
             while (event := await receive())["type"] != "websocket.disconnect":
                 await self._take_deferred(event)
         finally:
-            subjects.leave(subject)
+            self._subjects.leave(subject)
             for group in self._groups:
                 self._leave(group)
 
@@ -258,6 +267,10 @@ class GroupConsumer:
         except BadToken:
             return False
         return True
+
+    @property
+    def _subject(self) -> str:
+        return self.grant.subject if self.grant is not None else ""
 
     def _granted(self, verb: Verb, group: str) -> bool:
         return self.grant is None or self.grant.allows(verb, group)
@@ -316,8 +329,11 @@ class GroupConsumer:
             self.socket.close(1008, "too many errors")
 
     def _command_in(self, text: str) -> Command:
-        if not self._rate.take(time.monotonic()):
+        now = time.monotonic()
+        if not self._rate.take(now):
             raise Refused("rate_limited", f"more than {self.settings.rate_limit:g} frames a second", *_about(text))
+        if self.grant is not None and not self._subjects.may_ask(self.grant.subject, now):
+            raise Refused("rate_limited", "all that come with tokens like yours say too much together", *_about(text))
         try:
             return cast(Command, _decode(text))
         except msgspec.ValidationError as error:
@@ -361,6 +377,7 @@ class GroupConsumer:
             raise Refused("already_subscribed", f"{group} is subscribed already")
         if len(self._groups) >= self.settings.groups_per_socket:
             raise Refused("too_many_groups", f"a socket may subscribe {self.settings.groups_per_socket} groups")
+        self._check_reach(group)
         await self._join(group, _place(command.since), command.events)
 
     async def _join(self, group: str, since: Place | None, events: bool) -> None:
@@ -386,7 +403,30 @@ class GroupConsumer:
         data = checked_data(bytes(command.data), self.settings.message_bytes, id)
         if not self._granted("publish", group):
             raise Refused("forbidden", f"your token does not let you publish to {group}", id)
+        self._unpaid += len(data)
+        if self._unpaid > _UNPAID_BYTES:
+            self._pay(len(data), id)
+        if group not in self._groups:
+            self._check_reach(group, id)
         return group, id, data
+
+    def _pay(self, size: int, id: str) -> None:
+        """Count what was published since the last time; where it is too much, refuse the last of it, of `size` bytes.
+
+        A shard keeps what is published for as long as its history goes back, so this bounds what it keeps of a client.
+        """
+        now = time.monotonic()
+        if self._bytes.take(now, self._unpaid) and self._subjects.may_publish(self._subject, self._unpaid, now):
+            self._unpaid = 0
+            return
+        self._unpaid -= size
+        raise Refused("rate_limited", f"more than {self.settings.bytes_limit:g} bytes of data a second", id)
+
+    def _check_reach(self, group: str, id: str | None = None) -> None:
+        """Refuse a group that its shard would have to keep for a client which has had it keep as many as it may."""
+        if not self._reach.takes(group, time.monotonic()):
+            most, seconds = self.settings.groups_per_socket, self.settings.history_seconds
+            raise Refused("too_many_groups", f"a socket may reach {most} new groups within {seconds:g} s", id, group)
 
     async def _publish_if_allowed(self, command: Publish) -> None:
         group, id, data = self._checked_publish(command)
@@ -415,6 +455,8 @@ class GroupConsumer:
         limit = checked_limit(command.limit)
         if not await self._may_subscribe(group):
             raise Refused("forbidden", f"you may not read {group}")
+        if group not in self._groups:
+            self._check_reach(group)
         since = _place(command.since)
         most_bytes = self.settings.send_budget_bytes // 2
         # Who asks for much at once is no slow reader: the next answer waits until he has the last one.
@@ -458,7 +500,7 @@ class GroupConsumer:
         self._rejoin(arrived.groups)
 
     def _buckets(self) -> tuple[TokenBucket, ...]:
-        return self._rate, self._offences, self._floods
+        return self._rate, self._offences, self._floods, self._bytes, self._reach.bucket
 
     def _rejoin(self, groups: Iterable[Followed]) -> None:
         for followed in groups:

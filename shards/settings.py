@@ -15,6 +15,9 @@ from shards.errors import UsageError
 BESIDE_DATA_BYTES = 1024
 """What a message's frame has beside its data, at most: group, offset, id."""
 
+_SECONDS_AT_ONCE = 16
+"""Of SHARDS_BYTES_LIMIT: who has been silent for so long may publish so much at once."""
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -49,7 +52,10 @@ class Settings:
         send_budget_bytes: SHARDS_SEND_BUDGET_BYTES: unsent bytes after which a slow reader is closed (1013); less 1
             KiB, also what ``group_send`` takes at most. At least 1 KiB above SHARDS_MESSAGE_BYTES.
         rate_limit: SHARDS_RATE_LIMIT: frames that a socket may send, twice that at once; 0: any number.
-        groups_per_socket: SHARDS_GROUPS_PER_SOCKET: how many groups a socket may subscribe.
+        bytes_limit: SHARDS_BYTES_LIMIT: bytes of ``data`` that a socket may publish, sixteen times that at once; 0: any
+            number.
+        groups_per_socket: SHARDS_GROUPS_PER_SOCKET: how many groups a socket may subscribe; also how many new ones it
+            may reach (subscribe, publish to, read the history of) within SHARDS_HISTORY_SECONDS, twice that at once.
         ping_seconds: SHARDS_PING_SECONDS: silence after which a client is pinged; unanswered for as long again, it is
             closed.
         max_connections: SHARDS_MAX_CONNECTIONS: sockets that a worker holds before it answers 503; 0: any number.
@@ -59,6 +65,8 @@ class Settings:
             all verify; empty: no token is good.
         sockets_per_subject: SHARDS_SOCKETS_PER_SUBJECT: sockets that the bearers of one subject's tokens may have at a
             worker; 0: any number.
+        subject_share: SHARDS_SUBJECT_SHARE: how many times what one socket may (SHARDS_RATE_LIMIT, SHARDS_BYTES_LIMIT)
+            they may at a worker in all, on sockets and over HTTP; 0: any number.
         require_token: SHARDS_REQUIRE_TOKEN: 1: a ``GroupConsumer`` lets nobody connect without a token.
         handoff_dir: SHARDS_HANDOFF_DIR: this user's own directory, where a host's workers have the UNIX sockets over
             which they hand their clients to one another; empty: they don't.
@@ -83,12 +91,14 @@ class Settings:
     message_bytes: int = 65536
     send_budget_bytes: int = 1 << 20
     rate_limit: float = 100.0
+    bytes_limit: float = 262144.0
     groups_per_socket: int = 100
     ping_seconds: float = 20.0
     max_connections: int = 0
     allowed_origins: str = ""
     token_key_file: str = ""
     sockets_per_subject: int = 0
+    subject_share: float = 10.0
     require_token: bool = False
     handoff_dir: str = ""
     dashboard: bool = True
@@ -112,6 +122,11 @@ class Settings:
         if self.send_budget_bytes < self.message_bytes + BESIDE_DATA_BYTES:
             # Whoever is to get such a message would be closed for it, each time he comes back.
             raise UsageError(f"SHARDS_SEND_BUDGET_BYTES must be {BESIDE_DATA_BYTES} or more above SHARDS_MESSAGE_BYTES")
+
+    @property
+    def bytes_at_once(self) -> float:
+        """Give the bytes of ``data`` that a socket may publish at once; one message, the largest, always fits."""
+        return _SECONDS_AT_ONCE * self.bytes_limit + self.message_bytes
 
     def redis_credentials(self) -> Credentials:
         """Read what the fleet's own Redis servers are shown, anew each time: passwords change while one runs."""
@@ -165,7 +180,10 @@ def read_credentials(path: Path) -> dict[str, Credentials]:
     return msgspec.json.decode(path.read_bytes(), type=dict[str, Credentials])
 
 
-_MAY_BE_ZERO = {"SHARDS_RATE_LIMIT", "SHARDS_MAX_CONNECTIONS", "SHARDS_SOCKETS_PER_SUBJECT", "SHARDS_PORT"}
+_MAY_BE_ZERO = {
+    *("SHARDS_RATE_LIMIT", "SHARDS_BYTES_LIMIT", "SHARDS_MAX_CONNECTIONS", "SHARDS_SOCKETS_PER_SUBJECT"),
+    *("SHARDS_SUBJECT_SHARE", "SHARDS_PORT"),
+}
 _NAMED = {
     "color": "COLOR",
     "message_redis_url": "MESSAGE_REDIS_URL",
@@ -176,8 +194,8 @@ _NAMED = {
 
 _CHOSEN = (
     *("history_messages", "history_seconds", "idle_seconds", "dedupe_seconds", "publish_seconds", "message_bytes"),
-    *("send_budget_bytes", "rate_limit", "groups_per_socket", "ping_seconds", "max_connections", "allowed_origins"),
-    *("sockets_per_subject", "require_token", "dashboard"),
+    *("send_budget_bytes", "rate_limit", "bytes_limit", "groups_per_socket", "ping_seconds", "max_connections"),
+    *("allowed_origins", "sockets_per_subject", "subject_share", "require_token", "dashboard"),
 )
 """Settings that are somebody's choice; the others follow from what the fleet is."""
 

@@ -34,6 +34,7 @@ _UNITS = {
     "_dir": "path",
     "_image": "image",
     "rate_limit": "frames/s",
+    "bytes_limit": "bytes/s",
     "_messages": "messages",
     "groups_per_socket": "groups",
     "sockets_per_subject": "sockets",

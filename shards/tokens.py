@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -173,33 +172,3 @@ def _keys(text: str) -> list[str]:
     if not keys or any(len(key) < _KEY_CHARACTERS for key in keys):
         raise UsageError(f"a file of token keys holds one a line, of {_KEY_CHARACTERS} characters or more each")
     return keys
-
-
-class Subjects:
-    """How many sockets the bearers of each subject's tokens have at a worker.
-
-    What a socket may say and follow is limited for each, so this limits what a person may in all.
-
-    Args:
-        most: sockets of one subject; 0: any number.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._sockets: Counter[str] = Counter()
-
-    def room_for(self, subject: str) -> bool:
-        """Tell whether a subject may have one more; one that is empty is anybody's, and has no limit."""
-        return not (self._most and subject) or self._sockets[subject] < self._most
-
-    def enter(self, subject: str) -> None:
-        """Count a socket, also where it has no room: one that another worker hands over is not cut."""
-        if subject:
-            self._sockets[subject] += 1
-
-    def leave(self, subject: str) -> None:
-        """Count it no more."""
-        if subject:
-            self._sockets[subject] -= 1
-            if not self._sockets[subject]:
-                del self._sockets[subject]

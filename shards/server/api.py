@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from hashlib import blake2b
 from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
@@ -34,7 +35,10 @@ _BESIDE_DATA_BYTES = 4096
 
 _BODY_SECONDS = 10.0
 
-_STATUS = {"unauthorized": 401, "forbidden": 403, "bad_method": 405, "too_large": 413, "unavailable": 503}
+_STATUS = {
+    **{"unauthorized": 401, "forbidden": 403, "bad_method": 405, "too_large": 413},
+    **{"rate_limited": 429, "unavailable": 503},
+}
 """Of the codes that are not a 400."""
 
 
@@ -48,6 +52,19 @@ _decode = msgspec.json.Decoder(_Publish).decode
 
 class _Gone(Exception):
     """The client went away before it had said what it wants."""
+
+
+@dataclass(frozen=True)
+class _Bearer:
+    """Who asks.
+
+    Attributes:
+        grant: what the token grants.
+        name: whose share of the worker this takes: the subject's, or the token's own where it is nobody's.
+    """
+
+    grant: Grant
+    name: str
 
 
 @dataclass(frozen=True)
@@ -102,39 +119,44 @@ async def _answer(worker: Worker, request: Asked, receive: Receive) -> bytes:
     methods = _METHODS[request.what]
     if request.method not in methods:
         raise Refused("bad_method", f"{request.what} knows {', '.join(methods)} only")
-    grant = _grant(worker, request)
+    bearer = _bearer(worker, request)
+    if not worker.subjects.may_ask(bearer.name, time.monotonic()):
+        raise Refused("rate_limited", "too many requests with tokens like this one: try again")
     group = checked_group(request.group)
     verb: Verb = "publish" if request.method == "POST" else "subscribe"
-    if not grant.allows(verb, group):
+    if not bearer.grant.allows(verb, group):
         raise Refused("forbidden", f"the token does not let you {verb} {group}")
     try:
         if verb == "publish":
-            return await _publish(worker, grant, group, request, receive)
+            return await _publish(worker, bearer, group, request, receive)
         return await (_history if request.what == "messages" else _presence)(worker, group, request)
     except ShardUnavailable:
         raise Refused("unavailable", "the group's shard does not answer; try again, with the same id") from None
 
 
-def _grant(worker: Worker, request: Asked) -> Grant:
+def _bearer(worker: Worker, request: Asked) -> _Bearer:
     scheme, _, token = request.headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() != "bearer":
         token = request.first("token") or ""
     if not token:
         raise Refused("unauthorized", "a token is needed: Authorization: Bearer TOKEN")
     try:
-        return worker.tokens.verify(token.strip())
+        grant = worker.tokens.verify(token.strip())
     except BadToken as error:
         raise Refused("unauthorized", str(error)) from None
+    return _Bearer(grant, grant.subject or f"token {blake2b(token.strip().encode(), digest_size=16).hexdigest()}")
 
 
-async def _publish(worker: Worker, grant: Grant, group: str, request: Asked, receive: Receive) -> bytes:
+async def _publish(worker: Worker, bearer: _Bearer, group: str, request: Asked, receive: Receive) -> bytes:
     most = worker.settings.message_bytes
     publish = _read(await _body(receive, request, most + _BESIDE_DATA_BYTES))
     data = checked_data(bytes(publish.data), most)
     id = _id(publish.id, request.headers.get(b"idempotency-key"))
     started = time.monotonic()
+    if not worker.subjects.may_publish(bearer.name, len(data), started):
+        raise Refused("rate_limited", "too many bytes with tokens like this one: try again, with the same id")
     # No client's session has a slash in its name, so none can take the ids of a backend's messages before it does.
-    session = f"api/{quote(grant.subject, safe='')}"
+    session = f"api/{quote(bearer.grant.subject, safe='')}"
     place = await worker.plane.log.publish(group, session, id, body_of(id, data))
     METRICS.published.value += 1
     METRICS.publish_seconds.observe(time.monotonic() - started)
@@ -211,7 +233,7 @@ def _hints(code: str, request: Asked) -> list[Header]:
             return [(b"www-authenticate", b"Bearer")]
         case "bad_method":
             return [(b"allow", ", ".join(_METHODS[request.what]).encode())]
-        case "unavailable":
+        case "unavailable" | "rate_limited":
             return [(b"retry-after", b"1")]
     return []
 

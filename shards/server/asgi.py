@@ -18,6 +18,7 @@ from shards.names import is_name
 from shards.server import api
 from shards.server.dashboard.pages import Dashboard
 from shards.server.exposition import Family, render
+from shards.server.protocol import EXTENSION
 from shards.server.worker import Worker
 from shards.settings import Settings
 
@@ -69,12 +70,21 @@ class Served:
         kind = scope["type"]
         try:
             # Of a WebSocket's frames there are too many to look at each.
-            await self._app(scope, receive, _watched(send) if kind == "http" else send)
+            await (self._app(scope, receive, _watched(send)) if kind == "http" else self._let_in(scope, receive, send))
         except ClientDisconnected:
             raise
         except Exception:
             METRICS.failures.labels(kind).inc()
             raise
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave a WebSocket to the app; while that makes up its mind, the socket counts as one that is here."""
+        worker, socket = scope["state"]["shards.worker"], scope["extensions"][EXTENSION]
+        worker.entering(socket)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            worker.answered(socket)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

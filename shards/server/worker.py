@@ -28,7 +28,8 @@ from shards.server.pacing import Strain, strain_on
 from shards.server.protocol import SocketProtocol
 from shards.server.servers import Servers
 from shards.settings import Settings
-from shards.tokens import KeyFile, Subjects
+from shards.subjects import Subjects
+from shards.tokens import KeyFile
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,11 @@ class Worker:
         self.label = f"{os.getpid()}-{secrets.token_hex(3)}"
         self.plane = Plane(settings, f"{settings.replica}/{self.label}", self._observe_delivery, metrics.gaps.inc)
         self.tokens = KeyFile(settings.token_key_file)
-        self.subjects = Subjects(settings.sockets_per_subject)
+        self.subjects = Subjects(settings)
         self.servers = Servers(settings, self.plane)
         self.state: WorkerState = "starting"
         self._sockets: set[SocketProtocol] = set()
+        self._entering: set[SocketProtocol] = set()
         self._started = time.time()
         self._tasks: list[asyncio.Task[None]] = []
         self._giver = Giver(self.plane.worker, metrics)
@@ -120,11 +122,20 @@ class Worker:
 
     @property
     def full(self) -> bool:
-        """Whether this worker takes no more sockets."""
-        return 0 < self.settings.max_connections <= len(self._sockets)
+        """Whether this worker takes no more sockets; those that the app has not answered yet count as well."""
+        return 0 < self.settings.max_connections <= len(self._sockets) + len(self._entering)
+
+    def entering(self, socket: SocketProtocol) -> None:
+        """Hear that the app is asked whether a WebSocket may come in."""
+        self._entering.add(socket)
+
+    def answered(self, socket: SocketProtocol) -> None:
+        """Hear that it has been, whatever the answer."""
+        self._entering.discard(socket)
 
     def opened(self, socket: SocketProtocol) -> None:
         """Hear that a WebSocket was accepted."""
+        self._entering.discard(socket)
         self._sockets.add(socket)
         self.metrics.connections_total.inc()
         self._load.accepted(socket.loop.time() - socket.heard_at)
@@ -132,11 +143,13 @@ class Worker:
 
     def took(self, socket: SocketProtocol) -> None:
         """Hear that a WebSocket has come from another worker."""
+        self._entering.discard(socket)
         self._sockets.add(socket)
         self.metrics.connections.set(len(self._sockets))
 
     def closed(self, socket: SocketProtocol) -> None:
         """Hear that a WebSocket, or a handshake, is gone."""
+        self._entering.discard(socket)
         self._sockets.discard(socket)
         self.metrics.connections.set(len(self._sockets))
 

@@ -17,7 +17,8 @@ from websockets.frames import Opcode
 from shards.consumers import GroupConsumer
 from shards.log.log import Page, Place
 from shards.settings import Settings
-from shards.tokens import KeyFile, Subjects
+from shards.subjects import Subjects
+from shards.tokens import KeyFile
 from tests.server.test_handoff_frames import REQUEST, Host, frame, frames, turn
 
 NAMES = st.sampled_from(["room", "", "a b", "ä", "g" * 101, "\x00", "../x"])
