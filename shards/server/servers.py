@@ -28,6 +28,8 @@ _FIGURES = (
     ("shards_redis_clients", "Clients that a Redis server has", "gauge", "connected_clients"),
     ("shards_redis_max_clients", "Clients that a Redis server may have", "gauge", "maxclients"),
     ("shards_redis_memory_bytes", "Memory that a Redis server uses", "gauge", "used_memory_rss"),
+    ("shards_redis_data_bytes", "Memory that a Redis server has filled", "gauge", "used_memory"),
+    ("shards_redis_max_data_bytes", "Memory that a Redis server may fill; 0: any amount", "gauge", "maxmemory"),
     ("shards_redis_evicted_keys", "Keys that a Redis server threw away for want of memory", "counter", "evicted_keys"),
 )
 

@@ -21,7 +21,7 @@ from shards.descriptors import descriptor_limit
 from shards.errors import UsageError
 from shards.fleet import reconcile, sharding
 from shards.fleet import status as looking
-from shards.fleet.engines.docker.options import DockerOptions
+from shards.fleet.engines.docker.options import DockerOptions, memory_bytes
 from shards.fleet.engines.local import LocalOptions
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
@@ -39,6 +39,7 @@ DEBUG = "show tracebacks of errors"
 DRAIN = "window in which sockets move to the other replicas, in seconds"
 
 _WATCH_S = 1.0
+_LEAST_MEMORY = 64 << 20
 
 
 def fleet_of(context: Context, project: str | None, told: Progress | None = None) -> Fleet:
@@ -47,12 +48,33 @@ def fleet_of(context: Context, project: str | None, told: Progress | None = None
     FleetSpec.read({"project": chosen}, descriptor_limit(), _variables({"project": project}))
     root = Path(setting(context, SECTION, "root"))
     options = LocalOptions(
-        root.resolve(), str(setting(context, SECTION, "redis_server")), str(setting(context, SECTION, "traefik"))
+        root.resolve(),
+        str(setting(context, SECTION, "redis_server")),
+        str(setting(context, SECTION, "traefik")),
+        memory_share(str(setting(context, SECTION, "redis_memory"))),
     )
     directory = FleetDir(Path(setting(context, SECTION, "state_dir")), chosen)
     docker = DockerOptions.read(root.resolve(), dict(context.config["docker"]))
     told = told or Lines()
     return Fleet(directory, options, told.say, _number(context, "ready_seconds", None, 1), docker, told.keep)
+
+
+def memory_share(text: str) -> int | None:
+    """Read `fleet.redis_memory`, in bytes; None: ``auto``.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    if text == "auto":
+        return None
+    try:
+        found = memory_bytes(text)
+    except ValueError:
+        found = 1
+    if 0 < found < _LEAST_MEMORY:
+        said = variable(SECTION, "redis_memory") or "fleet.redis_memory"
+        raise UsageError(f"{said} must be auto, 0, or 64M or more, for instance 512M or 4G, not {text!r}")
+    return found
 
 
 def spec_of(

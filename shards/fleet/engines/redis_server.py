@@ -77,6 +77,7 @@ def render(
     good: Passwords,
     descriptors: int,
     backlog: int,
+    memory: int = 0,
     sync_first: bool = False,
     paired: bool = False,
 ) -> str:
@@ -89,6 +90,7 @@ def render(
         good: the passwords of its users.
         descriptors: how many files it may open.
         backlog: how many connections may wait to be accepted; the kernel allows no more than `somaxconn`.
+        memory: bytes that it may fill before it refuses what comes; 0: as many as there are.
         sync_first: sync before every answer.
         paired: it is one of two, and copies the other or is copied.
     """
@@ -108,6 +110,7 @@ def render(
         f"dir {_quoted(str(directory))}",
         f"maxclients {min(wanted, descriptors - RESERVED_DESCRIPTORS)}",
         f"tcp-backlog {backlog}",
+        f"maxmemory {memory}",
         *accounts.configuration(accounts.server_users(good)),
         *(_SYNC_FIRST if sync_first else ()),
         *([*_PAIRED, f"masterauth {_quoted(good.admin[0])}"] if paired else ()),
@@ -118,6 +121,14 @@ def render(
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def share_of(total: int, servers: int) -> int:
+    """Give what each of some servers may fill of a host's memory, in bytes: together half of it.
+
+    The other half is for edges, replicas and the rest of the host, and for what a server takes beside its data.
+    """
+    return total // 2 // servers
 
 
 def somaxconn() -> int:

@@ -2,6 +2,8 @@
 -- KEYS  1 fence
 -- ARGV  1 version that the move makes   2.. slots
 -- gives where the groups of each slot are: {{group, epoch, offset, dedupe bucket, group, …}, …}
+-- A server that is full takes nothing that adds to it as a script's first write; and it is the full one that gives away.
+redis.call('HDEL', KEYS[1], '')
 local slots = {}
 for i = 2, #ARGV do
   redis.call('HSET', KEYS[1], ARGV[i], -tonumber(ARGV[1]))
