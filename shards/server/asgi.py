@@ -59,7 +59,7 @@ class Served:
         elif scope["type"] == "http" and (asked := api.asked(scope)):
             await api.serve(scope["state"]["shards.worker"], asked, receive, send)
         elif self._dashboard.asked(scope):
-            await self._dashboard.serve(scope["state"]["shards.worker"].plane.control, scope, receive, send)
+            await self._dashboard.serve(scope["state"]["shards.worker"], scope, receive, send)
         elif scope["type"] == "websocket" and scope["state"]["shards.worker"].full:
             await _refuse_full(receive, send)
         else:

@@ -45,15 +45,22 @@ class Servers:
     def __init__(self, settings: Settings, plane: Plane) -> None:
         self._settings, self._plane = settings, plane
         self._asked_at = float("-inf")
-        self._families: list[Family] = []
+        self._last: Mapping[str, Info | None] = {}
         self._asking = asyncio.Lock()
 
     async def families(self) -> list[Family]:
         """Give what the servers say of themselves; of one that does not answer, only that."""
+        return families(await self._said())
+
+    async def down(self) -> list[str]:
+        """Name those that do not answer."""
+        return [name for name, info in (await self._said()).items() if info is None]
+
+    async def _said(self) -> Mapping[str, Info | None]:
         async with self._asking:
             if time.monotonic() - self._asked_at > _FRESH_S:
-                self._families, self._asked_at = families(await self._ask_all()), time.monotonic()
-            return self._families
+                self._last, self._asked_at = await self._ask_all(), time.monotonic()
+            return self._last
 
     async def _ask_all(self) -> dict[str, Info | None]:
         table = self._plane.log.table

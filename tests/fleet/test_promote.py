@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 
@@ -82,6 +83,23 @@ async def test_a_bad_release_leaves_what_serves_exactly_as_it_was(
     assert ledger.faults == []
     if "--canary" not in flags:
         assert (ledger.failures, ledger.connects) == ([], 20), "nobody noticed"
+
+
+async def test_strangers_are_not_told_why_a_release_fails(served: tuple[Commands, Site]) -> None:
+    """Its last line may name anything; whoever gave the command reads it, whoever opens the dashboard does not."""
+    commands, site = served
+    before = what_serves(commands)
+    site.write(sites.DIES)
+    told: list[str] = []
+    async with connect(commands.url.replace("http", "ws") + "/fleet/live", max_size=None) as page:
+        promoting = asyncio.create_task(promote(commands))
+        while not promoting.done() or '"cutover":{' in told[-1]:
+            told.append(str(await page.recv()))
+    assert "no license" in (await promoting).last
+    steps = {json.loads(text)["cutover"]["step"] for text in told if '"cutover":{' in text}
+    assert "deploy" in steps, "it was looked at while it went on"
+    assert not [text for text in told if "no license" in text or str(commands.directory) in text]
+    assert what_serves(commands) == before
 
 
 @pytest.mark.parametrize("verb", ["rollback", "promote"])

@@ -28,6 +28,8 @@ _TROUBLE = {
     "app_layer_dropped_total": "layer messages dropped",
     "shards_connection_losses_total": "shard connections lost",
 }
+_OF_CUTOVER = ("verb", "old", "new", "step")
+_GONE = " is gone without a word"
 _MEMORY = "process_resident_memory_bytes"
 _WANTED = {*_RATES, *_TROUBLE, _DELIVERY, _MEMORY}
 
@@ -47,6 +49,7 @@ class Reading:
         cutover: its journal; None: none is under way.
         resharding: whether slots are being moved.
         events: the newest first.
+        down: names of Redis servers that do not answer.
     """
 
     at: float
@@ -56,6 +59,7 @@ class Reading:
     cutover: Mapping[str, Any] | None = None
     resharding: bool = False
     events: Sequence[Event] = ()
+    down: Sequence[str] = ()
 
 
 def counts_of(samples: Iterable[bytes]) -> dict[str, Counts]:
@@ -78,8 +82,11 @@ def shown(now: Reading, earlier: Reading | None) -> dict[str, Any]:
     totals = _total(now.counts.values())
     return {
         "connections": sum(worker.connections for worker in now.workers),
-        "cutover": now.cutover,
+        # Strangers may see this: why a step failed is for those who gave the command, and may be the app's own words.
+        "cutover": now.cutover and {name: now.cutover.get(name) for name in _OF_CUTOVER},
         "resharding": now.resharding,
+        "down": list(now.down),
+        "missing": missing(now.workers, now.events),
         "replicas": _replicas(now),
         "ring": _ring(now.table),
         "rates": _rates(did, now.at - earlier.at) if did is not None and earlier else None,
@@ -87,6 +94,24 @@ def shown(now: Reading, earlier: Reading | None) -> dict[str, Any]:
         "trouble": {what: totals.get((name, ""), 0.0) for name, what in _TROUBLE.items()},
         "events": [{"at_ms": event.at_ms, "kind": event.kind, "text": event.text} for event in now.events],
     }
+
+
+def missing(workers: Sequence[WorkerRecord], events: Iterable[Event]) -> list[str]:
+    """Name the replicas of colors that serve which have gone without a word, and have not come back since.
+
+    Args:
+        workers: those that live.
+        events: the newest first; of what is not among them any more, nothing is known.
+    """
+    serving = {worker.color for worker in workers if worker.state == "active"}
+    last: dict[str, str] = {}
+    for event in events:
+        if event.kind == "worker":
+            worker, _, what = event.text.partition(" ")
+            last.setdefault(worker.partition("/")[0], f" {what}")
+    there = {worker.replica for worker in workers}
+    gone = {replica for replica, what in last.items() if what == _GONE and replica.partition("-")[0] in serving}
+    return sorted(gone - there)
 
 
 def _total(counts: Iterable[Counts]) -> dict[tuple[str, str], float]:

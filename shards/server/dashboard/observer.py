@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ _REPORT_LOOKS = 10
 """Seconds between two looks at the reports."""
 
 _AWAY = msgspec.json.encode({"away": "the control Redis does not answer"})
+_UNREADABLE = msgspec.json.encode({"away": "what the control Redis says is not understood: see this replica's log"})
+
+Down = Callable[[], Awaitable[Sequence[str]]]
+"""Names the Redis servers that do not answer."""
+
+logger = logging.getLogger(__name__)
+
+
+async def _nobody_asks() -> Sequence[str]:
+    return ()
 
 
 class Observer:
@@ -41,14 +52,15 @@ class Observer:
         self._readings: deque[Reading] = deque(maxlen=_READINGS)
         self._next: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._understood = True
         self.watchers = 0
 
-    async def watch(self, control: Control) -> AsyncGenerator[bytes, None]:
+    async def watch(self, control: Control, down: Down = _nobody_asks) -> AsyncGenerator[bytes, None]:
         """Give the newest view, JSON, each time there is one; who is slow misses some."""
         self.watchers += 1
         if self._task is None:
             self._next = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(self._look_on(control), name="dashboard")
+            self._task = asyncio.create_task(self._look_on(control, down), name="dashboard")
         try:
             while self._next is not None:
                 yield await asyncio.shield(self._next)
@@ -62,25 +74,35 @@ class Observer:
         self._readings.clear()
         await end([task])
 
-    async def _look_on(self, control: Control) -> None:
+    async def _look_on(self, control: Control, down: Down) -> None:
         while True:
-            seen = await self._look(control)
+            seen = await self._look(control, down)
             told, self._next = self._next, asyncio.get_running_loop().create_future()
             if told is not None and not told.done():
                 told.set_result(seen)
             await asyncio.sleep(_EVERY_SECONDS)
 
-    async def _look(self, control: Control) -> bytes:
+    async def _look(self, control: Control, down: Down) -> bytes:
+        """Give a view; whatever goes wrong with it is told, since those who watch would not know that it is old."""
         try:
-            reading = await self._read(control)
+            self._readings.append(await self._read(control, down))
+            earlier = self._readings[0] if len(self._readings) > 1 else None
+            seen = shown(self._readings[-1], earlier)
+            seen["reports"] = await self._known_reports()
+            self._understood = True
+            return msgspec.json.encode(seen)
         except (RedisError, OSError):
-            self._readings.clear()
-            return _AWAY
-        self._readings.append(reading)
-        earlier = self._readings[0] if len(self._readings) > 1 else None
-        return msgspec.json.encode({**shown(reading, earlier), "reports": await self._known_reports()})
+            away = _AWAY
+        except Exception:
+            # A record of another release, for instance.
+            if self._understood:
+                logger.exception("the dashboard does not understand what the registry says")
+            away = _UNREADABLE
+        self._readings.clear()
+        self._understood = away is not _UNREADABLE
+        return away
 
-    async def _read(self, control: Control) -> Reading:
+    async def _read(self, control: Control, down: Down) -> Reading:
         workers = await control.workers()
         samples = await control.metrics([worker.name for worker in workers])
         return Reading(
@@ -91,6 +113,7 @@ class Observer:
             await control.journal(),
             await control.journal("reshard") is not None,
             await control.events(),
+            await down(),
         )
 
     async def _known_reports(self) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from shards.aio import end
 from shards.consumers import Receive, Scope, Send, origin_allowed
-from shards.router.control import Control
 from shards.server.dashboard.observer import Observer
+from shards.server.dashboard.seats import Seats
+from shards.server.worker import Worker
 from shards.settings import Settings
 
 Header = tuple[bytes, bytes]
@@ -31,8 +32,6 @@ _HEADERS: list[Header] = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-_MOST_WATCHERS = 50
-"""Of one worker: a page that everybody may open must not become a load of its own."""
 
 
 class Dashboard:
@@ -45,13 +44,14 @@ class Dashboard:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._observer = Observer(Path(settings.reports_dir) if settings.reports_dir else None)
+        self._seats = Seats()
 
     def asked(self, scope: Scope) -> bool:
         """Tell whether a request is for the dashboard, where there shall be one."""
         path = scope["path"]
         return self._settings.dashboard and (path == "/fleet" or path.startswith(_ROOT))
 
-    async def serve(self, control: Control, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] == "http":
             await self._page(scope, send)
@@ -59,7 +59,7 @@ class Dashboard:
             await receive()
             await send({"type": "websocket.close"})
         else:
-            await self._live(control, receive, send)
+            await self._live(worker, scope, receive, send)
 
     async def _page(self, scope: Scope, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
@@ -73,23 +73,31 @@ class Dashboard:
         else:
             await _answer(send, 404, b"there is no such page\n", [(b"content-type", b"text/plain")])
 
-    async def _live(self, control: Control, receive: Receive, send: Send) -> None:
+    async def _live(self, worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell a page what is seen until it goes; what it says is not heard."""
         await receive()
-        if self._observer.watchers >= _MOST_WATCHERS:
+        # Behind an edge the client's own, as the edge says.
+        address = (scope.get("client") or ("",))[0]
+        if not self._seats.take(address):
             await send({"type": "websocket.http.response.start", "status": 503, "headers": [(b"retry-after", b"10")]})
             await send({"type": "websocket.http.response.body", "body": b"too many watch: try again\n"})
             return
-        await send({"type": "websocket.accept"})
-        telling = asyncio.create_task(self._tell(control, send), name="dashboard watcher")
+        try:
+            await send({"type": "websocket.accept"})
+            await self._tell_until_gone(worker, receive, send)
+        finally:
+            self._seats.give_back(address)
+
+    async def _tell_until_gone(self, worker: Worker, receive: Receive, send: Send) -> None:
+        telling = asyncio.create_task(self._tell(worker, send), name="dashboard watcher")
         try:
             while (await receive())["type"] == "websocket.receive":
                 pass
         finally:
             await end([telling])
 
-    async def _tell(self, control: Control, send: Send) -> None:
-        async with aclosing(self._observer.watch(control)) as views:
+    async def _tell(self, worker: Worker, send: Send) -> None:
+        async with aclosing(self._observer.watch(worker.plane.control, worker.servers.down)) as views:
             async for view in views:
                 try:
                     await send({"type": "websocket.send", "text": view.decode()})
