@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-from redis.exceptions import RedisError
 from uvicorn.protocols.utils import ClientDisconnected
 
 from shards import ring
@@ -17,8 +15,8 @@ from shards.metrics import METRICS
 from shards.names import is_name
 from shards.server import api
 from shards.server.dashboard.pages import Dashboard
-from shards.server.exposition import Family, render
 from shards.server.protocol import EXTENSION
+from shards.server.scrape import Scrape
 from shards.server.worker import Worker
 from shards.settings import Settings
 
@@ -43,6 +41,7 @@ class Served:
         self._app = app
         self._settings = settings
         self._dashboard = Dashboard(settings)
+        self._scrape = Scrape()
         self._paths: dict[str, Callable[[Worker, dict[str, list[str]]], Awaitable[Answer]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -108,15 +107,12 @@ class Served:
         return 200, _JSON, _json({"ready": True, "missing": worker.missing()})
 
     async def _metrics(self, worker: Worker, query: dict[str, list[str]]) -> Answer:
-        mine = worker.samples()
         if query.get("scope") == ["replica"]:
-            return 200, _TEXT, render([mine])
-        try:
-            records = {record.name for record in await worker.plane.control.workers()}
-            workers = await worker.plane.control.metrics(records - {worker.plane.worker})
-        except (RedisError, OSError):
+            return 200, _TEXT, self._scrape.own(worker)
+        page = await self._scrape.fleet(worker)
+        if page is None:
             return 503, _TEXT, b"# the control Redis does not answer; ?scope=replica still does\n"
-        return 200, _TEXT, render([mine, *workers], [_slots(worker), *await worker.servers.families()])
+        return 200, _TEXT, page
 
     async def _route(self, worker: Worker, query: dict[str, list[str]]) -> Answer:
         group = query.get("group", [""])[0]
@@ -129,14 +125,6 @@ class Served:
         serving = sorted({r.replica for r in await worker.plane.workers() if r.state == "active"})
         answer = {"group": group, "slot": slot, "shard": table.owner(slot).name, "version": table.version}
         return 200, _JSON, _json({**answer, "home": ring.home(slot, serving)})
-
-
-def _slots(worker: Worker) -> Family:
-    table = worker.plane.log.table
-    load = Counter(table.owner_names() if table else ())
-    shards = [shard.name for shard in table.shards] if table else []
-    samples = [("shards_slots", {"shard": name}, float(load[name])) for name in shards]
-    return Family("shards_slots", "Slots a shard owns", "gauge", samples)
 
 
 def _watched(send: Send) -> Send:

@@ -103,7 +103,7 @@ WORKER = SimpleNamespace(
         attendance=SimpleNamespace(watch=nothing, unwatch=nothing),
     ),
     tokens=KeyFile(""),
-    subjects=Subjects(0),
+    subjects=Subjects(Settings(rate_limit=0)),
 )
 rooms = GroupConsumer.as_asgi()
 
