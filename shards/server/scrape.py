@@ -20,7 +20,7 @@ from shards.server.worker import Worker
 _FRESH_S = 1.0
 """Workers say how they do once a second: a page is not older than what is on it."""
 
-_OWN_A_SECOND, _OWN_AT_ONCE = 10.0, 20.0
+_OWN_A_SECOND, _OWN_AT_ONCE = 100.0, 200.0
 
 
 class Scrape:

@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
@@ -78,20 +79,23 @@ async def test_a_workers_own_page_is_new_each_time_up_to_a_bound(worker: Worker)
     assert first != second
     for _ in range(1000):
         scrape.own(cast(Any, worker))
-    assert worker.asked <= 21 + 10 * (time.monotonic() - began)
-    assert worker.asked >= 20
+    assert 200 <= worker.asked <= 201 + 100 * (time.monotonic() - began)
 
 
-async def test_who_asks_again_and_again_hardly_slows_others_down(service: list[Replica]) -> None:
-    """Against a real worker: 500 requests take it little more than it takes to answer them."""
+async def test_who_asks_again_and_again_is_little_work(service: list[Replica]) -> None:
+    """Of a real worker: a page that is made anew takes it some milliseconds, one that is there a twentieth of that."""
 
     async def ask(count: int) -> None:
         for _ in range(count):
             reader, writer = await asyncio.open_connection("127.0.0.1", service[0].port)
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert (await reader.readline()).split()[1] == b"200"
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
             writer.close()
 
-    used = service[0].metric("process_cpu_seconds_total")
-    await asyncio.gather(*(ask(50) for _ in range(10)))
-    assert service[0].metric("process_cpu_seconds_total") - used < 1.5
+    assert service[0].process is not None
+    worker = psutil.Process(service[0].process.pid)
+    before = worker.cpu_times()
+    await asyncio.gather(*(ask(100) for _ in range(10)))
+    after = worker.cpu_times()
+    took = after.user + after.system - before.user - before.system
+    assert took < 0.9, took
