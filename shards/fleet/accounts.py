@@ -1,6 +1,7 @@
 """Who may do what on the Redis servers of a fleet: their users, and how passwords change while they run. Pure.
 
-`default` is the admin: the commands, the servers of a pair among themselves, the Sentinels. `app` is what replicas are.
+`default` is the admin: the commands, the servers of a pair among themselves, the Sentinels. `app` is what replicas are:
+it may do nothing about a server, and with data whatever it likes, deleting it included. Its own scripts do that.
 Servers are given the digests of passwords: who reads their configuration can't log in with what it says.
 
 A file of passwords has one a line: the first is shown, all are good. So a change has three stages, and whoever is
@@ -20,9 +21,12 @@ _ALL = ("~*", "&*", "+@all")
 _APP_RULES = (
     *_ALL,
     # Whatever is about the server and not about data: FLUSHALL, CONFIG, SHUTDOWN, KEYS, REPLICAOF, ACL, …
-    *("-@admin", "-@dangerous", "-script"),
-    # What workers ask of it: scripts by their digests, figures for /metrics, whether a server is a pair's primary.
-    *("+script|load", "+script|exists", "+info", "+role"),
+    *("-@admin", "-@dangerous", "-@scripting"),
+    # What is about all keys at once, or gives one another name. SCAN stays: a channel layer's `flush` looks with it.
+    *("-randomkey", "-dbsize", "-rename", "-renamenx", "-copy", "-move"),
+    # What workers ask of it: scripts by their digests, figures for /metrics, whether a server is a pair's primary. They
+    # load the scripts themselves, at each connect: a server forgets them when it is killed, and nobody else is there.
+    *("+evalsha", "+script|load", "+script|exists", "+info", "+role"),
 )
 _APP_AT_SENTINEL = ("-@all", "+sentinel|get-master-addr-by-name")
 

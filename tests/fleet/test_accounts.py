@@ -24,8 +24,17 @@ REFUSED = [
     *("CONFIG GET *", "CONFIG SET maxmemory 1", "CONFIG REWRITE", "ACL LIST", "ACL SETUSER app +@all", "ACL USERS"),
     *("SHUTDOWN", "DEBUG SLEEP 0", "MONITOR", "REPLICAOF NO ONE", "SLAVEOF NO ONE", "FAILOVER", "SYNC", "PSYNC ? -1"),
     *("SAVE", "BGSAVE", "BGREWRITEAOF", "LASTSAVE", "MODULE LIST", "SLOWLOG GET", "LATENCY RESET", "CLUSTER RESET"),
-    *("CLIENT LIST", "CLIENT KILL TYPE pubsub", "SCRIPT FLUSH", "SCRIPT KILL"),
+    *("CLIENT LIST", "CLIENT KILL TYPE pubsub", "SCRIPT FLUSH", "SCRIPT KILL", "EVAL return 0", "RANDOMKEY", "DBSIZE"),
+    *("RENAME a b", "RENAMENX a b", "COPY a b", "MOVE a 1"),
 ]
+"""What docs/security.md says that a replica may not."""
+
+PERMITTED = [
+    *("SCAN 0", "DEL a", "UNLINK a", "EXISTS a", "SET a 1", "GET a", "HSET h f 1", "HDEL h f", "HGETALL h", "HVALS h"),
+    *("XADD s * f 1", "XRANGE s - +", "XTRIM s MAXLEN 0", "ZADD z 1 a", "LPUSH l 1", "SADD g 1", "PEXPIRE s 1"),
+    *("PUBLISH a b", "INFO", "ROLE", "PING", "WAIT 0 1"),
+]
+"""What it says that a replica may: all it takes to read, change and delete every key there is."""
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +60,26 @@ def test_a_replica_may_not(server: RedisServer, command: str) -> None:
         app.execute_command(*command.split())
 
 
+@pytest.mark.parametrize("command", PERMITTED)
+def test_a_replica_may(server: RedisServer, command: str) -> None:
+    with client(server, APP, "of the app") as app:
+        app.execute_command(*command.split())
+
+
+def test_a_replica_may_delete_all_there_is_with_a_script_of_its_own(server: RedisServer) -> None:
+    """So docs/security.md does not say that it may not."""
+    with client(server, APP, "of the app") as app:
+        app.set("somebodys", 1)
+        digest = app.script_load("return redis.call('UNLINK', unpack(redis.call('SCAN', '0', 'COUNT', '1000')[2]))")
+        app.evalsha(digest, 0)
+        assert app.scan(0)[1] == []
+
+
 @pytest.mark.parametrize("words", [("FLUSHALL",), ("KEYS", "*")], ids=" ".join)
 def test_a_replica_may_not_from_a_script_or_a_transaction_either(server: RedisServer, words: tuple[str, ...]) -> None:
     with client(server, APP, "of the app") as app:
         with pytest.raises(ResponseError, match=r"can't run this command|NOPERM|ACL failure"):
-            app.eval(f"return redis.call({', '.join(map(repr, words))})", 0)
+            app.evalsha(app.script_load(f"return redis.call({', '.join(map(repr, words))})"), 0)
         with pytest.raises(NoPermissionError), app.pipeline(transaction=True) as pipe:
             pipe.execute_command(*words)
             pipe.execute()

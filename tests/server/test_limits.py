@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.replica import Replica
+from tests.server.test_handoff import moving
 from tests.server.test_wire import Client, enter
 
 BYTES_A_SECOND, LARGE, GROUPS = 20_000, 60_000, 5
@@ -86,6 +87,19 @@ async def test_groups_that_one_is_in_are_not_new(service: list[Replica]) -> None
         await publish_all(client, f"in-{number}", 1, 10)
     await client.say(type="publish", id="mine", data=1)
     assert {(await client.hear())["type"] for _ in range(2)} == {"ack", "message"}
+    await client.close()
+
+
+async def test_who_is_handed_over_begins_no_new_account(service: list[Replica]) -> None:
+    old, new = service
+    client = await enter(old.ws)
+    assert (await publish_all(client, "account", AT_ONCE + 3, LARGE))[-1] == "rate_limited"
+    for number in range(2 * GROUPS - 1):
+        await publish_all(client, f"account-{number}", 1, 10)
+    async with moving(old, new, 1):
+        pass
+    assert "rate_limited" in await publish_all(client, "account", 3, LARGE)
+    assert "too_many_groups" in [(await publish_all(client, f"fresh-{number}", 1, 10))[0] for number in range(3)]
     await client.close()
 
 
