@@ -276,6 +276,7 @@ def kernels_inside(status: Status) -> dict[str, tuple[int, int] | None]:
 
 def _inside(client: docker.DockerClient, container: str) -> tuple[int, int] | None:
     with contextlib.suppress(ShardsError), daemon.errors():
-        said = client.containers.get(container).exec_run(["sh", "-c", _KERNEL_SHOWS]).output.decode().split()
+        done: Any = client.containers.get(container).exec_run(["sh", "-c", _KERNEL_SHOWS])
+        said = done.output.decode().split()
         return (int(said[0]), int(said[1])) if len(said) == 2 and all(map(str.isdigit, said)) else None
     return None

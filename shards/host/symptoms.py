@@ -140,7 +140,7 @@ def _unseen(evidence: Evidence, name: str) -> Iterable[Found]:
 
 
 def _symptom(name: str, found: Sequence[Found], mend: str) -> Symptom:
-    worst = min((verdict for verdict, _ in found), key=_WORST_FIRST.index, default="ok")
+    worst: Verdict = min((verdict for verdict, _ in found), key=_WORST_FIRST.index, default="ok")
     return Symptom(name, worst, [text for _, text in found], mend if worst in {"fail", "warn"} else "")
 
 
