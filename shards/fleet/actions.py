@@ -6,10 +6,12 @@ is away for a moment.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from shards.errors import ShardsError
 from shards.fleet import health, layout, probe
 from shards.fleet.canary import Limits
 from shards.fleet.cutover import Action, Cutover
@@ -76,7 +78,7 @@ class Actions:
             Action.WATCH: self._watch,
             Action.ROUTE_NEW: self._route_new,
             Action.MOVE_TO_NEW: lambda c: self._move(c.old, c.new),
-            Action.STOP_OLD: lambda c: self._stop(c.old, c.new),
+            Action.STOP_OLD: self._stop_old,
             Action.START_OLD: self._start_old,
             Action.ROUTE_OLD: lambda c: self._leave(c.new, c.old),
             Action.MOVE_TO_OLD: lambda c: self._move(c.new, c.old),
@@ -196,11 +198,21 @@ class Actions:
         await self.engine.remove([name for name in running if name.startswith(f"{goes}-")])
         await self._order({goes: None})
         self._remember(replace(layout.without_color(self.state, goes), active=stays))
-        known = {self.state.deployed[stays].release, self.state.previous}
-        await self.engine.forget_releases({release for release in known if release})
         return f"{goes} is stopped"
+
+    async def _forget_releases(self) -> None:
+        known = {*(one.release for one in self.state.deployed.values()), self.state.previous}
+        # What stays too long is no reason to fail: it goes another time.
+        with contextlib.suppress(ShardsError):
+            await self.engine.forget_releases({release for release in known if release})
+
+    async def _stop_old(self, cutover: Cutover) -> str:
+        stopped = await self._stop(cutover.old, cutover.new)
+        await self._forget_releases()
+        return stopped
 
     async def _stop_new(self, cutover: Cutover) -> str:
         stopped = await self._stop(cutover.new, cutover.old)
         self._remember(replace(self.state, previous=cutover.previous))
+        await self._forget_releases()
         return stopped

@@ -85,6 +85,8 @@ def test_a_fleet_of_the_same_name_that_is_kept_elsewhere_is_left_alone(fleet: Do
     other = replace(fleet, state_dir=tmp_path / "others", port=free_port([fleet.port]))
     fleet.ok("up", *SMALL)
     before = [fleet.identity(one) for one in fleet.status()["redis"]]
+    # It remembers a fleet of that name which ran in Docker, as one that was moved here would.
+    shutil.copytree(fleet.directory, other.directory)
     for command in (("up", *SMALL), ("down",), ("down", "--purge")):
         refused = other(*command)
         if command[0] == "up":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.fleet.engines.docker.ownership import is_anothers, mark_of, refusal
+from shards.fleet.engines.docker.ownership import is_anothers, mark_of, may_exist, refusal
 
 OURS = mark_of(Path("/a/.fleet/shards"), "here")
 
@@ -42,4 +42,11 @@ def test_a_fleet_that_is_anothers_is_told_with_where_it_is_kept(tmp_path: Path) 
     said = refusal("p", [here, mark_of(tmp_path / "b")], here)
     assert said is not None
     assert f"kept in {tmp_path / 'b'}: run its commands from there" in said
-    assert "/b on there:" in str(refusal("p", [elsewhere], here))
+    assert "/b of another host:" in str(refusal("p", [elsewhere], here))
+
+
+def test_a_directory_that_one_may_not_look_for_is_taken_to_be_there(tmp_path: Path) -> None:
+    assert may_exist(str(tmp_path))
+    assert not may_exist(str(tmp_path / "gone" / "p"))
+    # As a home directory that lets nobody in is; here, so that it is so for root too, a name that is too long.
+    assert may_exist(str(tmp_path / ("x" * 300)))

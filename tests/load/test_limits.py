@@ -72,9 +72,9 @@ def test_who_asks_for_too_few_edges_is_told() -> None:
 
 
 def test_dockers_proxy_holds_a_sixth_of_its_files_and_is_told_of() -> None:
-    check_proxy(3_333, files=20_000)
-    with pytest.raises(UsageError, match=r"at most 3333; with .*userland-proxy.*: false"):
-        check_proxy(3_334, files=20_000)
+    check_proxy(3_166, files=20_000)
+    with pytest.raises(UsageError, match=r"at most 3166; with .*userland-proxy.*: false"):
+        check_proxy(3_167, files=20_000)
 
 
 def test_the_proxy_of_a_port_is_found_by_what_it_was_told(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ class Client:
         await self.ws.send(json.dumps(frame))
 
     async def hear(self, seconds: float = 60) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(await asyncio.wait_for(self.ws.recv(), seconds))
+        # Not `wait_for`: before Python 3.12 that swallows a cancel where a frame comes at the same moment.
+        async with asyncio.timeout(seconds):
+            frame: dict[str, Any] = json.loads(await self.ws.recv())
         return frame
 
     async def hear_all(self, count: int) -> dict[str, list[dict[str, Any]]]:

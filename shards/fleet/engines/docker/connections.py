@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from docker.errors import APIError
 from docker.models.containers import Container
 
 from shards.fleet.engines.docker.daemon import errors
@@ -31,7 +32,11 @@ def outgoing(container: Container, listens_on: Collection[int]) -> set[int]:
         ShardsError: the daemon fails.
     """
     with errors():
-        said: Any = container.exec_run(["sh", "-c", _ASK], stderr=False)
+        try:
+            said: Any = container.exec_run(["sh", "-c", _ASK], stderr=False)
+        except APIError:
+            # It has just ended.
+            return set()
     return read(said.output.decode(errors="replace"), listens_on)
 
 

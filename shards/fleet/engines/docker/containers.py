@@ -125,7 +125,7 @@ class Containers:
             container.start()
         except APIError:
             # One that can't be started is of no use: the next try makes it anew.
-            container.remove(force=True)
+            container.remove(force=True, v=True)
             raise
 
     def _make(self, service: Service, host: Host) -> Container:
@@ -234,13 +234,18 @@ class Containers:
         with errors():
             for name in names:
                 with contextlib.suppress(NotFound):
-                    self._client.volumes.get(self.volume(name)).remove()
+                    volume = self._client.volumes.get(self.volume(name))
+                    if self._is_ours(volume.attrs.get("Labels")):
+                        volume.remove()
 
     def remove_everything_kept(self) -> None:
         """Delete the fleet's data, which is in volumes, and its images."""
         with errors():
             for volume in self._volumes():
                 volume.remove()
+            # Images have names only: those of another fleet of this name are the same.
+            if any(ownership.is_anothers(mark, self._mark) for mark in self.marks()):
+                return
             for image in self._client.images.list(filters=self._called_so):
                 for tag in image.tags:
                     self._client.images.remove(tag, force=True)

@@ -142,9 +142,12 @@ class Images:
         """Ask the base image for its Python's version and platform, for which wheels are gathered."""
         self._need(self._options.python_image)
         said = b""
-        # Where there is no such program, the daemon can't start it.
-        with contextlib.suppress(APIError):
-            said = run_once(self._client, self._options.python_image, ["python", "-c", _PYTHON]).stdout
+        with errors():
+            try:
+                said = run_once(self._client, self._options.python_image, ["python", "-c", _PYTHON]).stdout
+            except APIError as error:
+                if not _no_such_program(error):
+                    raise
         if not said:
             raise ShardsError(f"docker.python_image {self._options.python_image} has no `python` that runs")
         version, _, platform = said.decode().strip().partition(" ")
@@ -254,6 +257,11 @@ def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str
         return []
     releases = stack.app_image(project, "")
     return [tag for tag in tags if tag.startswith(releases) and tag not in keep] if tags else [id]
+
+
+def _no_such_program(error: APIError) -> bool:
+    said = str(error.explanation or error)
+    return "executable file not found" in said or "no such file or directory" in said
 
 
 def _no_base(image: str, error: object) -> str:

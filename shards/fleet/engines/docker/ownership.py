@@ -5,6 +5,7 @@ They share a daemon, which knows names only. So what is made carries a mark, and
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,10 +15,29 @@ MARK_LABEL = "shards.directory"
 
 def mark_of(directory: Path, host: str | None = None) -> str:
     """Give the mark of a fleet: the host that it is kept from (this one), and its directory there."""
-    return f"{host or os.uname().nodename}:{directory}"
+    return f"{host or _this_host()}:{directory}"
 
 
-def is_anothers(found: str, ours: str, exists: Callable[[str], bool] = os.path.exists) -> bool:
+def _this_host() -> str:
+    """Tell this host from others, whatever it is called from one day to the next."""
+    with contextlib.suppress(OSError):
+        if known := Path("/etc/machine-id").read_text().strip():
+            return known[:12]
+    return os.uname().nodename
+
+
+def may_exist(path: str) -> bool:
+    """Tell whether a path is there, or may be: this user need not be let in to look."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def is_anothers(found: str, ours: str, exists: Callable[[str], bool] = may_exist) -> bool:
     """Tell whether a mark is that of a fleet of the same name which is kept from elsewhere.
 
     What has no mark is of Compose, or of an older release of ours, and whose directory is gone has nobody any more:
@@ -39,7 +59,7 @@ def refusal(project: str, marks: Iterable[str], ours: str) -> str | None:
     for found in marks:
         if is_anothers(found, ours):
             host, _, path = found.partition(":")
-            where = path if host == ours.partition(":")[0] else f"{path} on {host}"
+            where = path if host == ours.partition(":")[0] else f"{path} of another host"
             return (
                 f"there is a fleet {project} already, kept in {where}: run its commands from there (`inv down --purge` "
                 "deletes it), or choose another name with --project"

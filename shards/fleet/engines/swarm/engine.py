@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 from redis.exceptions import RedisError
 
+from shards import aio
 from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
@@ -92,6 +94,11 @@ class SwarmEngine(Engine):
         nodes.check(known)
         if refused := ownership.refusal(self.spec.project, self._services.marks(), self._mark):
             raise ShardsError(refused)
+        if self._services.are_deployed_by_hand():
+            name = self.spec.project
+            raise ShardsError(
+                f"fleet {name} was deployed as a stack: `docker stack rm {name}` it, or choose another --project"
+            )
         if not port_is_ours:
             self._check_port([node for node in known if node.usable])
 
@@ -222,9 +229,9 @@ class SwarmEngine(Engine):
     # -- parts
 
     async def add(self, parts: Sequence[Part]) -> None:
-        await asyncio.to_thread(self._add, parts)
+        await aio.in_thread(lambda cancelled: self._add(parts, cancelled))
 
-    def _add(self, parts: Sequence[Part]) -> None:
+    def _add(self, parts: Sequence[Part], cancelled: threading.Event) -> None:
         state = self.directory.read() or FleetState(self.spec)
         known = self._daemons.nodes()
         cores = min((node.cores for node in known if node.usable), default=0.0)
@@ -240,6 +247,8 @@ class SwarmEngine(Engine):
             return
         ids = self._services.write(self._secret_texts(), shape.configs(parts))
         for service in new:
+            if cancelled.is_set():
+                return
             image = self._stock.bring(service.image)
             template = stack.task_template(self.spec.project, service, image, ids, self._nofile, cores)
             self._services.run(service, template)

@@ -75,6 +75,10 @@ class Services:
             labels += [volume.attrs.get("Labels") or {} for volume in volumes]
         return {one.get(ownership.MARK_LABEL, "") for one in labels}
 
+    def are_deployed_by_hand(self) -> bool:
+        """Tell whether `docker stack deploy` has made services of this name, which no command of ours keeps."""
+        return any(ownership.MARK_LABEL not in one["Spec"]["Labels"] for one in self.found().values())
+
     def kept(self) -> dict[str, str]:
         """Give the nodes, by their ids, that have the data of parts; by the parts' names."""
         prefix, suffix = stack.full_name(self.project, ""), "_data"
@@ -240,7 +244,9 @@ class Services:
         def remove(client: docker.DockerClient) -> None:
             for name in full:
                 with contextlib.suppress(NotFound):
-                    client.volumes.get(name).remove()
+                    volume = client.volumes.get(name)
+                    if self._is_ours(volume.attrs.get("Labels")):
+                        volume.remove()
 
         self._daemons.each(remove)
 
