@@ -50,8 +50,20 @@ def test_what_has_data_stays_with_it_and_the_rest_leaves_a_node_that_is_gone() -
 
 
 def test_a_node_that_is_drained_keeps_nothing_that_can_go() -> None:
-    drained = [MANAGER, replace(WORKERS[0], usable=False), WORKERS[1]]
+    drained = [MANAGER, replace(WORKERS[0], usable=False, drained=True), WORKERS[1]]
     assert place(["edge-1"], {"edge-1": WORKERS[0].place}, drained)["edge-1"].node != "n2"
+
+
+def test_a_node_that_is_paused_keeps_what_it_has_and_gets_nothing_new() -> None:
+    paused = [MANAGER, replace(WORKERS[0], usable=False), WORKERS[1]]
+    placed = place(["edge-0", "edge-1", "edge-2"], {"edge-1": WORKERS[0].place}, paused)
+    assert nodes_of(placed, "edge-0", "edge-1", "edge-2") == ["n1", "n2", "n3"]
+
+
+def test_a_host_that_was_made_anew_at_the_same_address_is_not_lost() -> None:
+    before, anew = Node("old", "n2-old", "10.0.0.2", False, False, False, 0), WORKERS[0]
+    assert lost([before.place], [MANAGER, anew, before, WORKERS[1]]) == set()
+    assert lost([before.place], [MANAGER, before]) == {"10.0.0.2"}
 
 
 def test_a_node_that_comes_back_under_another_address_is_found_there() -> None:

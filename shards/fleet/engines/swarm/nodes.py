@@ -50,6 +50,11 @@ class Node:
     engine: str = ""
 
     @property
+    def bears(self) -> bool:
+        """Whether what is on it runs; one that is paused gets nothing new, and that is all."""
+        return self.answers and not self.drained
+
+    @property
     def place(self) -> Place:
         """The node as a place of parts."""
         return Place(self.name, self.address)
@@ -123,9 +128,11 @@ def lost(places: Iterable[Place], nodes: Sequence[Node]) -> set[str]:
         places: where parts are.
         nodes: the swarm's.
     """
-    bear = {node.name for node in nodes if node.answers and not node.drained}
+    bear = [node for node in nodes if node.bears]
+    names, addresses = {node.name for node in bear}, {node.address for node in bear}
     everywhere = [*places, *(node.place for node in nodes)]
-    return {place.address for place in everywhere if place.node not in bear}
+    # A host that was made anew may have the address of the one that it was.
+    return {place.address for place in everywhere if place.node not in names} - addresses
 
 
 def place(
@@ -155,7 +162,7 @@ def place(
     placed = {name: today[one.node].place if one.node in today else one for name, one in known.items()}
     for name in names if only is None else [name for name in names if name in only]:
         there = today.get(placed[name].node) if name in placed else None
-        if name in placed and (has_data(name) or (there and there.usable)):
+        if name in placed and (has_data(name) or (there and there.bears)):
             continue
         placed.pop(name, None)
         company = (beside or {}).get(name) or _twin(name)

@@ -251,13 +251,25 @@ class Services:
         self._daemons.each(remove)
 
     def remove_data(self) -> None:
-        """Delete the fleet's data, which is in volumes, on every node that answers."""
+        """Delete the fleet's data, which is in volumes, on every node that answers.
 
-        def remove(client: docker.DockerClient) -> None:
+        Raises:
+            ShardsError: some of it is still there.
+        """
+
+        def remove(client: docker.DockerClient) -> list[str]:
+            left = []
             for volume in self._volumes(client):
-                volume.remove()
+                try:
+                    volume.remove()
+                except NotFound:
+                    continue
+                except APIError as error:
+                    left.append(" ".join(str(error.explanation or error).split()))
+            return left
 
-        self._daemons.each(remove)
+        if left := [one for each in self._daemons.each(remove) for one in each]:
+            raise ShardsError(f"not all data is deleted, run this again: {'; '.join(left)[:300]}")
 
 
 def image_of(service: Mapping[str, Any]) -> str:
