@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,16 @@ _REGISTERED_S = 5.0
 _FLAGS = {"app_dir": "--app-dir"}
 
 
+async def _nothing() -> None:
+    """Say nothing beforehand."""
+
+
 async def up(
-    fleet: Fleet, wanted: FleetSpec, drain_s: float, credentials: Mapping[str, Credentials] | None = None
+    fleet: Fleet,
+    wanted: FleetSpec,
+    drain_s: float,
+    credentials: Mapping[str, Credentials] | None = None,
+    forewarn: Callable[[], Awaitable[None]] = _nothing,
 ) -> FleetState:
     """Start a fleet or reshape it; returns when every part is healthy.
 
@@ -47,6 +55,7 @@ async def up(
         wanted: what it shall be.
         drain_s: the window in which replicas that go move their sockets, in seconds.
         credentials: what shards that run elsewhere are shown, by URL, as far as told now.
+        forewarn: called once what is wanted makes sense, before anything is started or changed.
 
     Raises:
         UsageError: what is wanted makes no sense for this fleet.
@@ -58,11 +67,15 @@ async def up(
         state = fleet.directory.read()
         await sharding.meet_externals(fleet, state, wanted, credentials or {})
         if state and state.up and await fleet.engine(state.spec).alive():
+            _refuse(state, wanted)
+            await forewarn()
             return await _reshape(fleet, state, wanted, drain_s)
-        return await _first(fleet, state, wanted)
+        return await _first(fleet, state, wanted, forewarn)
 
 
-async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec) -> FleetState:
+async def _first(
+    fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec, forewarn: Callable[[], Awaitable[None]]
+) -> FleetState:
     _refuse_to_split(remembered, wanted)
     settings = chosen(os.environ)
     engine = fleet.engine(wanted)
@@ -75,6 +88,7 @@ async def _first(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec)
     layer = await engine.check_app(release)
     await engine.stop()
     engine.check(port_is_ours=False)
+    await forewarn()
     deployment = Deployment(release, wanted.replicas, wanted.workers, layer)
     # Compose keeps data too, of which no state of ours tells.
     kept = await engine.kept()
@@ -199,7 +213,6 @@ async def _until_registered(fleet: Fleet, control: Control, state: FleetState) -
 
 
 async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: float) -> FleetState:
-    _refuse(state, wanted)
     engine = fleet.engine(state.spec)
     async with fleet.control(state) as control:
         await refuse_amid_cutover(control)

@@ -199,9 +199,12 @@ def up(
         with progress() as told:
             fleet = fleet_of(context, project, told)
             wanted = await _wanted(context, flags, fleet)
-            for line in await forewarned(fleet, wanted):
-                told.keep(f"warning: {line}")
-            await reconcile.up(fleet, wanted, drain_window(context, None), _credentials(context, shards))
+
+            async def forewarn() -> None:
+                for line in await forewarned(fleet, wanted):
+                    told.keep(f"warning: {line}")
+
+            await reconcile.up(fleet, wanted, drain_window(context, None), _credentials(context, shards), forewarn)
             found = await looking.status(fleet)
         view.show(found)
 

@@ -81,17 +81,20 @@ def test_a_setting_of_the_app_that_makes_no_sense_starts_nothing(commands: Comma
 
 
 def test_what_will_not_fit_is_said_before_anything_is_started(commands: Commands) -> None:
-    """It warns, and goes on: what ends it here is the app, which is looked at later."""
+    """It warns, and goes on; where what is asked for is refused, that is all that is said."""
     held = sockets_per_edge(descriptor_limit())
-    wrong = ("up", "--edges", "1", "--app", "no_such_site.asgi:application")
-    refused = commands(*wrong, INVOKE_FLEET_CONNECTIONS=str(held + 1))
-    one_line(refused, 2, "does not import")
-    first, second, *_ = refused.stderr.splitlines()
+    more = {"INVOKE_FLEET_CONNECTIONS": str(held + 1)}
+    wrong = commands("up", "--edges", "1", "--app", "no_such_site.asgi:application", **more)
+    one_line(wrong, 2, "does not import")
+    assert "warning" not in wrong.stderr
+    said = commands.ok("up", *SMALL, **more).stderr.splitlines()
+    at = next(number for number, line in enumerate(said) if line.startswith("starting Redis"))
+    first, second, *_ = (line for line in said[:at] if line.startswith("warning: "))
     assert first.startswith(f"warning: this host can hold {held:,} of {held + 1:,} sockets (nofile: ")
     assert second.startswith("warning: nofile: ")
     assert "inv up --edges 2" in second
-    fits = commands(*wrong, INVOKE_FLEET_CONNECTIONS="10")
-    assert "warning: this host" not in fits.stderr
+    assert "warning: this host" not in commands.ok("up", INVOKE_FLEET_CONNECTIONS="10").stderr
+    commands.ok("down")
     commands.gone()
 
 
