@@ -89,6 +89,9 @@ class Rider(Protocol):
     def stay(self) -> None:
         """Join the groups that were left again, where they were left: the connection stays here."""
 
+    def keys_changed(self) -> None:
+        """Hear that tokens are good from now on that are signed with other keys than before."""
+
 
 class Passenger:
     """What is known of the app's end of a connection, apart from what it is: the rider of any app.
@@ -155,6 +158,9 @@ class Passenger:
                 if group in channel.joined:
                     hub.join(group, channel, followed.place, followed.told)
         self._parted = []
+
+    def keys_changed(self) -> None:
+        """Nothing: what a consumer of Channels goes by is its own."""
 
 
 _PASSENGER: ContextVar[ref[Passenger] | None] = ContextVar("shards passenger", default=None)

@@ -48,6 +48,9 @@ _OFFENCES_A_SECOND, _OFFENCES_AT_ONCE = 1.0, 20.0
 
 _DRAIN_SECONDS = 0.05
 
+_TOKEN_WARNING_SECONDS = 10.0
+"""Before a token's end its client is asked to come back with another one; half of what is left, where that is less."""
+
 _UNPAID_BYTES = 8192
 """What a client publishes before it is counted against its limit: small messages are too many to look at each."""
 
@@ -179,6 +182,8 @@ class GroupConsumer:
         self._groups: dict[str, bool] = {}
         self._parted: list[Followed] = []
         self._deferred = 0
+        self._ending: asyncio.TimerHandle | None = None
+        self._leaving = False
         self._publishes_freely = type(self).may_publish is GroupConsumer.may_publish
         self._rate = TokenBucket(self.settings.rate_limit, self.settings.rate_limit * 2)
         self._offences = TokenBucket(_OFFENCES_A_SECOND, _OFFENCES_AT_ONCE)
@@ -242,9 +247,11 @@ class GroupConsumer:
                 # What is written to all members of a group goes straight to the socket.
                 self.on_message = self.socket.write_message  # type: ignore[method-assign]
             await (self._welcome() if arrived is None else self._go_on(arrived))
+            self._watch_token()
             while (event := await receive())["type"] != "websocket.disconnect":
                 await self._take_deferred(event)
         finally:
+            self._unwatch_token()
             self._subjects.leave(subject)
             for group in self._groups:
                 self._leave(group)
@@ -267,6 +274,32 @@ class GroupConsumer:
         except BadToken:
             return False
         return True
+
+    def _watch_token(self) -> None:
+        """Have the connection end when its token does: it expires, or the key it was signed with is taken away."""
+        self._unwatch_token()
+        if self.grant is None or self._leaving:
+            return
+        good = self.scope["state"]["shards.worker"].good_keys
+        if self.grant.key and good is not None and self.grant.key not in good:
+            self._end_of_token(_TOKEN_WARNING_SECONDS)
+            return
+        if not self.grant.expires or not self.settings.token_ends_socket:
+            return
+        left = max(0.0, self.grant.expires - time.time())
+        warned = min(_TOKEN_WARNING_SECONDS, left / 2)
+        self._ending = asyncio.get_running_loop().call_later(left - warned, self._end_of_token, warned)
+
+    def _unwatch_token(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+    def _end_of_token(self, seconds: float) -> None:
+        """Ask the client to come back with another token within so many seconds, then close: some do not listen."""
+        self._ask_to_reconnect(int(seconds * 1000))
+        close = partial(self.socket.close, 1008, "the token is not good any more: come back with a new one")
+        self._ending = asyncio.get_running_loop().call_later(seconds, close)
 
     @property
     def _subject(self) -> str:
@@ -517,6 +550,9 @@ class GroupConsumer:
 
     def part(self) -> bool:
         """Leave the groups, to go on from where that was."""
+        # Nothing is said to a client any more that is about to be another worker's.
+        self._leaving = True
+        self._unwatch_token()
         if not self._parted:
             for group, events in self._groups.items():
                 self._parted.append(Followed(group, *self.plane.hub.part(group, self), events))
@@ -539,6 +575,12 @@ class GroupConsumer:
         """Go on here after all."""
         parted, self._parted = self._parted, []
         self._rejoin(parted)
+        self._leaving = False
+        self._watch_token()
+
+    def keys_changed(self) -> None:
+        """Look whether the token is good still."""
+        self._watch_token()
 
     # What the hub calls, see shards.hub.Member
 

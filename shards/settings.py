@@ -68,6 +68,8 @@ class Settings:
         subject_share: SHARDS_SUBJECT_SHARE: how many times what one socket may (SHARDS_RATE_LIMIT, SHARDS_BYTES_LIMIT)
             they may at a worker in all, on sockets and over HTTP; 0: any number.
         require_token: SHARDS_REQUIRE_TOKEN: 1: a ``GroupConsumer`` lets nobody connect without a token.
+        token_ends_socket: SHARDS_TOKEN_ENDS_SOCKET: 1: a socket that came with a token is asked to come back with a new
+            one before it expires, and closed (1008) when it has; 0: it outlives its token.
         handoff_dir: SHARDS_HANDOFF_DIR: this user's own directory, where a host's workers have the UNIX sockets over
             which they hand their clients to one another; empty: they don't.
         dashboard: SHARDS_DASHBOARD: 0: no dashboard at /fleet/, the path is the app's. It tells what /metrics tells,
@@ -100,6 +102,7 @@ class Settings:
     sockets_per_subject: int = 0
     subject_share: float = 10.0
     require_token: bool = False
+    token_ends_socket: bool = True
     handoff_dir: str = ""
     dashboard: bool = True
     reports_dir: str = ""
@@ -195,7 +198,8 @@ _NAMED = {
 _CHOSEN = (
     *("history_messages", "history_seconds", "idle_seconds", "dedupe_seconds", "publish_seconds", "message_bytes"),
     *("send_budget_bytes", "rate_limit", "bytes_limit", "groups_per_socket", "ping_seconds", "max_connections"),
-    *("allowed_origins", "sockets_per_subject", "subject_share", "require_token", "dashboard"),
+    *("allowed_origins", "sockets_per_subject", "subject_share", "require_token", "token_ends_socket"),
+    "dashboard",
 )
 """Settings that are somebody's choice; the others follow from what the fleet is."""
 

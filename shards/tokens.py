@@ -11,8 +11,10 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,15 +48,25 @@ class Grant:
         groups: patterns of the groups.
         may: what may be done in them.
         subject: who it is for; empty: anyone.
+        expires: until when it is good, seconds since 1970; 0: nobody said.
+        key: which key has signed it, see `id_of`; empty: nobody said.
     """
 
     groups: tuple[str, ...]
     may: frozenset[Verb] = frozenset(VERBS)
     subject: str = ""
+    expires: float = field(default=0.0, compare=False)
+    key: str = field(default="", compare=False)
 
     def allows(self, verb: Verb, group: str) -> bool:
         """Tell whether the bearer may do `verb` in `group`; who may subscribe may also read history and presence."""
         return verb in self.may and any(fnmatchcase(group, pattern) for pattern in self.groups)
+
+
+@lru_cache(maxsize=16)
+def id_of(key: str) -> str:
+    """Give what a key may be called by: it is not found out from that."""
+    return sha256(key.encode()).hexdigest()[:16]
 
 
 def grant_of(groups: Iterable[str], may: Iterable[str], subject: str = "") -> Grant:
@@ -104,7 +116,7 @@ def verify(token: str, keys: Sequence[str]) -> Grant:
         except (jwt.InvalidTokenError, RecursionError, ValueError, OverflowError, TypeError) as error:
             # The library does not look at everything: a time may be infinite, and text no UTF-8.
             raise BadToken("that is no token, or it is damaged: get one as `inv token` makes them") from error
-        return _grant(claims)
+        return replace(_grant(claims), expires=float(claims["exp"]), key=id_of(key))
     raise BadToken("the token is not signed with a key of this fleet")
 
 
@@ -147,6 +159,14 @@ class KeyFile:
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read the token keys in {self._path}: {type(error).__name__}") from None
         return self._read[1]
+
+    def ids(self) -> frozenset[str]:
+        """Give what the keys are called by, see `id_of`.
+
+        Raises:
+            UsageError: as `keys`.
+        """
+        return frozenset(map(id_of, self.keys()))
 
     def sign(self, grant: Grant, seconds: float) -> tuple[str, int]:
         """Make a token that is good for so many seconds; gives it and when it expires, seconds since 1970."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from shards.aio import end, keep_on
+from shards.errors import UsageError
 from shards.metrics import Metrics
 from shards.plane import Plane
 from shards.router.control import Orders, WorkerRecord, WorkerState
@@ -70,6 +71,7 @@ class Worker:
         self._drainer = Drainer(self._sockets, metrics, self.hand_over, self._strain)
         self._arrivals: Arrivals | None = None
         self._losses = 0
+        self.good_keys = self._read_keys()
         self.control_up = False
         self._was_ready = False
 
@@ -219,6 +221,23 @@ class Worker:
                     if not left:
                         break
 
+    # Tokens
+
+    def _read_keys(self) -> frozenset[str] | None:
+        try:
+            return self.tokens.ids()
+        except UsageError:
+            return None
+
+    def _look_at_keys(self) -> None:
+        """Tell the sockets where tokens are signed with other keys than before; what can't be read changes nothing."""
+        found = self._read_keys()
+        if found is None or found == self.good_keys:
+            return
+        self.good_keys = found
+        for one in list(self._sockets):
+            one.rider.keys_changed()
+
     # Heartbeat
 
     def record(self) -> WorkerRecord:
@@ -250,6 +269,7 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             told = self.state
+            self._look_at_keys()
             try:
                 version, orders = await self.plane.control.heartbeat(self.record(), self.samples())
                 self.control_up = True

@@ -103,6 +103,7 @@ WORKER = SimpleNamespace(
         attendance=SimpleNamespace(watch=nothing, unwatch=nothing),
     ),
     tokens=KeyFile(""),
+    good_keys=None,
     subjects=Subjects(Settings(rate_limit=0)),
 )
 rooms = GroupConsumer.as_asgi()

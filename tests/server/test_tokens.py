@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import shards.client
 from tests.replica import ROOT, Replica
-from tests.server.test_wire import enter, refused_with
+from tests.server.test_handoff import moving
+from tests.server.test_wire import closed_with, enter, refused_with
 
 ENVIRON = {
     "SHARDS_REQUIRE_TOKEN": "1",
@@ -53,13 +58,101 @@ async def test_both_the_token_and_the_app_must_allow_it(
     await client.close()
 
 
-async def test_a_token_that_expires_meanwhile_costs_no_connection(service: list[Replica]) -> None:
-    token = service[0].token("open-*", seconds=1)
+async def test_a_socket_is_asked_to_come_back_before_its_token_expires_and_closed_then(service: list[Replica]) -> None:
+    expires = time.time() + 3
+    token = service[0].token("open-*", seconds=3)
     client = await enter(service[0].ws + f"?token={token}")
-    async with asyncio.timeout(60):
-        while service[0].ask("GET", "/api/groups/open-a/presence", Authorization=f"Bearer {token}")[0] != 401:
-            await asyncio.sleep(0.1)
     await client.say(type="subscribe", group="open-a")
     assert (await client.hear())["type"] == "subscribed"
+    hint = await client.hear()
+    assert hint["type"] == "reconnect"
+    assert 0 < hint["within_ms"] <= 1500
+    assert time.time() < expires, "there is time to come back"
+    assert await closed_with(client) == 1008
+    assert time.time() - expires < 1
     assert await refused_with(service[0].ws + f"?token={token}") == 403
+
+
+async def test_a_client_that_gets_new_tokens_misses_nothing_when_one_expires(service: list[Replica]) -> None:
+    given = []
+
+    def fresh() -> str:
+        given.append(service[0].token("open-*", seconds=3))
+        return given[-1]
+
+    heard = []
+    async with (
+        shards.client.connect(service[0].ws, token=fresh) as client,
+        client.subscribe("open-long") as messages,
+        shards.client.connect(service[1].ws, token=service[1].token("open-*")) as speaker,
+    ):
+        number = 0
+        async with asyncio.timeout(60):
+            while len(given) < 3:
+                await speaker.publish("open-long", number)
+                number += 1
+                await asyncio.sleep(0.02)
+            while len(heard) < number:
+                item = await anext(messages)
+                assert isinstance(item, shards.client.Message), item
+                heard.append(item.data)
+    assert heard == list(range(number))
+
+
+async def test_a_token_goes_on_counting_down_where_its_socket_is_handed_to(service: list[Replica]) -> None:
+    old, new = service
+    expires = time.time() + 8
+    client = await enter(old.ws + f"?token={old.token('open-*', seconds=8)}")
+    async with moving(old, new, 1):
+        pass
+    assert time.time() < expires - 1, "it has moved in time"
+    assert (await client.hear())["type"] == "reconnect"
+    assert await closed_with(client) == 1008
+    assert abs(time.time() - expires) < 2
+
+
+class KeyFile:
+    """The file of the fleet's token keys."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first = path.read_text()
+
+    def hold(self, *keys: str) -> None:
+        """Have it hold these keys, each written as its one letter; ``-`` is the one that it held first."""
+        self._path.write_text("\n".join(self._first if key == "-" else key * 48 for key in keys))
+
+
+@pytest.fixture
+def keys(service: list[Replica]) -> Iterator[KeyFile]:
+    file = KeyFile(Path(service[0].environ["SHARDS_TOKEN_KEY_FILE"]))
+    yield file
+    file.hold("-")
+
+
+async def test_whoever_came_with_a_key_that_is_taken_away_has_to_come_back_with_another(
+    service: list[Replica], keys: KeyFile
+) -> None:
+    client = await enter(service[0].ws + f"?token={service[0].token('open-*', seconds=600)}")
+    # As `inv rotate --tokens` does it: a new one first, the one before still good; the second time it goes.
+    keys.hold("n", "-")
+    other = await enter(service[0].ws + f"?token={service[0].token('open-*', seconds=600)}")
+    await asyncio.sleep(2.5)
+    keys.hold("m", "n")
+    hint = await client.hear(5)
+    assert (hint["type"], hint["within_ms"]) == ("reconnect", 10_000)
+    assert await closed_with(client) == 1008
+    await other.say(type="ping")
+    assert await other.hear() == {"type": "pong"}, "whose key is good is left alone"
+    await other.close()
+
+
+async def test_sockets_stay_while_the_keys_cannot_be_read(service: list[Replica], keys: KeyFile) -> None:
+    client = await enter(service[0].ws + f"?token={service[0].token('open-*', seconds=600)}")
+    keys.hold()
+    await asyncio.sleep(2.5)
+    keys.hold("-")
+    await asyncio.sleep(1.5)
+    await client.say(type="ping")
+    assert await client.hear() == {"type": "pong"}
     await client.close()
