@@ -280,7 +280,7 @@ class GroupConsumer:
         self._unwatch_token()
         if self.grant is None or self._leaving:
             return
-        good = self.scope["state"]["shards.worker"].good_keys
+        good = self.scope["state"]["shards.worker"].good_keys()
         if self.grant.key and good is not None and self.grant.key not in good:
             self._end_of_token(_TOKEN_WARNING_SECONDS)
             return

@@ -61,9 +61,10 @@ def kept(directory: FleetDir, spec: FleetSpec) -> Tls | None:
     if not spec.tls_certificate:
         return None
     try:
-        return Tls(directory.certificate_file.read_text(), directory.certificate_key_file.read_text(), spec.port)
+        certificate, key = directory.certificate_file.read_text(), directory.certificate_key_file.read_text()
     except OSError as error:
         raise ShardsError(f"cannot read the fleet's certificate in {directory.path}: {error.strerror}") from None
+    return Tls(certificate, key, spec.port, spec.hsts_seconds)
 
 
 def trusting(certificate: Path) -> ssl.SSLContext:

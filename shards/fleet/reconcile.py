@@ -31,7 +31,7 @@ from shards.fleet.state import Deployment, FleetState
 from shards.router.control import Control, Orders
 from shards.settings import Credentials, chosen
 
-_AT_THE_EDGE = ("tls_certificate", "tls_key", "address_connects", "address_sockets")
+_AT_THE_EDGE = ("tls_certificate", "tls_key", "hsts_seconds", "address_connects", "address_sockets")
 _RESHAPED = {"replicas", "workers", "edges", "connections", "shards", *_AT_THE_EDGE}
 _REGISTERED_S = 5.0
 _FLAGS = {"app_dir": "--app-dir"}

@@ -35,6 +35,7 @@ _BOUNDS = {
     "edges": (1, MOST_EDGES, "one edge carries thousands of sockets; `auto` counts how many it takes"),
     "port": (1, 65535, "there is no such port"),
     "connections": (1, 1_000_000, "one host does not hold more; spread them over several"),
+    "hsts_seconds": (0, 63_072_000, "that is two years, and nobody can take it back"),
     "address_connects": (0, 1_000_000, "0 is any number"),
     "address_sockets": (0, 1_000_000, "0 is any number"),
 }
@@ -61,6 +62,8 @@ class FleetSpec:
         tls_certificate: the file with the certificate that the edges show, and those between it and its root, PEM;
             empty: the edges speak plain HTTP.
         tls_key: the file with its private key.
+        hsts_seconds: for so long browsers that came by TLS come by nothing else (Strict-Transport-Security); 0: they are
+            not told.
         address_connects: requests a second that one address may make at an edge, twice that at once; 0: any number.
         address_sockets: sockets that one address may open at an edge from one change of its route (a promote) to the
             next, those not counted that are closed; 0: any number.
@@ -80,6 +83,7 @@ class FleetSpec:
     durability: str = "everysec"
     tls_certificate: str = ""
     tls_key: str = ""
+    hsts_seconds: int = 86_400
     address_connects: int = 0
     address_sockets: int = 0
 

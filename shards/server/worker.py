@@ -71,7 +71,7 @@ class Worker:
         self._drainer = Drainer(self._sockets, metrics, self.hand_over, self._strain)
         self._arrivals: Arrivals | None = None
         self._losses = 0
-        self.good_keys = self._read_keys()
+        self._keys_seen = self.good_keys()
         self.control_up = False
         self._was_ready = False
 
@@ -223,7 +223,8 @@ class Worker:
 
     # Tokens
 
-    def _read_keys(self) -> frozenset[str] | None:
+    def good_keys(self) -> frozenset[str] | None:
+        """Name the keys with which good tokens are signed, by `shards.tokens.id_of`; None: the file can't be read."""
         try:
             return self.tokens.ids()
         except UsageError:
@@ -231,10 +232,10 @@ class Worker:
 
     def _look_at_keys(self) -> None:
         """Tell the sockets where tokens are signed with other keys than before; what can't be read changes nothing."""
-        found = self._read_keys()
-        if found is None or found == self.good_keys:
+        found = self.good_keys()
+        if found is None or found == self._keys_seen:
             return
-        self.good_keys = found
+        self._keys_seen = found
         for one in list(self._sockets):
             one.rider.keys_changed()
 

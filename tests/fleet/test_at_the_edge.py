@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import signal
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -52,6 +54,16 @@ async def led(port: int) -> str:
     return found.partition("\r\nLocation: ")[2].partition("\r\n")[0]
 
 
+async def header(port: int, *, trusting: Path, name: str) -> str:
+    """Ask by TLS; gives a header of the answer."""
+    trust = ssl.create_default_context(cafile=str(trusting))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+    writer.write(f"GET /livez HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    found = (await reader.read()).decode()
+    writer.close()
+    return found.partition(f"\r\n{name}: ")[2].partition("\r\n")[0]
+
+
 def certificate_in(folder: Path) -> Path:
     folder.mkdir()
     return certificate(folder)
@@ -75,6 +87,7 @@ async def test_a_certificate_comes_changes_and_goes_and_no_socket_is_lost(comman
                 await connect(f"{secure}/ws/", ssl=trust)
             await asyncio.to_thread(commands.ok, "promote")
             assert await shown(commands.port) != before, "a promote writes it too"
+            assert "max-age=86400" in await header(commands.port, trusting=second, name="Strict-Transport-Security")
             assert await led(commands.port) == f"https://127.0.0.1:{commands.port}/livez"
             await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
             commands.ok("publish", "--group", "lobby", "--data", '"in the clear"')
@@ -82,6 +95,26 @@ async def test_a_certificate_comes_changes_and_goes_and_no_socket_is_lost(comman
                 assert '"by TLS"' in str(await socket.recv())
                 assert '"in the clear"' in str(await socket.recv())
     assert not list(commands.directory.rglob("certificate*"))
+
+
+def agreed(port: int, *options: str) -> str:
+    """Have openssl shake hands with an edge; gives the protocol and the cipher, empty where they don't agree."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=30, check=False)
+    found = re.search(r"^New, (\S+), Cipher is (\S+)$", done.stdout, re.M)
+    return f"{found[1]} {found[2]}" if found and found[2] != "(NONE)" else ""
+
+
+def test_what_is_not_modern_is_not_agreed_on(commands: Commands, tmp_path: Path) -> None:
+    """openssl's own lowest level, so that it is the edge that refuses."""
+    own, weak = certificate_in(tmp_path / "1"), "DEFAULT:@SECLEVEL=0"
+    commands.ok("up", *SMALL, "--tls-certificate", str(own), "--tls-key", str(own))
+    assert agreed(commands.port, "-tls1_3").startswith("TLSv1.3 ")
+    assert agreed(commands.port, "-tls1_2").startswith("TLSv1.2 ECDHE-")
+    for old in ("-tls1", "-tls1_1"):
+        assert agreed(commands.port, old, "-cipher", weak) == "", old
+    for cipher in ("AES128-GCM-SHA256", "AES256-SHA", "ECDHE-RSA-AES128-SHA256", "DHE-RSA-AES128-GCM-SHA256"):
+        assert agreed(commands.port, "-tls1_2", "-cipher", f"{cipher}:@SECLEVEL=0") == "", cipher
 
 
 def test_a_certificate_that_nobody_could_believe_is_refused_and_nothing_changes(

@@ -103,7 +103,7 @@ WORKER = SimpleNamespace(
         attendance=SimpleNamespace(watch=nothing, unwatch=nothing),
     ),
     tokens=KeyFile(""),
-    good_keys=None,
+    good_keys=lambda: None,
     subjects=Subjects(Settings(rate_limit=0)),
 )
 rooms = GroupConsumer.as_asgi()

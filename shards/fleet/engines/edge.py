@@ -125,11 +125,13 @@ class Tls:
         certificate: with those between it and its root, PEM.
         key: its private key, PEM.
         port: at which clients find the edges.
+        hsts_s: for so long browsers shall come by TLS only, in seconds; 0: they are not told.
     """
 
     certificate: str
     key: str = field(repr=False)
     port: int
+    hsts_s: int = 0
 
 
 def dynamic(route: Route, tls: Tls | None = None) -> dict[str, Any]:
@@ -147,6 +149,10 @@ def dynamic(route: Route, tls: Tls | None = None) -> dict[str, Any]:
     http = told["http"]
     for router in http["routers"].values():
         router["tls"] = {}
+    if tls.hsts_s:
+        # Not on the router of sockets: who opens one from a page has that from here already.
+        http["routers"][ROUTER]["middlewares"].insert(0, "hsts")
+        http["middlewares"]["hsts"] = {"headers": {"stsSeconds": tls.hsts_s}}
     http["routers"]["insecure"] = {
         "rule": "PathPrefix(`/`)",
         "entryPoints": ["web"],
