@@ -1,4 +1,4 @@
-"""The pages: a demo in which two tabs talk, and the few files it needs."""
+"""The pages: a demo in which two clients talk, and the few files it needs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+_PANES = ("Alice", "Bob")
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 
 @require_safe
 def demo(request: HttpRequest) -> HttpResponse:
     """Show the demo page."""
-    response = render(request, "demo.html")
+    response = render(request, "demo.html", {"panes": _PANES})
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 

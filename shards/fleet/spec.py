@@ -62,8 +62,8 @@ class FleetSpec:
         tls_certificate: the file with the certificate that the edges show, and those between it and its root, PEM;
             empty: the edges speak plain HTTP.
         tls_key: the file with its private key.
-        hsts_seconds: for so long browsers that came by TLS come by nothing else (Strict-Transport-Security); 0: they are
-            not told.
+        hsts_seconds: for so long browsers that came by TLS come by nothing else (Strict-Transport-Security); 0: they
+            are not told.
         address_connects: requests a second that one address may make at an edge, twice that at once; 0: any number.
         address_sockets: sockets that one address may open at an edge from one change of its route (a promote) to the
             next, those not counted that are closed; 0: any number.

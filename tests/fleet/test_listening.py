@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.request
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from websockets.sync.client import connect
 
 from shards.fleet import processes
 from tests.fleet.conftest import fleet_in
@@ -77,8 +79,25 @@ def test_metrics_and_dashboard_tell_no_secret_group_or_address(public: Commands)
     files = [file for file in (public.directory / "secrets").iterdir() if file.is_file()]
     secrets = {word for file in files for word in file.read_text().split() if len(word) >= 16}
     assert secrets
-    for path in ("/metrics", "/fleet/", "/readyz", "/api/route?group=room"):
-        code, text = status_of(public.port, path)
-        assert code == 200, path
-        assert not [secret for secret in secrets if secret in text], path
-        assert str(public.directory) not in text, path
+    sockets = f"ws://127.0.0.1:{public.port}"
+    with connect(f"{sockets}/ws/hush-hush/") as member, connect(f"{sockets}/fleet/live") as page:
+        session = json.loads(member.recv())["session"]
+        member.send('{"type":"publish","id":"1","data":"said in confidence"}')
+        views = [str(page.recv()) for _ in range(3)]
+        pages = {path: status_of(public.port, path) for path in ("/metrics", "/fleet/", "/readyz", "/livez")}
+    assert json.loads(views[-1])["connections"] == 2, "it was looked at while somebody was there"
+    assert {code for code, _ in pages.values()} == {200}
+    confidential = {*secrets, session, "hush-hush", "said in confidence", "127.0.0.1", str(public.directory)}
+    told = [(path, text) for path, (_, text) in pages.items()] + [("/fleet/live", view) for view in views]
+    for name, text in told:
+        assert not [word for word in confidential if word in text], name
+
+
+def test_nobody_listens_for_datagrams(public: Commands) -> None:
+    kinds = {
+        connection.type
+        for part in processes.of_fleet(public.directory).values()
+        for process in part
+        for connection in process.net_connections("inet")
+    }
+    assert kinds == {socket.SOCK_STREAM}
