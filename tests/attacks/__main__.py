@@ -1,21 +1,28 @@
 """Attack a fleet while a crowd of ordinary clients goes on: what do they notice, and what does it cost?
 
 ``python -m tests.attacks``: a fleet of its own, 200 clients in groups of ten, 1,000 deliveries a second, open loop; and
-each attack of `tests.attacks.attacks` in turn, from several addresses. Prints a table, and leaves ``attacks.json`` and
-``attacks.md`` in ``reports``; of attacks that were left out this time, with what was found last. Exit status: 0 all
-held, 1 one did not, 2 wrong usage.
+each attack of `tests.attacks.attacks` in turn, from several addresses. Then the same fleet shows a certificate, for
+those on TLS; and another one has a shard that lies. Prints a table, and leaves ``attacks.json`` and ``attacks.md`` in
+``reports``; of attacks that were left out this time, with what was found last, and in which run. Exit status: 0 all
+held, 1 one did not, 2 wrong usage. ``python -m tests.attacks.page`` puts the table into docs/security.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
-import time
+import urllib.parse
+import urllib.request
 from asyncio.subprocess import DEVNULL, PIPE
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import psutil
@@ -23,23 +30,34 @@ from rich.console import Console
 from rich.table import Table
 
 from shards.ports import free_port
-from tests.attacks.attacks import ATTACKS
+from tests.attacks import attacks, liar
+from tests.attacks.attacker import ATTACKS, Stage
+from tests.attacks.judge import COLUMNS, cells, grown, markdown, outcome, parts, verdict, why_not
+from tests.certificates import certificate
 from tests.fleet.runner import ROOT, Commands, steady
 
-MOST_P99_MS = 100.0
-MOST_GROWTH = 256 << 20
-MOST_LAG_MS = 50.0
-"""Of the crowd's own process: where it was later than that itself, it has measured itself."""
+__all__ = ["attacks", "liar"]
 
 _SETTLE_S = 2.0
+_STEADY_S = 30.0
 _SAMPLE_S = 0.5
+
+Told = tuple[Counter[str], float | None]
+"""What an attacker was told, and the CPU seconds that it took him; None: it is not known."""
 
 
 class Crowd:
-    """`tests.attacks.crowd` in its process."""
+    """`tests.attacks.crowd` in its process.
 
-    def __init__(self, url: str, clients: int, rate: float) -> None:
-        self._plan = [f"{url}/ws/", str(clients), str(rate)]
+    Args:
+        url: of the fleet.
+        clients: how many.
+        rate: publishes a second.
+        groups: in which they talk; empty: in any.
+    """
+
+    def __init__(self, url: str, clients: int, rate: float, groups: Sequence[str] = ()) -> None:
+        self._plan = [f"{url}/ws/", str(clients), str(rate), *groups]
 
     async def __aenter__(self) -> Crowd:
         self._process = await asyncio.create_subprocess_exec(
@@ -87,180 +105,213 @@ class Watch:
 
     def told(self, status: dict[str, Any]) -> dict[str, Any]:
         """Sum it up, with the status of now."""
-        after, found = parts(status), {}
-        for kind in ("replica", "edge"):
-            grown = {
-                n: self.most[n] - rss for n, (_, rss) in self.before.items() if n.startswith("edge") == (kind == "edge")
-            }
-            name = max(grown, key=lambda name: grown[name])
-            before, now = self.before[name][1], after[name][1] if name in after else 0
-            found[kind] = {"name": name, "before": before, "most": self.most[name], "after": now}
+        after = parts(status)
         died = [name for name, (pid, _) in self.before.items() if name not in after or after[name][0] != pid]
-        return {"memory": found, "died": died, "steady": steady(status)}
+        return {"memory": grown(self.before, self.most, after), "died": died, "steady": steady(status)}
 
 
-def parts(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Give process and memory of each replica and edge."""
-    return {part["name"]: (part["pid"], part["rss_bytes"]) for part in (*status["replicas"], *status["edges"])}
+class Session:
+    """A fleet that is attacked, and its crowd.
 
+    Args:
+        fleet: which.
+        crowd: who.
+        asked: what the command line says.
+        described: what each row of the table says of this run.
+    """
 
-def why_not(found: dict[str, Any]) -> list[str]:
-    """Say what was not as it should be."""
-    crowd, why = found["crowd"], []
-    if crowd["p99_ms"] is None or crowd["p99_ms"] >= MOST_P99_MS:
-        why.append(f"p99 {crowd['p99_ms']} ms")
-    if crowd["lag_p99_ms"] is None or crowd["lag_p99_ms"] >= MOST_LAG_MS:
-        why.append(f"the crowd itself was late: {crowd['lag_p99_ms']} ms")
-    names = ("lost", "doubled", "unacked", "gaps", "refused", "reconnects")
-    why += [f"{crowd[name]} {name}" for name in names if crowd[name]]
-    for part in found["memory"].values():
-        if (grown := part["most"] - part["before"]) >= MOST_GROWTH:
-            why.append(f"{part['name']} grew by {grown >> 20} MB")
-    why += [f"{name} died" for name in found["died"]]
-    if not found["steady"]:
-        why.append("not steady afterwards")
-    if not any(name != "sent" for name in found["told"]):
-        why.append("the attack did nothing")
-    return why
+    def __init__(self, fleet: Commands, crowd: Crowd, asked: argparse.Namespace, described: dict[str, Any]) -> None:
+        self.fleet, self.crowd = fleet, crowd
+        self.found: list[dict[str, Any]] = []
+        self._asked, self._described = asked, described
 
-
-async def one(name: str, fleet: Commands, crowd: Crowd, seconds: float) -> dict[str, Any]:
-    """Run an attack; gives what came of it."""
-    watch = Watch(await asyncio.to_thread(fleet.status))
-    await crowd.tell()
-    watching = asyncio.create_task(watch.run())
-    attacker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.attacks.attacks", name, fleet.host, str(fleet.port), str(seconds)),
-        cwd=ROOT,
-        stdin=DEVNULL,
-        stdout=PIPE,
-    )
-    try:
-        said, _ = await attacker.communicate()
-    finally:
-        if attacker.returncode is None:
-            attacker.kill()
-            await attacker.wait()
-    noticed = await crowd.tell()
-    await asyncio.sleep(_SETTLE_S)
-    watching.cancel()
-    status = await asyncio.to_thread(fleet.status)
-    told = json.loads(said) if said else {"told": {}, "cpu_s": None}
-    what = (ATTACKS[name].__doc__ or "").strip().rstrip(".")
-    found = {"attack": name, "what": what, "seconds": seconds, "crowd": noticed, **told, **watch.told(status)}
-    found["why_not"] = why_not(found)
-    return found
-
-
-async def all_of(names: list[str], asked: argparse.Namespace, fleet: Commands) -> list[dict[str, Any]]:
-    """Run attacks one after the other on a fleet that runs."""
-    found = []
-    async with Crowd(fleet.url, asked.clients, asked.rate / 10) as crowd:
+    async def attack(self, names: Sequence[str], by: Callable[[str, float], Awaitable[Told]]) -> None:
+        """Run attacks one after the other; `by` does one, for so many seconds."""
         await asyncio.sleep(_SETTLE_S)
         for name in names:
-            found.append(await one(name, fleet, crowd, asked.seconds))
-            print(f"{name}: {outcome(found[-1])}", file=sys.stderr)
+            self.found.append(await self._one(name, by))
+            print(f"{name}: {outcome(self.found[-1])}", file=sys.stderr)
+
+    async def _one(self, name: str, by: Callable[[str, float], Awaitable[Told]]) -> dict[str, Any]:
+        attack = ATTACKS[name]
+        seconds = max(self._asked.seconds, attack.least_s)
+        watch = Watch(await asyncio.to_thread(self.fleet.status))
+        await self.crowd.tell()
+        watching = asyncio.create_task(watch.run())
+        told, cpu_s = await by(name, seconds)
+        noticed = await self.crowd.tell()
+        await asyncio.sleep(_SETTLE_S)
+        watching.cancel()
+        status = await asyncio.to_thread(self._settled)
+        found = {"attack": name, "what": attack.what, "run": self._described, "seconds": seconds, "crowd": noticed}
+        found |= {"told": dict(told), "cpu_s": cpu_s, **watch.told(status)}
+        return {**found, "why_not": why_not(found, attack)}
+
+    def _settled(self) -> dict[str, Any]:
+        """Look how the fleet is, once it is well again or has had the time for it."""
+        with contextlib.suppress(AssertionError):
+            return self.fleet.until(steady, _STEADY_S)
+        return self.fleet.status()
+
+    async def by_processes(self, name: str, seconds: float) -> Told:
+        """Have as many processes attack as it takes."""
+        told: Counter[str] = Counter()
+        cpu_s = 0.0
+        attackers = [await self._attacker(name, seconds, number) for number in range(ATTACKS[name].processes)]
+        try:
+            for said in await asyncio.gather(*(attacker.communicate() for attacker in attackers)):
+                heard = json.loads(said[0]) if said[0] else {"told": {}, "cpu_s": 0.0}
+                told.update(heard["told"])
+                cpu_s += heard["cpu_s"]
+        finally:
+            for attacker in attackers:
+                if attacker.returncode is None:
+                    attacker.kill()
+                    await attacker.wait()
+        return told, round(cpu_s, 2)
+
+    async def _attacker(self, name: str, seconds: float, number: int) -> asyncio.subprocess.Process:
+        plan = (name, self.fleet.host, str(self.fleet.port), str(seconds), str(number))
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.attacks.attacks", *plan), cwd=ROOT, stdin=DEVNULL, stdout=PIPE
+        )
+
+
+@contextlib.asynccontextmanager
+async def session(
+    fleet: Commands, asked: argparse.Namespace, *flags: str, crowd_on: Callable[[], Awaitable[Sequence[str]]]
+) -> AsyncIterator[Session]:
+    """Start a fleet, and its crowd; it is taken down afterwards.
+
+    Args:
+        fleet: which.
+        asked: what the command line says.
+        flags: of `inv up`.
+        crowd_on: gives the groups in which the crowd shall talk, once the fleet is up; none: any.
+    """
+    try:
+        await asyncio.to_thread(fleet.ok, "up", "--replicas", str(asked.replicas), "--edges", asked.edges, *flags)
+        edges = len((await asyncio.to_thread(fleet.status))["edges"])
+        described = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(), "replicas": asked.replicas}
+        described |= {"edges": edges, "clients": asked.clients, "rate": asked.rate}
+        async with Crowd(fleet.url, asked.clients, asked.rate / 10, await crowd_on()) as crowd:
+            yield Session(fleet, crowd, asked, described)
+    finally:
+        await asyncio.to_thread(fleet, "down")
+
+
+def commit() -> str:
+    """Name what is attacked: git's short commit, with a + where files differ from it."""
+    done = run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+async def attack_all(asked: argparse.Namespace, directory: Path) -> list[dict[str, Any]]:
+    """Run the attacks that are asked for, each on what it attacks."""
+    found: list[dict[str, Any]] = []
+    if asked.of["plain"] or asked.of["tls"]:
+        async with session(Commands(directory, free_port(()), "attacked"), asked, crowd_on=_anywhere) as plain:
+            await plain.attack(asked.of["plain"], plain.by_processes)
+            if asked.of["tls"]:
+                shown = str(certificate(directory))
+                await asyncio.to_thread(plain.fleet.ok, "up", "--tls-certificate", shown, "--tls-key", shown)
+                await plain.attack(asked.of["tls"], plain.by_processes)
+            found += plain.found
+    if asked.of["liar"]:
+        found += await attack_with_a_liar(asked, directory)
     return found
 
 
-def outcome(found: dict[str, Any]) -> str:
-    """Say in a few words whether it held."""
-    return ", ".join(found["why_not"]) or "held"
+async def _anywhere() -> Sequence[str]:
+    return ()
 
 
-def cells(found: dict[str, Any]) -> list[str]:
-    """Give a line of the table."""
-    crowd = found["crowd"]
-    told = ", ".join(f"{count:,} x {name}" for name, count in found["told"].items())
-    memory = [f"{m['before'] >> 20} → {m['most'] >> 20} → {m['after'] >> 20}" for m in found["memory"].values()]
-    p99 = f"{crowd['p50_ms']} / {crowd['p99_ms']} / {crowd['max_ms']}"
-    lost = f"{crowd['lost']} / {crowd['reconnects']}"
-    return [found["attack"], f"{found['seconds']:g} s", p99, lost, *memory, told, outcome(found)]
+async def attack_with_a_liar(asked: argparse.Namespace, directory: Path) -> list[dict[str, Any]]:
+    """Have one of a fleet's shards lie while the crowd is on the other one."""
+    fleet = Commands(directory, free_port(()), "lied-to")
+
+    async def on_the_honest_one() -> Sequence[str]:
+        return await asyncio.to_thread(_groups_on_the_first_shard, fleet, asked.clients // 10)
+
+    async with liar.two_shards(directory) as (honest, lying):
+        shards = f"{honest.url},{lying.redis}"
+        async with session(fleet, asked, "--shards", shards, crowd_on=on_the_honest_one) as lied_to:
+
+            async def lie(_name: str, seconds: float) -> Told:
+                return await lying.lie(seconds), None
+
+            await lied_to.attack(asked.of["liar"], lie)
+            return lied_to.found
 
 
-COLUMNS = (
-    *("attack", "for", "p50 / p99 / max ms", "lost / reconnects", "replica MB", "edge MB", "the attacker was told"),
-    "outcome",
-)
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Write the result as a page."""
-    lines = [
-        "# Attacks, tried",
-        "",
-        f"{result['clients']} ordinary clients in groups of ten, {result['rate']:g} deliveries a second, open loop;",
-        "latency from when a message was due. Memory of the part that grew most: before → at most → two seconds after.",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-        *(f"| {' | '.join(cells(found))} |" for found in result["attacks"]),
-        "",
-        *(f"- **{found['attack']}**: {found['what']}" for found in result["attacks"]),
-        "",
-    ]
-    return "\n".join(lines)
+def _groups_on_the_first_shard(fleet: Commands, count: int) -> list[str]:
+    first = fleet.status()["shards"][0]["name"]
+    found: list[str] = []
+    number = 0
+    while len(found) < count:
+        name, number = f"crowd-{number}", number + 1
+        url = f"{fleet.url.replace('ws', 'http', 1)}/api/route?{urllib.parse.urlencode({'group': name})}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            if json.load(answer)["shard"] == first:
+                found.append(name)
+    return found
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the result as a table."""
-    table = Table(*COLUMNS, title="attacks")
+    table = Table(*COLUMNS[:-1], title="attacks")
     for found in result["attacks"]:
-        table.add_row(*cells(found), style="red" if found["why_not"] else None)
+        table.add_row(*cells(found, 0)[:-1], style="red" if found["why_not"] else None)
     console.print(table, "pass" if result["verdict"] == "pass" else "[bold red]fail")
 
 
 def parsed() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.attacks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=10, help="of each attack that does not take longer anyway")
     parser.add_argument("--clients", type=int, default=200, help="ordinary clients, in groups of ten")
     parser.add_argument("--rate", type=float, default=1000, help="messages delivered to them a second")
     parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--edges", default="auto")
     parser.add_argument("--only", default="", help=f"some, with commas: {', '.join(ATTACKS)}")
     parser.add_argument("--reports", type=Path, default=ROOT / "reports", help="where to leave attacks.json and .md")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     asked = parser.parse_args()
-    asked.names = asked.only.split(",") if asked.only else list(ATTACKS)
-    if unknown := set(asked.names) - set(ATTACKS):
+    names = asked.only.split(",") if asked.only else list(ATTACKS)
+    if unknown := set(names) - set(ATTACKS):
         parser.error(f"no attack is called {', '.join(sorted(unknown))}")
     if asked.seconds <= 0 or asked.clients < 10 or asked.clients % 10 or asked.rate <= 0:
         parser.error("seconds and rate are more than 0, and clients 10, 20, 30, …")
+    stages: tuple[Stage, ...] = ("plain", "tls", "liar")
+    asked.of = {stage: [name for name in names if ATTACKS[name].stage == stage] for stage in stages}
     return asked
 
 
-def kept(path: Path, names: list[str]) -> list[dict[str, Any]]:
-    """Read what was found last of other attacks."""
+def with_earlier(path: Path, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put what was found last of other attacks beside what was found now; each says of which run it is."""
     last = json.loads(path.read_text())["attacks"] if path.exists() else []
-    return [found for found in last if found["attack"] not in names and found["attack"] in ATTACKS]
+    everything = {one["attack"]: one for one in (*last, *found) if "run" in one}
+    return [everything[name] for name in ATTACKS if name in everything]
 
 
 def main() -> int:
-    """Start a fleet, attack it, take it down."""
+    """Attack, and leave what was found."""
     asked = parsed()
-    began = time.time()
     with tempfile.TemporaryDirectory() as directory:
-        fleet = Commands(Path(directory), free_port(()), "attacked")
         try:
-            fleet.ok("up", "--replicas", str(asked.replicas))
-            found = asyncio.run(all_of(asked.names, asked, fleet))
+            found = asyncio.run(attack_all(asked, Path(directory)))
         except KeyboardInterrupt:
             return 1
-        finally:
-            fleet("down")
     path = asked.reports / "attacks.json"
-    everything = {one["attack"]: one for one in (*kept(path, asked.names), *found)}
-    attacks = [everything[name] for name in ATTACKS if name in everything]
-    verdict = "fail" if any(one["why_not"] for one in found) else "pass"
-    result = {"scenario": "attacks", "verdict": verdict, "started": began, "attacks": attacks}
-    result |= {"clients": asked.clients, "rate": asked.rate}
+    rows = with_earlier(path, found)
+    result = {"scenario": "attacks", "verdict": verdict(rows), "attacks": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1))
-    path.with_suffix(".md").write_text(markdown(result))
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(f"# Attacks, tried\n\n{markdown(result)}")
     show(result, Console(stderr=True))
     if asked.json:
         print(json.dumps(result))
-    return 0 if verdict == "pass" else 1
+    return 0 if verdict(found) == "pass" else 1
 
 
 if __name__ == "__main__":

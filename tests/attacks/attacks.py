@@ -1,4 +1,4 @@
-"""What somebody who means ill may do to a fleet, from several addresses. A process of its own, the last to be run.
+"""What somebody who means ill may do to a fleet. A process of its own for each, and the last to be run.
 
 Each attack works until its time is over, and counts what it is told: codes of closes, HTTP statuses. How much it does a
 second is bounded (see each): attackers share this machine's cores with what they attack, which they don't outside.
@@ -13,212 +13,24 @@ import json
 import os
 import random
 import resource
+import ssl
 import sys
 import time
 import zlib
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import uvloop
 from websockets.frames import Frame, Opcode
 
-SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
-_OPEN_S = 10.0
+from tests.attacks.attacker import ATTACKS, Attacker, Raw, attack, masked, upgrade
+
 _NICE = 10
 _COMPRESSED = 0x40
-_ERROR = b'{"type":"error","code":"'
-_TEXT, _BINARY, _CONT, _PING = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING
 
+CUT_IN_TIME = ("closed", "answered 408", "cut")
+"""What becomes of whoever holds a connection for longer than an edge waits."""
 
-def masked(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
-    """Write a frame as clients do."""
-    return Frame(opcode, data, fin).serialize(mask=True)
-
-
-def upgrade(path: str = "/ws/", *headers: str) -> bytes:
-    """Write the head of a WebSocket handshake, all but its last line."""
-    key = base64.b64encode(random.randbytes(16)).decode()
-    usual = ("Host: fleet", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
-    return "\r\n".join((f"GET {path} HTTP/1.1", *usual, f"Sec-WebSocket-Key: {key}", *headers, "")).encode()
-
-
-class Unreachable(Exception):
-    """There is no connection; that was counted."""
-
-
-class Raw:
-    """A connection on which anything may be said.
-
-    Args:
-        count: where errors are counted that it is told.
-
-    Attributes:
-        status: of the answer to its handshake; empty: none yet.
-        head: that answer.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Counter[str]) -> None:
-        self.reader, self.writer, self._count = reader, writer, count
-        self.status = ""
-        self.head = b""
-
-    async def handshake(self, path: str = "/ws/", *headers: str) -> bool:
-        """Make it a WebSocket; give whether it is one."""
-        self.writer.write(upgrade(path, *headers) + b"\r\n")
-        self.head = await self.reader.readuntil(b"\r\n\r\n")
-        self.status = self.head.split(b" ")[1].decode()
-        return self.status == "101"
-
-    async def say(self, data: bytes) -> None:
-        """Write, as fast as the other side reads."""
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def frame(self) -> tuple[int, bytes]:
-        """Read a frame of the server: opcode and payload."""
-        first, length = await self.reader.readexactly(2)
-        if length >= 126:
-            length = int.from_bytes(await self.reader.readexactly(2 if length == 126 else 8), "big")
-        return first & 0x0F, await self.reader.readexactly(length)
-
-    async def told(self) -> str:
-        """Read until the end; give the code of the close."""
-        try:
-            while True:
-                opcode, payload = await self.frame()
-                if opcode == Opcode.CLOSE:
-                    return f"closed {int.from_bytes(payload[:2], 'big')}"
-                if payload.startswith(_ERROR):
-                    self._count[payload[len(_ERROR) :].partition(b'"')[0].decode()] += 1
-        except (OSError, asyncio.IncompleteReadError):
-            return "cut"
-
-
-class Attacker:
-    """Whoever attacks.
-
-    Args:
-        host: of the fleet.
-        port: of the fleet.
-        seconds: how long.
-    """
-
-    def __init__(self, host: str, port: int, seconds: float) -> None:
-        self.host, self.port = host, port
-        self.until = time.monotonic() + seconds
-        self.count: Counter[str] = Counter()
-        self._sources = 0
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left."""
-        return self.until - time.monotonic()
-
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Raw]:
-        """Connect from the next address; what goes wrong on the connection is counted, and ends it."""
-        self._sources += 1
-        source = (SOURCES[self._sources % len(SOURCES)], 0)
-        try:
-            async with asyncio.timeout(_OPEN_S):
-                reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=source)
-        except (OSError, TimeoutError) as error:
-            self.count[f"no connection: {type(error).__name__}"] += 1
-            await asyncio.sleep(0.1)
-            raise Unreachable from error
-        self.count["connections"] += 1
-        try:
-            yield Raw(reader, writer, self.count)
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            self.count["cut" if isinstance(error, asyncio.IncompleteReadError | OSError) else "?"] += 1
-        finally:
-            writer.transport.abort()
-
-    async def hold(
-        self, number: int, rate: float, one: Callable[[int], Awaitable[None]], holding: bool = False
-    ) -> None:
-        """Have so many done at once, so many begun a second, each once; those that last end in the end."""
-        tasks = []
-        for index in range(number):
-            if self.left <= 0:
-                break
-            tasks.append(asyncio.ensure_future(self._shielded(one, index)))
-            await asyncio.sleep(1 / rate)
-        if tasks:
-            _, lasting = await asyncio.wait(tasks, timeout=max(0.0, self.left))
-            if holding:
-                self.count["held to the end"] += len(lasting)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _shielded(self, one: Callable[[int], Awaitable[None]], index: int) -> None:
-        with contextlib.suppress(Unreachable):
-            await one(index)
-
-    async def repeat(self, rate: float, one: Callable[[int], Awaitable[None]]) -> None:
-        """Have it done so many times a second until time is over."""
-        await self.hold(int(rate * max(0.0, self.left)) + 1, rate, one)
-
-    async def flood(
-        self, sockets: int, rate: float, frames: Callable[[int], bytes], at_once: int = 50, first: bytes = b""
-    ) -> None:
-        """Send frames on some WebSockets, so many a second in all; who is closed comes again at once."""
-
-        pause = sockets * at_once / rate
-
-        async def once() -> None:
-            async with self.connection() as raw:
-                if not await raw.handshake("/ws/"):
-                    self.count[raw.status] += 1
-                    await asyncio.sleep(pause)
-                    return
-                told = asyncio.ensure_future(raw.told())
-                await raw.say(first)
-                with contextlib.suppress(OSError):
-                    while self.left > 0 and not told.done():
-                        await raw.say(b"".join(frames(self.count["sent"] + n) for n in range(at_once)))
-                        self.count["sent"] += at_once
-                        await asyncio.sleep(pause)
-                self.count[await self.end_of(told)] += 1
-
-        async def one(index: int) -> None:
-            while self.left > 0:
-                with contextlib.suppress(Unreachable):
-                    await once()
-
-        await self.hold(sockets, 100, one)
-
-    async def end_of(self, told: asyncio.Future[str]) -> str:
-        """Wait a moment for the code of a close."""
-        try:
-            return await asyncio.wait_for(told, 1.0)
-        except TimeoutError:
-            return "not closed"
-
-    async def broken(self, *streams: bytes, rate: float = 50, headers: Iterable[str] = ()) -> None:
-        """Open a WebSocket, say what is none of its words, and hear what is said to that; again and again."""
-
-        async def one(index: int) -> None:
-            async with self.connection() as raw:
-                if not await raw.handshake("/ws/", *headers):
-                    self.count[raw.status] += 1
-                    return
-                if b"permessage-deflate" in raw.head:
-                    self.count["compression agreed on"] += 1
-                raw.writer.write(streams[index % len(streams)])
-                self.count[await raw.told()] += 1
-
-        await self.repeat(rate, one)
-
-
-ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {}
-
-
-def attack(one: Callable[[Attacker], Awaitable[None]]) -> Callable[[Attacker], Awaitable[None]]:
-    """Have an attack known by its name; the first line of what it says of itself is what the table says."""
-    ATTACKS[one.__name__.replace("_", "-")] = one
-    return one
+NO_ROOM = ("no connection: ConnectionResetError", "no connection: TimeoutError", "cut", "closed")
+"""What becomes of connections for which an edge has no descriptor left."""
 
 
 async def _until_cut(attacker: Attacker, raw: Raw) -> None:
@@ -229,7 +41,7 @@ async def _until_cut(attacker: Attacker, raw: Raw) -> None:
     attacker.count[f"answered {answer.split(b' ')[1].decode()}" if answer.startswith(b"HTTP/") else "closed"] += 1
 
 
-@attack
+@attack("held to the end", may=CUT_IN_TIME)
 async def slowloris(attacker: Attacker) -> None:
     """1,000 connections, each an HTTP request of which a byte comes a second."""
 
@@ -248,18 +60,67 @@ async def slowloris(attacker: Attacker) -> None:
     await attacker.hold(1000, 500, one, holding=True)
 
 
-@attack
+async def _silent(attacker: Attacker) -> None:
+    async with attacker.connection() as raw:
+        await _until_cut(attacker, raw)
+
+
+@attack("held to the end", may=CUT_IN_TIME)
 async def half_open(attacker: Attacker) -> None:
-    """2,000 TCP connections that say nothing."""
+    """10,000 TCP connections that say nothing."""
+    await attacker.hold(10_000, 2500, lambda _: _silent(attacker), holding=True)
+
+
+@attack("closed", "held to the end", may=CUT_IN_TIME, least_s=90)
+async def half_open_for_long(attacker: Attacker) -> None:
+    """10,000 TCP connections that say nothing, for longer than an edge waits for them, back at once when cut."""
+
+    async def again_and_again(_index: int) -> None:
+        while attacker.left > 0:
+            await _silent(attacker)
+
+    await attacker.hold(10_000, 2500, again_and_again, holding=True)
+
+
+@attack("newcomer 101", may=("newcomer without an answer", *NO_ROOM), processes=3, least_s=20, growth=1 << 30)
+async def filled_edges(attacker: Attacker) -> None:
+    """45,000 TCP connections that say nothing, more than two edges may open files, and newcomers among them."""
+    last = attacker.until - 8
+    silent = asyncio.ensure_future(attacker.hold(15_000, 2500, lambda _: _silent(attacker)))
+    await asyncio.sleep(max(0.0, last - time.monotonic()))
+
+    async def newcomer(_index: int) -> None:
+        async with attacker.connection() as raw:
+            try:
+                async with asyncio.timeout(5):
+                    await raw.handshake("/ws/")
+                attacker.count[f"newcomer {raw.status}"] += 1
+            except TimeoutError:
+                attacker.count["newcomer without an answer"] += 1
+
+    await asyncio.gather(attacker.hold(50, 25, newcomer), silent)
+
+
+@attack("held to the end", may=(*CUT_IN_TIME, "answered 405", "answered 401"))
+async def slow_bodies(attacker: Attacker) -> None:
+    """1,000 POSTs of 60 KB, to a page and to the backend's API, of whose body a byte comes a second."""
+    paths = ("/", "/api/groups/attacked/messages")
 
     async def one(index: int) -> None:
         async with attacker.connection() as raw:
-            await _until_cut(attacker, raw)
+            ending = asyncio.ensure_future(_until_cut(attacker, raw))
+            try:
+                await raw.say(f"POST {paths[index % 2]} HTTP/1.1\r\nHost: f\r\nContent-Length: 60000\r\n\r\n".encode())
+                while not ending.done():
+                    await raw.say(b"x")
+                    await asyncio.wait([ending], timeout=1.0)
+            finally:
+                ending.cancel()
 
-    await attacker.hold(2000, 1000, one, holding=True)
+    await attacker.hold(1000, 500, one, holding=True)
 
 
-@attack
+@attack("held to the end", may=CUT_IN_TIME)
 async def stopped_handshakes(attacker: Attacker) -> None:
     """1,000 handshakes without the last line of their head."""
 
@@ -271,7 +132,7 @@ async def stopped_handshakes(attacker: Attacker) -> None:
     await attacker.hold(1000, 500, one, holding=True)
 
 
-@attack
+@attack("held to the end")
 async def deaf_handshakes(attacker: Attacker) -> None:
     """1,000 handshakes, 200 a second, whose answer nobody reads."""
 
@@ -284,85 +145,87 @@ async def deaf_handshakes(attacker: Attacker) -> None:
     await attacker.hold(1000, 200, one, holding=True)
 
 
-@attack
+@attack("closed 1008", may=("not closed", "cut"))
 async def ping_flood(attacker: Attacker) -> None:
     """Pings on 20 sockets, 200,000 a second where they are taken, back at once when closed."""
-    ping = masked(_PING, b"x" * 10)
+    ping = masked(Opcode.PING, b"x" * 10)
     await attacker.flood(20, 200_000, lambda _: ping, at_once=2000)
 
 
-@attack
+@attack("closed 1008", may=("not closed", "cut"))
 async def fragment_flood(attacker: Attacker) -> None:
     """Messages on 20 sockets that never end, in empty fragments, 200,000 a second where they are taken."""
-    begin, on = masked(_TEXT, b"", fin=False), masked(_CONT, b"", fin=False)
+    begin, on = masked(Opcode.TEXT, b"", fin=False), masked(Opcode.CONT, b"", fin=False)
     await attacker.flood(20, 200_000, lambda _: on, at_once=2000, first=begin)
 
 
-@attack
+@attack("closed 1002")
 async def compression_bombs(attacker: Attacker) -> None:
     """Compression is offered, and a frame sent that says it is compressed: 10 KB that would be 10 MB, 50 a second."""
     packed = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packed.compress(bytes(10 << 20)) + packed.flush(zlib.Z_SYNC_FLUSH)
     offer = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",)
-    frame = bytearray(masked(_TEXT, bomb[:-4]))
+    frame = bytearray(masked(Opcode.TEXT, bomb[:-4]))
     frame[0] |= _COMPRESSED
     await attacker.broken(bytes(frame), headers=offer)
 
 
-@attack
+@attack("closed 1009", may=("cut",))
 async def giant_frames(attacker: Attacker) -> None:
     """A head that announces 2^62 bytes, and messages of 300 KB, in one frame and in fragments of 1 KB, 20 a second."""
     head = b"\x81\xff" + (1 << 62).to_bytes(8, "big") + b"mask"
-    begin, on = masked(_TEXT, b"x" * 1024, fin=False), masked(_CONT, b"x" * 1024, fin=False)
-    await attacker.broken(head, masked(_TEXT, b"x" * 300_000), begin + on * 299, rate=20)
+    begin, on = masked(Opcode.TEXT, b"x" * 1024, fin=False), masked(Opcode.CONT, b"x" * 1024, fin=False)
+    await attacker.broken(head, masked(Opcode.TEXT, b"x" * 300_000), begin + on * 299, rate=20)
 
 
-@attack
+@attack("closed 1002")
 async def unmasked_frames(attacker: Attacker) -> None:
     """Frames without a mask, 50 a second."""
-    await attacker.broken(Frame(_TEXT, b'{"type":"ping"}').serialize(mask=False))
+    await attacker.broken(Frame(Opcode.TEXT, b'{"type":"ping"}').serialize(mask=False))
 
 
-@attack
+@attack("closed 1007")
 async def invalid_utf8(attacker: Attacker) -> None:
     """Texts that are no UTF-8, whole and in fragments, 50 a second."""
-    await attacker.broken(masked(_TEXT, b"\xff\xfe"), masked(_TEXT, b"\xc3", fin=False) + masked(_CONT, b"\x28"))
+    await attacker.broken(
+        masked(Opcode.TEXT, b"\xff\xfe"), masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b"\x28")
+    )
 
 
-@attack
+@attack("closed 1002")
 async def reserved_opcodes(attacker: Attacker) -> None:
     """Frames with opcodes and bits that mean nothing, 50 a second."""
     await attacker.broken(b"\x83\x80aaaa", b"\x8b\x80aaaa", b"\x8f\x80aaaa", b"\xb1\x80aaaa", b"\x09\x80aaaa")
 
 
-@attack
+@attack("rate_limited", may=("closed 1008", "not closed", "cut"))
 async def publish_flood(attacker: Attacker) -> None:
     """Publishes on 20 sockets, 5,000 a second, 2.5 times the rate limit, back at once when closed."""
     said = b'{"type":"publish","group":"attacked","id":"%d","data":"x"}'
-    await attacker.flood(20, 5000, lambda number: masked(_TEXT, said % number))
+    await attacker.flood(20, 5000, lambda number: masked(Opcode.TEXT, said % number))
 
 
-@attack
+@attack("bad_message", "bad_json", "closed 1008", may=("cut",))
 async def json_garbage(attacker: Attacker) -> None:
     """Texts that are no JSON, or deep, or long, on 20 sockets, 2,000 a second, back at once when closed."""
     garbage = [b"[" * 500, b'{"type":' * 60, b"\x00", b'{"type":"publish","data":' + b"9" * 5000 + b"}", b"{}" * 100]
-    frames = [masked(_TEXT, text) for text in garbage]
+    frames = [masked(Opcode.TEXT, text) for text in garbage]
     await attacker.flood(20, 2000, lambda number: frames[number % len(frames)])
 
 
-@attack
+@attack("too_many_groups", may=("closed 1008", "not closed", "cut", "rate_limited", "not_subscribed"))
 async def subscription_churn(attacker: Attacker) -> None:
     """20 sockets that subscribe to a new group and leave it, 1,900 commands a second."""
     join, leave = b'{"type":"subscribe","group":"churn-%d"}', b'{"type":"unsubscribe","group":"churn-%d"}'
     await attacker.flood(
-        20, 950, lambda number: masked(_TEXT, join % number) + masked(_TEXT, leave % number), at_once=5
+        20, 950, lambda number: masked(Opcode.TEXT, join % number) + masked(Opcode.TEXT, leave % number), at_once=5
     )
 
 
-@attack
+@attack("closed 1013", may=("not closed", "cut", "rate_limited"))
 async def never_reads(attacker: Attacker) -> None:
     """20 members of a group that get 3 MB a second each and read nothing."""
-    subscribe = masked(_TEXT, b'{"type":"subscribe","group":"busy"}')
+    subscribe = masked(Opcode.TEXT, b'{"type":"subscribe","group":"busy"}')
 
     async def deaf(index: int) -> None:
         while attacker.left > 0:
@@ -383,7 +246,7 @@ async def never_reads(attacker: Attacker) -> None:
             await raw.handshake()
             told = asyncio.ensure_future(raw.told())
             while attacker.left > 0 and not told.done():
-                await raw.say(masked(_TEXT, said % (index, time.monotonic_ns())))
+                await raw.say(masked(Opcode.TEXT, said % (index, time.monotonic_ns())))
                 attacker.count["sent"] += 1
                 await asyncio.sleep(0.1)
             told.cancel()
@@ -391,7 +254,7 @@ async def never_reads(attacker: Attacker) -> None:
     await attacker.hold(25, 100, lambda index: deaf(index) if index < 20 else speak(index))
 
 
-@attack
+@attack("101")
 async def handshake_storm(attacker: Attacker) -> None:
     """200 a second connect, join a group, and are gone."""
 
@@ -403,7 +266,7 @@ async def handshake_storm(attacker: Attacker) -> None:
     await attacker.repeat(200, one)
 
 
-@attack
+@attack("answered 400", "answered 431", may=("answered 414", "answered 403", "answered 405", "closed", "cut"))
 async def http_garbage(attacker: Attacker) -> None:
     """100 a second: random bytes, headers of 9 KB to 2 MB, 200 headers, odd paths, two lengths."""
     kilo = "x" * 1000
@@ -433,7 +296,7 @@ async def http_garbage(attacker: Attacker) -> None:
     await attacker.repeat(100, one)
 
 
-@attack
+@attack("socket 403", "API 401")
 async def token_guessing(attacker: Attacker) -> None:
     """200 a second: tokens of every kind, for a socket and for the backend's API."""
     none = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
@@ -456,17 +319,137 @@ async def token_guessing(attacker: Attacker) -> None:
     await attacker.repeat(200, one)
 
 
-async def _main(name: str, host: str, port: str, seconds: str) -> None:
+@attack("ack", "rate_limited", may=("too_many_groups", "closed 1008", "not closed", "cut"))
+async def big_publishes_to_new_groups(attacker: Attacker) -> None:
+    """Publishes of 60 KB, each to a new group, on 20 sockets, 400 a second, back at once when closed."""
+    run = random.randbytes(4).hex()
+    said = b'{"type":"publish","group":"%b-%d","id":"1","data":"%b"}'
+
+    def frame(number: int) -> bytes:
+        return masked(Opcode.TEXT, said % (run.encode(), number, b"x" * 60_000))
+
+    await attacker.flood(20, 400, frame, at_once=1, counted=("ack",))
+
+
+@attack("ack", may=("rate_limited", "closed 1008", "not closed", "cut", "too_many_groups"))
+async def publishes_by_newcomers(attacker: Attacker) -> None:
+    """40 clients a second that come, publish 500 KB to new groups, and are gone: no socket is ever over its limit."""
+    run = random.randbytes(4).hex()
+
+    async def one(index: int) -> None:
+        async with attacker.connection() as raw:
+            if not await raw.handshake("/ws/"):
+                attacker.count[raw.status] += 1
+                return
+            for number in range(8):
+                said = f'{{"type":"publish","group":"{run}-{index}-{number}","id":"1","data":"{"x" * 60_000}"}}'
+                await raw.say(masked(Opcode.TEXT, said.encode()))
+            for _ in range(9):  # the welcome, and eight answers
+                _, payload = await raw.frame()
+                attacker.count["ack"] += payload.startswith(b'{"type":"ack"')
+
+    await attacker.repeat(40, one)
+
+
+@attack("history", "presence", may=("rate_limited", "closed 1008", "closed 1013", "not closed", "cut"))
+async def history_and_presence_flood(attacker: Attacker) -> None:
+    """20 sockets that ask for all of a group's history, 3 MB, and for who is in it, 400 times a second in all."""
+    group = b"past-" + random.randbytes(4).hex().encode()
+    fill = b'{"type":"publish","group":"%b","id":"%d","data":"%b"}'
+    first = b"".join(masked(Opcode.TEXT, fill % (group, number, b"x" * 60_000)) for number in range(50))
+    asked = [b'{"type":"history","group":"%b","limit":1000}', b'{"type":"presence","group":"%b"}']
+    frames = [masked(Opcode.TEXT, one % group) for one in asked]
+    async with attacker.connection() as raw:
+        await raw.handshake("/ws/")
+        await raw.say(first)
+        for _ in range(51):
+            await raw.frame()
+    answers = ("history", "presence")
+    await attacker.flood(20, 400, lambda number: frames[number % 2], at_once=1, counted=answers)
+
+
+@attack("/metrics 200", "/fleet/ 200", "/api/route 200", may=("cut",))
+async def page_flood(attacker: Attacker) -> None:
+    """300 requests a second for what is work to make: /metrics, the dashboard's page, where a group lies."""
+    paths = ("/metrics", "/metrics?scope=replica", "/fleet/", "/api/route?group=attacked")
+
+    async def one(index: int) -> None:
+        path = paths[index % len(paths)]
+        async with attacker.connection() as raw:
+            await raw.say(f"GET {path} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n".encode())
+            answer = await raw.reader.read()
+            attacker.count[f"{path.partition('?')[0]} {answer.split(b' ')[1].decode()}"] += 1
+
+    await attacker.repeat(300, one)
+
+
+@attack("101", "503", may=("cut",))
+async def dashboard_flood(attacker: Attacker) -> None:
+    """500 pages that watch the fleet, or try to again and again."""
+
+    async def one(_index: int) -> None:
+        while attacker.left > 0:
+            async with attacker.connection() as raw:
+                watching = await raw.handshake("/fleet/live")
+                attacker.count[raw.status] += 1
+                if watching:
+                    await raw.told()
+                else:
+                    await asyncio.sleep(1.0)
+
+    await attacker.hold(500, 250, one)
+
+
+@attack("held to the end", may=CUT_IN_TIME, stage="tls")
+async def tls_stalled_handshakes(attacker: Attacker) -> None:
+    """2,000 TLS handshakes that are not gone on with: half of a client's first words, or all of them and no more."""
+
+    async def one(index: int) -> None:
+        async with attacker.connection() as raw:
+            words = client_hello()
+            await raw.say(words if index % 2 else words[: len(words) // 2])
+            while await raw.reader.read(65536):
+                pass
+            attacker.count["closed"] += 1
+
+    await attacker.hold(2000, 500, one, holding=True)
+
+
+@attack("shaken hands", may=("cut",), stage="tls")
+async def tls_handshake_storm(attacker: Attacker) -> None:
+    """50 a second shake hands by TLS, and are gone: each costs an edge a signature."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+
+    async def one(_index: int) -> None:
+        _, writer = await asyncio.open_connection(attacker.host, attacker.port, ssl=anyone)
+        attacker.count["connections"] += 1
+        attacker.count["shaken hands"] += 1
+        writer.transport.abort()
+
+    await attacker.repeat(50, one)
+
+
+def client_hello() -> bytes:
+    """Give the first words of a TLS client."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="fleet").do_handshake()
+    return outgoing.read()
+
+
+async def _main(name: str, host: str, port: str, seconds: str, _number: str = "0") -> None:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     # Those who attack don't take time from what they attack, outside of this machine.
     os.nice(_NICE)
     attacker = Attacker(host, int(port), float(seconds))
-    await ATTACKS[name](attacker)
+    await ATTACKS[name].run(attacker)
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"told": attacker.count, "cpu_s": round(used.ru_utime + used.ru_stime, 2)}))
 
 
 if __name__ == "__main__":
-    random.seed(sys.argv[1])
+    random.seed("".join(sys.argv[1:]))
     uvloop.run(_main(*sys.argv[1:]))

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,10 +81,12 @@ class Crowd:
         url: of the fleet's WebSocket.
         number: of clients, a multiple of `GROUP_SIZE`.
         rate: publishes a second.
+        groups: in which they talk, one for each ten; empty: any.
     """
 
-    def __init__(self, url: str, number: int, rate: float) -> None:
+    def __init__(self, url: str, number: int, rate: float, groups: Sequence[str] = ()) -> None:
         self.url, self.number, self.rate = url, number, rate
+        self.groups = groups or [f"crowd-{number}" for number in range(number // GROUP_SIZE)]
         self.windows = [Window()]
         self.clients: dict[int, Client] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,6 +109,9 @@ class Crowd:
         for task in self._tasks:
             task.cancel()
 
+    def _group(self, number: int) -> str:
+        return self.groups[number // GROUP_SIZE]
+
     def _start(self, doing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(doing)
         self._tasks.add(task)
@@ -119,7 +124,7 @@ class Crowd:
             self.windows[-1].count["reconnects"] += isinstance(event, Lost)
 
         client = connect(self.url, observe=observe, open_seconds=30)
-        async with client, client.subscribe(_group(number)) as items:
+        async with client, client.subscribe(self._group(number)) as items:
             async for item in items:
                 if isinstance(item, Gap):
                     self.windows[-1].count["gaps"] += 1
@@ -142,7 +147,7 @@ class Crowd:
         window, index = self.windows[-1], len(self.windows) - 1
         window.pending.add(id)
         try:
-            await self.clients[number].publish(_group(number), {"due_ms": due_ms, "window": index}, id=id)
+            await self.clients[number].publish(self._group(number), {"due_ms": due_ms, "window": index}, id=id)
         except Exception:
             window.count["refused"] += 1
         else:
@@ -150,18 +155,14 @@ class Crowd:
         window.pending.discard(id)
 
 
-def _group(number: int) -> str:
-    return f"crowd-{number // GROUP_SIZE}"
-
-
 def _say(told: dict[str, Any]) -> None:
     print(json.dumps(told), flush=True)
 
 
-async def _main(url: str, number: str, rate: str) -> None:
+async def _main(url: str, number: str, rate: str, *groups: str) -> None:
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    await Crowd(url, int(number), float(rate)).run(orders)
+    await Crowd(url, int(number), float(rate), groups).run(orders)
 
 
 if __name__ == "__main__":
