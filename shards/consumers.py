@@ -37,7 +37,7 @@ from shards.names import is_name
 from shards.plane import Plane
 from shards.rate import Reach, TokenBucket
 from shards.settings import Settings
-from shards.subjects import Subjects
+from shards.subjects import Account, Subjects
 from shards.tokens import BadToken, Grant, Verb
 
 Scope = MutableMapping[str, Any]
@@ -177,7 +177,7 @@ class GroupConsumer:
         self.public_id: str | None = blake2b(self.session.encode(), digest_size=8).hexdigest()
         self.default_group: str | None = scope.get("url_route", {}).get("kwargs", {}).get("group")
         self.grant: Grant | None = None
-        self._subjects: Subjects = scope["state"]["shards.worker"].subjects
+        self._account: Account | None = None
         self.socket: Socket
         self._groups: dict[str, bool] = {}
         self._parted: list[Followed] = []
@@ -232,12 +232,14 @@ class GroupConsumer:
             METRICS.refused.labels("forbidden").inc()
             await send({"type": "websocket.close"})
             return
-        subject = self._subject
-        if arrived is None and not self._subjects.room_for(subject):
+        subject = self.grant.subject if self.grant is not None else ""
+        subjects: Subjects = self.scope["state"]["shards.worker"].subjects
+        if arrived is None and not subjects.room_for(subject):
             METRICS.refused.labels("too_many").inc()
             await send({"type": "websocket.close"})
             return
-        self._subjects.enter(subject)
+        self._account = subjects.account(subject, (self.scope.get("client") or ("",))[0])
+        subjects.enter(subject)
         try:
             await send({"type": "websocket.accept"})
             self.socket.on_drain = self._ask_to_reconnect
@@ -252,7 +254,7 @@ class GroupConsumer:
                 await self._take_deferred(event)
         finally:
             self._unwatch_token()
-            self._subjects.leave(subject)
+            subjects.leave(subject)
             for group in self._groups:
                 self._leave(group)
 
@@ -300,10 +302,6 @@ class GroupConsumer:
         self._ask_to_reconnect(int(seconds * 1000))
         close = partial(self.socket.close, 1008, "the token is not good any more: come back with a new one")
         self._ending = asyncio.get_running_loop().call_later(seconds, close)
-
-    @property
-    def _subject(self) -> str:
-        return self.grant.subject if self.grant is not None else ""
 
     def _granted(self, verb: Verb, group: str) -> bool:
         return self.grant is None or self.grant.allows(verb, group)
@@ -365,8 +363,8 @@ class GroupConsumer:
         now = time.monotonic()
         if not self._rate.take(now):
             raise Refused("rate_limited", f"more than {self.settings.rate_limit:g} frames a second", *_about(text))
-        if self.grant is not None and not self._subjects.may_ask(self.grant.subject, now):
-            raise Refused("rate_limited", "all that come with tokens like yours say too much together", *_about(text))
+        if self._account is not None and not self._account.may_ask(now):
+            raise Refused("rate_limited", "too many frames on all of your connections together", *_about(text))
         try:
             return cast(Command, _decode(text))
         except msgspec.ValidationError as error:
@@ -449,11 +447,13 @@ class GroupConsumer:
         A shard keeps what is published for as long as its history goes back, so this bounds what it keeps of a client.
         """
         now = time.monotonic()
-        if self._bytes.take(now, self._unpaid) and self._subjects.may_publish(self._subject, self._unpaid, now):
+        allowed = self._bytes.take(now, self._unpaid)
+        if allowed and (self._account is None or self._account.may_publish(self._unpaid, now)):
             self._unpaid = 0
             return
         self._unpaid -= size
-        raise Refused("rate_limited", f"more than {self.settings.bytes_limit:g} bytes of data a second", id)
+        whose = "on all of your connections together" if allowed else "on one connection"
+        raise Refused("rate_limited", f"too many bytes of data a second {whose}", id)
 
     def _check_reach(self, group: str, id: str | None = None) -> None:
         """Refuse a group that its shard would have to keep for a client which has had it keep as many as it may."""

@@ -67,6 +67,9 @@ class Settings:
             worker; 0: any number.
         subject_share: SHARDS_SUBJECT_SHARE: how many times what one socket may (SHARDS_RATE_LIMIT, SHARDS_BYTES_LIMIT)
             they may at a worker in all, on sockets and over HTTP; 0: any number.
+        address_share: SHARDS_ADDRESS_SHARE: the same of the sockets of one address (of IPv6, its /64) whose tokens name
+            no subject, or that came without one; 0: any number. Many may share an address, or all where a proxy before
+            the edges does not say who its clients are.
         require_token: SHARDS_REQUIRE_TOKEN: 1: a ``GroupConsumer`` lets nobody connect without a token.
         token_ends_socket: SHARDS_TOKEN_ENDS_SOCKET: 1: a socket that came with a token is asked to come back with a new
             one before it expires, and closed (1008) when it has; 0: it outlives its token.
@@ -101,6 +104,7 @@ class Settings:
     token_key_file: str = ""
     sockets_per_subject: int = 0
     subject_share: float = 10.0
+    address_share: float = 0.0
     require_token: bool = False
     token_ends_socket: bool = True
     handoff_dir: str = ""
@@ -185,7 +189,7 @@ def read_credentials(path: Path) -> dict[str, Credentials]:
 
 _MAY_BE_ZERO = {
     *("SHARDS_RATE_LIMIT", "SHARDS_BYTES_LIMIT", "SHARDS_MAX_CONNECTIONS", "SHARDS_SOCKETS_PER_SUBJECT"),
-    *("SHARDS_SUBJECT_SHARE", "SHARDS_PORT"),
+    *("SHARDS_SUBJECT_SHARE", "SHARDS_ADDRESS_SHARE", "SHARDS_PORT"),
 }
 _NAMED = {
     "color": "COLOR",
@@ -198,8 +202,8 @@ _NAMED = {
 _CHOSEN = (
     *("history_messages", "history_seconds", "idle_seconds", "dedupe_seconds", "publish_seconds", "message_bytes"),
     *("send_budget_bytes", "rate_limit", "bytes_limit", "groups_per_socket", "ping_seconds", "max_connections"),
-    *("allowed_origins", "sockets_per_subject", "subject_share", "require_token", "token_ends_socket"),
-    "dashboard",
+    *("allowed_origins", "sockets_per_subject", "subject_share", "address_share", "require_token"),
+    *("token_ends_socket", "dashboard"),
 )
 """Settings that are somebody's choice; the others follow from what the fleet is."""
 

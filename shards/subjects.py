@@ -1,18 +1,41 @@
-"""What the bearers of one subject's tokens may do at a worker in all.
+"""What one subject, or one address, may do at a worker in all, on however many sockets, and over HTTP.
 
-What a socket may say and follow is limited for each, so this limits a person who opens many, or asks over HTTP.
+What a socket may say and follow is limited for each, so this limits who opens many.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
+from shards.addresses import network_of
 from shards.rate import Shares
 from shards.settings import Settings
 
 
+@dataclass(frozen=True)
+class Account:
+    """The share of one.
+
+    Attributes:
+        name: whose it is.
+    """
+
+    name: str
+    _words: Shares
+    _bytes: Shares
+
+    def may_ask(self, now: float) -> bool:
+        """Tell whether one more frame may be said, or request made, at the moment `now`, in seconds."""
+        return self._words.take(self.name, now)
+
+    def may_publish(self, size: int, now: float) -> bool:
+        """Tell whether `size` bytes more may be published at the moment `now`, in seconds."""
+        return self._bytes.take(self.name, now, size)
+
+
 class Subjects:
-    """Counts sockets, frames, requests and bytes by subject; one that is empty is anybody's, and has no limit.
+    """Counts sockets, frames, requests and bytes: of each subject, and of each address where nobody is named.
 
     Args:
         settings: of the worker.
@@ -21,13 +44,11 @@ class Subjects:
     def __init__(self, settings: Settings) -> None:
         self._most = settings.sockets_per_subject
         self._sockets: Counter[str] = Counter()
-        share = settings.subject_share
-        self._words = Shares(settings.rate_limit * share, settings.rate_limit * max(1.0, share) * 2)
-        # Less than one socket's: the largest message would never fit.
-        self._bytes = Shares(settings.bytes_limit * share, settings.bytes_at_once * max(1.0, share))
+        self._of_subjects = _shares(settings, settings.subject_share)
+        self._of_addresses = _shares(settings, settings.address_share)
 
     def room_for(self, subject: str) -> bool:
-        """Tell whether a subject may have one more socket."""
+        """Tell whether a subject may have one more socket; one that is empty is anybody's, and has no limit."""
         return not (self._most and subject) or self._sockets[subject] < self._most
 
     def enter(self, subject: str) -> None:
@@ -42,10 +63,24 @@ class Subjects:
             if not self._sockets[subject]:
                 del self._sockets[subject]
 
-    def may_ask(self, subject: str, now: float) -> bool:
-        """Tell whether a subject may say one more frame, or make one more request, at the moment `now`, in seconds."""
-        return not subject or self._words.take(subject, now)
+    def account(self, subject: str, address: str = "") -> Account | None:
+        """Give the account of a client; None: it has none, and no limit but its own.
 
-    def may_publish(self, subject: str, size: int, now: float) -> bool:
-        """Tell whether a subject may publish `size` bytes more at the moment `now`, in seconds."""
-        return not subject or self._bytes.take(subject, now, size)
+        Args:
+            subject: of its token; empty: nobody's, or there is none.
+            address: where it comes from; empty: it is not known.
+        """
+        if subject:
+            return Account(subject, *self._of_subjects) if self._of_subjects else None
+        return Account(network_of(address), *self._of_addresses) if self._of_addresses and address else None
+
+
+def _shares(settings: Settings, share: float) -> tuple[Shares, Shares] | None:
+    if not share:
+        return None
+    # At once never less than one socket may: the largest message would not fit.
+    at_once = max(1.0, share)
+    return (
+        Shares(settings.rate_limit * share, settings.rate_limit * at_once * 2),
+        Shares(settings.bytes_limit * share, settings.bytes_at_once * at_once),
+    )

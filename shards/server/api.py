@@ -24,6 +24,7 @@ from shards.errors import ShardUnavailable
 from shards.log.log import body_of
 from shards.metrics import METRICS
 from shards.server.worker import Worker
+from shards.subjects import Account
 from shards.tokens import BadToken, Grant, Verb
 
 Header = tuple[bytes, bytes]
@@ -60,11 +61,11 @@ class _Bearer:
 
     Attributes:
         grant: what the token grants.
-        name: whose share of the worker this takes: the subject's, or the token's own where it is nobody's.
+        account: whose share this takes of: the subject's, or the token's own where it is nobody's; None: no limit.
     """
 
     grant: Grant
-    name: str
+    account: Account | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ async def _answer(worker: Worker, request: Asked, receive: Receive) -> bytes:
     if request.method not in methods:
         raise Refused("bad_method", f"{request.what} knows {', '.join(methods)} only")
     bearer = _bearer(worker, request)
-    if not worker.subjects.may_ask(bearer.name, time.monotonic()):
+    if bearer.account is not None and not bearer.account.may_ask(time.monotonic()):
         raise Refused("rate_limited", "too many requests with tokens like this one: try again")
     group = checked_group(request.group)
     verb: Verb = "publish" if request.method == "POST" else "subscribe"
@@ -144,7 +145,8 @@ def _bearer(worker: Worker, request: Asked) -> _Bearer:
         grant = worker.tokens.verify(token.strip())
     except BadToken as error:
         raise Refused("unauthorized", str(error)) from None
-    return _Bearer(grant, grant.subject or f"token {blake2b(token.strip().encode(), digest_size=16).hexdigest()}")
+    nobodys = f"token {blake2b(token.strip().encode(), digest_size=16).hexdigest()}"
+    return _Bearer(grant, worker.subjects.account(grant.subject or nobodys))
 
 
 async def _publish(worker: Worker, bearer: _Bearer, group: str, request: Asked, receive: Receive) -> bytes:
@@ -153,7 +155,7 @@ async def _publish(worker: Worker, bearer: _Bearer, group: str, request: Asked, 
     data = checked_data(bytes(publish.data), most)
     id = _id(publish.id, request.headers.get(b"idempotency-key"))
     started = time.monotonic()
-    if not worker.subjects.may_publish(bearer.name, len(data), started):
+    if bearer.account is not None and not bearer.account.may_publish(len(data), started):
         raise Refused("rate_limited", "too many bytes with tokens like this one: try again, with the same id")
     # No client's session has a slash in its name, so none can take the ids of a backend's messages before it does.
     session = f"api/{quote(bearer.grant.subject, safe='')}"

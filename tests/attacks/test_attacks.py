@@ -75,7 +75,7 @@ def test_redis_servers_are_watched_as_well_both_of_each_pair() -> None:
     status = {"replicas": [part("blue-0")], "edges": [part("edge-0")], "shards": [pair, elsewhere]}
     watched = parts({**status, "redis": [part("redis_shared")]})
     assert watched.keys() == {"blue-0", "edge-0", "shared-0", "shared-0-twin", "redis_shared"}
-    most = {name: 1 for name in watched} | {"shared-0-twin": 5}
+    most = dict.fromkeys(watched, 1) | {"shared-0-twin": 5}
     assert grown(watched, most, watched)["redis"] == {"name": "shared-0-twin", "before": 1, "most": 5, "after": 1}
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv6Address, ip_address, ip_network
 
-_OWN_NETWORK = 64
-"""Whoever has one address of IPv6 has all of its /64."""
+from shards.addresses import is_loopback, network_of
 
 _LOOPBACK = "loopback"
 
@@ -40,13 +38,4 @@ class Seats:
 
 
 def _who(address: str) -> str:
-    """Name who is at an address: those of one network are one."""
-    try:
-        known = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(known, IPv6Address) and known.ipv4_mapped is not None:
-        known = known.ipv4_mapped
-    if known.is_loopback:
-        return _LOOPBACK
-    return str(ip_network((known, _OWN_NETWORK), strict=False)) if isinstance(known, IPv6Address) else str(known)
+    return _LOOPBACK if is_loopback(address) else network_of(address)
