@@ -124,7 +124,7 @@ async def dashboard(browser: Browser, commands: Commands, folder: Path) -> None:
     """In peace and not."""
     async with camera(browser, f"http://127.0.0.1:{commands.port}/fleet/", folder) as taking:
         await taking.each(lambda page: expect(page.locator("#state")).to_have_text("blue serves"))
-        await asyncio.sleep(20)  # for the small charts to have something to show
+        await asyncio.sleep(30)  # for the small charts to have something to show
         await taking.take("dashboard", phone=True)
 
         await asyncio.to_thread(_start_promote, commands)
