@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psutil
+from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from shards.ports import free_port
@@ -27,6 +28,7 @@ from tests.fleet.runner import ROOT, Commands, part, steady
 
 WIDTHS = {"": (1280, 900), "-phone": (360, 740)}
 SCHEMES = ("light", "dark")
+COLORS = 128
 WAIT_MS = 60_000
 
 expect.set_options(timeout=WAIT_MS)
@@ -67,7 +69,14 @@ class Camera:
             if phone or not name.endswith("-phone"):
                 path = self._folder / f"{scene}-{name}.png"
                 await page.screenshot(path=path, full_page=True)
+                _make_small(path)
                 print(path)
+
+
+def _make_small(path: Path) -> None:
+    """Keep the few colors that there are: a third of the bytes, and nobody sees a difference."""
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(COLORS).save(path, optimize=True)
 
 
 @asynccontextmanager

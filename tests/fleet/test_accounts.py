@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from redis.retry import Retry
 from shards.fleet import accounts
 from shards.fleet.accounts import ADMIN, APP, Passwords
 from shards.fleet.engines import redis_server, sentinel
+from tests.fleet.runner import ROOT
 from tests.redis_server import RedisServer
 
 GOOD = Passwords(("of the admin",), ("of the app", "of the app before"))
@@ -83,6 +85,17 @@ def test_a_replica_may_not_from_a_script_or_a_transaction_either(server: RedisSe
         with pytest.raises(NoPermissionError), app.pipeline(transaction=True) as pipe:
             pipe.execute_command(*words)
             pipe.execute()
+
+
+def test_the_documentation_names_what_is_tried_here_and_nothing_else() -> None:
+    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+    [row] = [line for line in lines if line.startswith("| replicas, and processes of yours")]
+    may, may_not = (re.findall(r"`([A-Z][A-Z ]+)`", cell) for cell in row.split(" | ")[2:4])
+    assert may and {words for words in may if not any(tried.startswith(words) for tried in PERMITTED)} == set()
+    named = {next((words for words in may_not if tried.startswith(words)), tried) for tried in REFUSED}
+    assert named - {"LASTSAVE", "PSYNC ? -1", "SLAVEOF NO ONE", "LATENCY RESET", "CLIENT LIST", "BGSAVE"} == set(
+        may_not
+    )
 
 
 def test_who_has_no_password_or_a_wrong_one_may_nothing(server: RedisServer) -> None:
