@@ -32,7 +32,7 @@ from rich.table import Table
 from shards.ports import free_port
 from tests.attacks import attacks, liar
 from tests.attacks.attacker import ATTACKS, Stage
-from tests.attacks.judge import COLUMNS, cells, grown, markdown, outcome, parts, verdict, why_not
+from tests.attacks.judge import COLUMNS, cells, grown, judged, markdown, outcome, parts, verdict
 from tests.certificates import certificate
 from tests.fleet.runner import ROOT, Commands, steady
 
@@ -145,7 +145,7 @@ class Session:
         status = await asyncio.to_thread(self._settled)
         found = {"attack": name, "what": attack.what, "run": self._described, "seconds": seconds, "crowd": noticed}
         found |= {"told": dict(told), "cpu_s": cpu_s, **watch.told(status)}
-        return {**found, "why_not": why_not(found, attack)}
+        return {**found, **judged(found, attack)}
 
     def _settled(self) -> dict[str, Any]:
         """Look how the fleet is, once it is well again or has had the time for it."""

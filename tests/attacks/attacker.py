@@ -232,6 +232,7 @@ class Attack:
         least_s: how long it takes at least, in seconds.
         processes: how many attack.
         growth: by how many bytes a part may grow.
+        known: beginnings of what is known to go wrong, and said in docs/security.md: it is told, and fails nothing.
     """
 
     run: Callable[[Attacker], Awaitable[None]]
@@ -241,6 +242,7 @@ class Attack:
     least_s: float = 0.0
     processes: int = 1
     growth: int = MOST_GROWTH
+    known: tuple[str, ...] = ()
 
     @property
     def what(self) -> str:

@@ -29,7 +29,7 @@ def kind_of(name: str) -> str:
 
 def parts(status: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Give process and memory of each part of a fleet that runs here, Redis servers too: both of each pair."""
-    shards = [server for shard in status["shards"] for server in shard.get("servers", (shard,))]
+    shards = [server for shard in status["shards"] for server in shard["servers"] or (shard,)]
     found = (*status["replicas"], *status["edges"], *shards, *status["redis"])
     return {part["name"]: (part["pid"], part["rss_bytes"]) for part in found if part.get("pid")}
 
@@ -84,9 +84,17 @@ def _told_wrong(told: Mapping[str, int], attack: Attack) -> list[str]:
     return [*(f"nobody was told: {name}" for name in missed), *(f"{told[name]:,} were told: {name}" for name in odd)]
 
 
+def judged(found: Found, attack: Attack) -> dict[str, list[str]]:
+    """Give why an attack has not held, and apart from that what is known to go wrong."""
+    why = why_not(found, attack)
+    known = [one for one in why if attack.known and one.startswith(attack.known)]
+    return {"why_not": [one for one in why if one not in known], "known": known}
+
+
 def outcome(found: Found) -> str:
     """Say in a few words whether it held."""
-    return ", ".join(found["why_not"]) or "held"
+    known = f"; known: {', '.join(found['known'])}" if found["known"] else ""
+    return (", ".join(found["why_not"]) or "held") + known
 
 
 def verdict(rows: Iterable[Found]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from tests.attacks.__main__ import with_earlier
 from tests.attacks.attacker import ATTACKS, Attack
 from tests.attacks.crowd import GROUP_SIZE, Window, quantile
-from tests.attacks.judge import cells, grown, markdown, parts, verdict, why_not
+from tests.attacks.judge import cells, grown, judged, markdown, outcome, parts, verdict, why_not
 from tests.attacks.page import KEPT, PAGE, with_table
 from tests.fleet.runner import ROOT
 
@@ -32,6 +33,7 @@ def found(crowd: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]
     run = {"date": "2026-01-02", "commit": "abc", "replicas": 3, "edges": 2, "clients": 200, "rate": 1000.0}
     told = {"connections": 4, "sent": 9, "closed 1008": 3}
     rest = {"attack": "x", "what": "y", "seconds": 1.0, "told": told, "died": [], "steady": True, "run": run}
+    rest |= {"why_not": [], "known": []}
     return {**rest, "memory": memory, "crowd": noticed, **changes}
 
 
@@ -66,15 +68,28 @@ def test_what_went_wrong_is_said(wrong: dict[str, Any], words: str) -> None:
     assert words in why
 
 
+def test_what_is_known_to_go_wrong_is_told_and_fails_nothing_else_does() -> None:
+    known = replace(ATTACK, known=("p99",))
+    wrong = found({"p99_ms": 300.0, "lost": 2})
+    row = wrong | judged(wrong, known)
+    assert (row["why_not"], row["known"]) == (["2 lost"], ["p99 300.0 ms"])
+    assert outcome(row) == "2 lost; known: p99 300.0 ms"
+    assert verdict([row]) == "fail"
+    slow = found({"p99_ms": 300.0})
+    assert verdict([slow | judged(slow, known)]) == "pass"
+    assert verdict([slow | judged(slow, ATTACK)]) == "fail"
+
+
 def test_redis_servers_are_watched_as_well_both_of_each_pair() -> None:
     def part(name: str, **more: Any) -> dict[str, Any]:
         return {"name": name, "pid": 7, "rss_bytes": 1, **more}
 
     pair = {"name": "shared-0", "servers": [part("shared-0"), part("shared-0-twin")]}
-    elsewhere = {"name": "external-0", "pid": None, "rss_bytes": None}
-    status = {"replicas": [part("blue-0")], "edges": [part("edge-0")], "shards": [pair, elsewhere]}
+    single = part("shared-1", servers=[])
+    elsewhere = {"name": "external-0", "pid": None, "rss_bytes": None, "servers": []}
+    status = {"replicas": [part("blue-0")], "edges": [part("edge-0")], "shards": [pair, single, elsewhere]}
     watched = parts({**status, "redis": [part("redis_shared")]})
-    assert watched.keys() == {"blue-0", "edge-0", "shared-0", "shared-0-twin", "redis_shared"}
+    assert watched.keys() == {"blue-0", "edge-0", "shared-0", "shared-0-twin", "shared-1", "redis_shared"}
     most = dict.fromkeys(watched, 1) | {"shared-0-twin": 5}
     assert grown(watched, most, watched)["redis"] == {"name": "shared-0-twin", "before": 1, "most": 5, "after": 1}
 
