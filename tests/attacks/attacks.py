@@ -224,7 +224,7 @@ async def json_garbage(attacker: Attacker) -> None:
     await attacker.flood(20, 2000, lambda number: frames[number % len(frames)])
 
 
-@attack("too_many_groups", may=("closed 1008", "not closed", "cut", "rate_limited", "not_subscribed"))
+@attack("too_many_groups", least_s=6, may=("closed 1008", "not closed", "cut", "rate_limited", "not_subscribed"))
 async def subscription_churn(attacker: Attacker) -> None:
     """20 sockets that subscribe to a new group and leave it, 1,900 commands a second."""
     join, leave = b'{"type":"subscribe","group":"churn-%d"}', b'{"type":"unsubscribe","group":"churn-%d"}'
@@ -330,7 +330,7 @@ async def token_guessing(attacker: Attacker) -> None:
     await attacker.repeat(200, one)
 
 
-@attack("ack", "rate_limited", may=("too_many_groups", "closed 1008", "not closed", "cut"))
+@attack("ack", "rate_limited", least_s=6, may=("too_many_groups", "closed 1008", "not closed", "cut"))
 async def big_publishes_to_new_groups(attacker: Attacker) -> None:
     """Publishes of 60 KB, each to a new group, on 20 sockets, 400 a second, back at once when closed."""
     run = random.randbytes(4).hex()
