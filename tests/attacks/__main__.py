@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 import tempfile
 import urllib.parse
@@ -297,6 +298,8 @@ def with_earlier(path: Path, found: Sequence[dict[str, Any]]) -> list[dict[str, 
 def main() -> int:
     """Attack, and leave what was found."""
     asked = parsed()
+    # Whoever ends it that way means no less that the fleet shall be taken down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as directory:
         try:
             found = asyncio.run(attack_all(asked, Path(directory)))
