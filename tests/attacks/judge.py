@@ -134,8 +134,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     """Write the result as a page."""
     rows = result["attacks"]
     runs = {text: number for number, text in enumerate(dict.fromkeys(map(_run, rows)), 1)}
+    held, known = sum(not row["why_not"] for row in rows), sum(bool(row["known"]) for row in rows)
+    but = f", {known} of them but for what is known to go wrong" if known else ""
     lines = [
-        f"Of {len(rows)} attacks {sum(not row['why_not'] for row in rows)} held. Latency is of the ordinary clients,",
+        f"Of {len(rows)} attacks {held} held{but}. Latency is of the ordinary clients,",
         "from when a message was due. Memory is of the part of its kind that grew most: before → at most → two seconds",
         "after.",
         "",
