@@ -33,7 +33,7 @@ class Liar(Garbling):
         return count
 
 
-@attack("kinds of nonsense", "worker came back", stage="liar")
+@attack("kinds of nonsense", "worker came back", stage="liar", least_s=10)
 async def lying_redis(attacker: Attacker) -> None:
     """One of two shards that run elsewhere answers nonsense of seven kinds; the ordinary clients are on the other."""
     raise NotImplementedError("the session itself does this: `Liar.lie`")
