@@ -1,0 +1,154 @@
+"""What the kernel's settings change for a whole fleet: each alone, and all of docker/sysctl.conf together.
+
+Not a test: ``python -m tests.bench.kernel_settings``, as root, prints a table, and leaves ``reports/settings.json``.
+Each run is a fleet of its own in a network namespace of its own, which begins with the kernel's defaults, so nothing of
+the host's is changed. Clients connect as fast as the load tool gets them to, then get messages. Where a setting belongs
+to the host, its counter tells whether it could have mattered: nothing was dropped for want of it, or so much was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shards.host.tuning import read_settings
+from shards.load.scenarios import repository
+
+BEFORE_LINUX_5_4 = {"net.core.somaxconn": "128"}
+OF_THE_HOST = ("net.core.netdev_max_backlog", "net.netfilter.nf_conntrack_max")
+COUNTED = ("ListenOverflows", "ListenDrops", "TCPReqQFullDoCookies", "TCPReqQFullDrop", "TCPTimeouts")
+_DROPPED = "softnet dropped"
+_RUN_S = 240
+
+Settings = Mapping[str, str]
+
+
+def wanted(text: str) -> dict[str, str]:
+    """Give what docker/sysctl.conf, whose text this is, wants of a network namespace."""
+    named = {one.key: one.value for one in read_settings(text)}
+    return {key: value for key, value in named.items() if key.startswith("net.") and key not in OF_THE_HOST}
+
+
+def variants(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """Give what is tried: the defaults, those of old kernels, each setting alone, and all of them."""
+    yield "the kernel's defaults", {}
+    yield "somaxconn 128, before Linux 5.4", BEFORE_LINUX_5_4
+    for key, value in settings.items():
+        yield key.rpartition(".")[2], {key: value}
+    yield "all of them", settings
+
+
+def counters(netstat: str, softnet: str) -> dict[str, int]:
+    """Read what the kernel has counted.
+
+    Args:
+        netstat: /proc/net/netstat, of this namespace.
+        softnet: /proc/net/softnet_stat, of the host: its second column are packets for which a CPU's queue was full.
+    """
+    rows = [line.split() for line in netstat.splitlines() if line.startswith("TcpExt:")]
+    found = dict(zip(rows[0][1:], map(int, rows[1][1:]), strict=True))
+    dropped = sum(int(line.split()[1], 16) for line in softnet.splitlines())
+    return {name: found.get(name, 0) for name in COUNTED} | {_DROPPED: dropped}
+
+
+def _counted() -> dict[str, int]:
+    return counters(Path("/proc/net/netstat").read_text(), Path("/proc/net/softnet_stat").read_text())
+
+
+def inside(settings: Settings, load: Sequence[str]) -> dict[str, Any]:
+    """Set what is tried, in a namespace that is ours alone, run the load, and tell what came of it."""
+    for key, value in settings.items():
+        Path("/proc/sys", *key.split(".")).write_text(value)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    before = _counted()
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory, "run.json")
+        command = [sys.executable, "-m", "shards.load", "run", *load, "--report", str(report)]
+        done = subprocess.run(command, cwd=repository(), capture_output=True, text=True, timeout=_RUN_S, check=False)
+        if not report.exists():
+            raise SystemExit(f"the load left no report: {done.stderr.strip()[-500:]}")
+        found = json.loads(report.read_text())
+    connections, latency = found["connections"], found["latency_ms"]
+    return {
+        "opened": connections["opened"],
+        "failed": connections["failed"],
+        "connect_p50_ms": connections["took_p50_ms"],
+        "connect_p99_ms": connections["took_p99_ms"],
+        "per_s": connections["rate_per_s"],
+        "p99_ms": latency["p99"],
+        "lost": found["messages"]["lost"],
+        "saturated": found["generator"]["saturated"],
+        "counted": {name: count - before[name] for name, count in _counted().items()},
+    }
+
+
+def _measured(settings: Settings, load: Sequence[str]) -> dict[str, Any]:
+    command = ["unshare", "--net", "--mount", sys.executable, "-m", __spec__.name, "--inside", json.dumps(settings)]
+    done = subprocess.run([*command, *load], capture_output=True, text=True, timeout=_RUN_S + 30, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr.strip() or f"a run ended with {done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _shown(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    counted = [*COUNTED, _DROPPED]
+    table = Table("setting", "failed", "connect p50 / p99 ms", "connects a second", "p99 ms", "lost", *counted)
+    for name, found in runs.items():
+        each = [str([one["counted"][key] for one in found]) for key in counted]
+        table.add_row(
+            name,
+            str([one["failed"] for one in found]),
+            f"{_median(found, 'connect_p50_ms'):.0f} / {_median(found, 'connect_p99_ms'):.0f}",
+            f"{_median(found, 'per_s'):,.0f}",
+            f"{_median(found, 'p99_ms'):.1f}",
+            str(sum(one["lost"] for one in found)),
+            *each,
+        )
+    return table
+
+
+def _median(found: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(statistics.median(one[key] for one in found))
+
+
+def main() -> None:
+    """Measure, in as many rounds as asked for, the variants in turn in each."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.kernel_settings", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=5000, help="(default: %(default)s)")
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    chosen, load = parser.parse_known_args()
+    if chosen.inside is not None:
+        print(json.dumps(inside(json.loads(chosen.inside), load)))
+        return
+    if os.geteuid() != 0:
+        parser.error("namespaces of their own take root: sudo")
+    most = str(chosen.connections)
+    load = ["--connections", most, "--connect-rate", most, "--rate", most, "--duration", "10", *load]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    console = Console()
+    for number in range(chosen.rounds):
+        for name, settings in variants(wanted((repository() / "docker" / "sysctl.conf").read_text())):
+            found = _measured(settings, load)
+            runs.setdefault(name, []).append(found)
+            console.print(f"round {number + 1}, {name}: {found}")
+    console.print(_shown(runs))
+    report = Path("reports/settings.json")
+    report.parent.mkdir(exist_ok=True)
+    report.write_text(json.dumps({"connections": chosen.connections, "runs": runs}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
