@@ -28,6 +28,7 @@ from shards.load.scenarios import repository
 BEFORE_LINUX_5_4 = {"net.core.somaxconn": "128"}
 OF_THE_HOST = ("net.core.netdev_max_backlog", "net.netfilter.nf_conntrack_max")
 COUNTED = ("ListenOverflows", "ListenDrops", "TCPReqQFullDoCookies", "TCPReqQFullDrop", "TCPTimeouts")
+_INSIDE = "--inside"
 _DROPPED = "softnet dropped"
 _RUN_S = 240
 
@@ -94,7 +95,7 @@ def inside(settings: Settings, load: Sequence[str]) -> dict[str, Any]:
 
 
 def _measured(settings: Settings, load: Sequence[str]) -> dict[str, Any]:
-    command = ["unshare", "--net", "--mount", sys.executable, "-m", __spec__.name, "--inside", json.dumps(settings)]
+    command = ["unshare", "--net", "--mount", sys.executable, "-m", __spec__.name, _INSIDE, json.dumps(settings)]
     done = subprocess.run([*command, *load], capture_output=True, text=True, timeout=_RUN_S + 30, check=False)
     if done.returncode:
         raise SystemExit(done.stderr.strip() or f"a run ended with {done.returncode}")
@@ -125,14 +126,13 @@ def _median(found: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def main() -> None:
     """Measure, in as many rounds as asked for, the variants in turn in each."""
+    if sys.argv[1:2] == [_INSIDE]:
+        print(json.dumps(inside(json.loads(sys.argv[2]), sys.argv[3:])))
+        return
     parser = argparse.ArgumentParser(prog="python -m tests.bench.kernel_settings", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--connections", type=int, default=5000, help="(default: %(default)s)")
-    parser.add_argument("--inside", help=argparse.SUPPRESS)
     chosen, load = parser.parse_known_args()
-    if chosen.inside is not None:
-        print(json.dumps(inside(json.loads(chosen.inside), load)))
-        return
     if os.geteuid() != 0:
         parser.error("namespaces of their own take root: sudo")
     most = str(chosen.connections)
