@@ -285,8 +285,9 @@ def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str
 
 
 def _no_such_program(error: APIError) -> bool:
-    said = str(error.explanation or error)
-    return "executable file not found" in said or "no such file or directory" in said
+    """Tell whether it is the program that is not there: a daemon misses files of its own in the same words."""
+    said = reason_of(error)
+    return "executable file" in said or ("exec:" in said and "no such file or directory" in said)
 
 
 def _no_base(image: str, error: object) -> str:
