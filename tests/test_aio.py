@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from time import monotonic_ns
 
 import pytest
 
-from shards.aio import end, keep_on, sleep_until
+from shards.aio import end, in_thread, keep_on, sleep_until
 
 MS = 1_000_000
 
@@ -48,3 +49,40 @@ async def test_who_is_late_does_not_go_round_the_loop() -> None:
     assert others == []
     await asyncio.sleep(0)
     assert others == ["came first"]
+
+
+async def test_what_a_thread_gives_or_raises_is_given_and_raised() -> None:
+    def fail(cancelled: threading.Event) -> None:
+        raise ValueError("by mistake")
+
+    cancelled, thread = await in_thread(lambda cancelled: (cancelled.is_set(), threading.get_ident()))
+    assert not cancelled
+    assert thread != threading.get_ident()
+    with pytest.raises(ValueError, match="by mistake"):
+        await in_thread(fail)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_cancels_what_a_thread_does_waits_until_it_has_ended(fails: bool) -> None:
+    begun, may_end, did = threading.Event(), threading.Event(), []
+
+    def work(cancelled: threading.Event) -> None:
+        begun.set()
+        assert cancelled.wait(60)
+        did.append("heard of it")
+        assert may_end.wait(60)
+        did.append("ended")
+        if fails:
+            raise ValueError("too late to matter")
+
+    async with asyncio.timeout(60):
+        task = asyncio.create_task(in_thread(work))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        while not did:
+            await asyncio.sleep(0.01)
+        assert not task.done(), "the thread goes on still"
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert did == ["heard of it", "ended"]

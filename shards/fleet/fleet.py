@@ -103,6 +103,19 @@ class Fleet:
             return state
         return by_hand.find(self.directory.project) or state
 
+    async def left_alone(self, engine: Engine | None) -> str:
+        """Say what there is of a fleet of the same name that is kept from elsewhere.
+
+        Args:
+            engine: that has this one; None: nobody remembers, so that Docker is asked, where there is any.
+
+        Returns:
+            It in one line; empty: there is nothing, or nobody can tell.
+        """
+        with contextlib.suppress(ShardsError):
+            return await (engine or self.engine(FleetSpec(self.directory.project, "docker"))).left_alone()
+        return ""
+
     async def others(self) -> list[str]:
         """Name the other fleets that run, of those whose state is beside this one's."""
         found = []

@@ -117,16 +117,21 @@ async def _first(
         await engine.stop()
         if remembered is None and not kept:
             await engine.purge()
-        fleet.directory.forget(_as_before(fleet, remembered))
+        now = fleet.directory.read() or state
+        fleet.directory.forget(_as_before(remembered or (state if kept else None), now))
         raise
     return state
 
 
-def _as_before(fleet: Fleet, remembered: FleetState | None) -> FleetState | None:
-    """Give what is remembered after a start that failed: nothing new, except where slots and the newest data may be."""
+def _as_before(remembered: FleetState | None, now: FleetState) -> FleetState | None:
+    """Give what is remembered after a start that failed: nothing new, except where slots and the newest data may be.
+
+    Args:
+        remembered: what was, or what was made of data that nothing told of; None: there was neither.
+        now: as far as the start has come.
+    """
     if remembered is None:
         return None
-    now = fleet.directory.read() or remembered
     return replace(remembered, **_where(now), up=False, deployed={})
 
 
@@ -373,10 +378,12 @@ class Ended:
     Attributes:
         stopped: there was something to stop.
         deleted: its data was deleted.
+        left: what is left alone, since it is of another fleet of this name; empty: there is nothing.
     """
 
     stopped: bool = False
     deleted: bool = False
+    left: str = ""
 
 
 async def down(fleet: Fleet, purge: bool) -> Ended:
@@ -390,14 +397,16 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
         ShardsError: another command is changing it, or its directory can't be written.
     """
     if not fleet.directory.path.exists():
-        return Ended()
+        return Ended(left=await fleet.left_alone(None))
     with fleet.directory.lock("down"):
         try:
             state = fleet.remembered()
         except ShardsError as damaged:
             fleet.note(str(damaged))
             state = None
-        engine = fleet.engine(state.spec if state else FleetSpec(fleet.directory.project))
+        engine = fleet.engine(
+            state.spec if state else FleetSpec(fleet.directory.project, _engine_in(fleet.directory.path))
+        )
         if any(part.up for part in (await engine.running()).values()):
             fleet.say("stopping the parts")
         stopped = await engine.stop()
@@ -409,5 +418,12 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
             if elsewhere:
                 fleet.note(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
             await engine.purge()
+        left = await fleet.left_alone(engine if state else None)
+        if purge:
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
-    return Ended(stopped, purge)
+    return Ended(stopped, purge, left)
+
+
+def _engine_in(directory: Path) -> str:
+    """Tell by the files of a fleet which engine has had it, where nothing else remembers it."""
+    return next((name for name in ("swarm", "docker") if (directory / name).is_dir()), "local")

@@ -1,7 +1,7 @@
 """What is remembered of a fleet between commands: the directory ``.fleet/<project>/``.
 
-It holds ``fleet.json`` (what runs), ``secrets/``, the parts' configuration, data and logs, and ``lock``, which one
-command at a time holds.
+It holds ``fleet.json`` (what runs), ``id`` (by which what is elsewhere is known to be this fleet's), ``secrets/``, the
+parts' configuration, data and logs, and ``lock``, which one command at a time holds.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class FleetDir:
         self.grafana_password_file = self.path / "secrets" / "grafana"
         self.certificate_file = self.path / "secrets" / "certificate.pem"
         self.certificate_key_file = self.path / "secrets" / "certificate-key.pem"
+        self.id_file = self.path / "id"
         self._state = self.path / "fleet.json"
 
     def create(self) -> None:
@@ -148,6 +149,16 @@ class FleetDir:
                     write_atomically(file, new_secret())
             if not self.credentials_file.exists():
                 write_atomically(self.credentials_file, "{}")
+            if not self.id_file.exists():
+                write_atomically(self.id_file, secrets.token_hex(8))
+
+    def id(self) -> str:
+        """Tell this fleet from others of its name, wherever its directory is moved to; empty: it was never made.
+
+        Raises:
+            ShardsError: it can't be read.
+        """
+        return _read(self.id_file).strip() if self.id_file.exists() else ""
 
     def password(self) -> str:
         """Read what commands, and servers among themselves, show the fleet's Redis servers: the admin's password.
@@ -303,7 +314,7 @@ class FleetDir:
     def _forget_what_never_was(self) -> None:
         """Leave no directory of a fleet of which nothing was started: no part has said a word, no image was built."""
         there = {path.name for path in self.path.glob("*")}
-        if there <= {"lock", *_FOLDERS} and not any(self.logs.glob("*")):
+        if there <= {"lock", "id", *_FOLDERS} and not any(self.logs.glob("*")):
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager

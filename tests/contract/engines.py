@@ -22,6 +22,7 @@ from docker.errors import DockerException, NotFound
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import daemon
+from shards.fleet.engines.docker.ownership import OWNER
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from tests.fleet.runner import Commands
 from tests.swarm.lab import Lab
@@ -69,6 +70,12 @@ def unnamed_volumes(client: docker.DockerClient) -> set[str]:
     return {name for name in names if re.fullmatch("[0-9a-f]{64}", name)}
 
 
+def is_kept(project: str, volume: str | None) -> bool:
+    """Tell whether a volume stays when a fleet is down: its data, and whose that is."""
+    name = str(volume).removeprefix(f"{project}_")
+    return name != volume and (name == OWNER or name.endswith("_data"))
+
+
 @dataclass
 class DockerCommands(Commands):
     """`inv` for a fleet in Docker."""
@@ -94,7 +101,7 @@ class DockerCommands(Commands):
             assert client.containers.list(all=True, filters=with_label) == []
             assert client.networks.list(filters=with_label) == []
             kept = {volume.name for volume in client.volumes.list(filters=with_label)}
-            assert all(name.startswith(f"{self.project}_") and name.endswith("_data") for name in kept)
+            assert all(is_kept(self.project, name) for name in kept)
         finally:
             client.close()
 
@@ -154,13 +161,14 @@ class SwarmCommands(Commands):
         with_label = {"label": f"{FLEET_LABEL}={self.project}"}
         with self.lab.manager.daemon() as client:
             api: Any = client.api
-            for ask in (api.services, api.secrets, api.configs):
+            for ask in (api.services, api.secrets):
                 assert ask(filters=with_label) == []
+            assert {one["Spec"]["Name"] for one in api.configs(filters=with_label)} <= {f"{self.project}_{OWNER}"}
         for node in self.lab.nodes:
             with node.daemon() as client:
                 assert client.containers.list(all=True, filters=with_label) == []
                 kept = {volume.name for volume in client.volumes.list(filters=with_label)}
-                assert all(name.startswith(f"{self.project}_") and name.endswith("_data") for name in kept)
+                assert all(is_kept(self.project, name) for name in kept)
 
     def _inspect(self, part: dict[str, object]) -> dict[str, Any]:
         node = next(node for node in self.lab.nodes if node.name == part["node"])

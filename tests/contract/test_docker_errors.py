@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,44 +82,97 @@ def test_containers_of_an_older_run_are_no_matter(fleet: DockerCommands, daemon:
     assert "is down" in fleet.ok("down").stdout
 
 
-def test_a_fleet_of_the_same_name_that_is_kept_elsewhere_is_left_alone(fleet: DockerCommands, tmp_path: Path) -> None:
-    other = replace(fleet, state_dir=tmp_path / "others", port=free_port([fleet.port]))
+def volumes(fleet: DockerCommands, daemon: docker.DockerClient) -> set[str]:
+    """Name the volumes of a fleet."""
+    found = daemon.volumes.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"})
+    return {str(volume.name) for volume in found}
+
+
+def elsewhere(fleet: DockerCommands, root: Path) -> DockerCommands:
+    """Give commands of another checkout, which remembers a fleet of that name that ran in Docker too."""
+    other = replace(fleet, state_dir=root / "others", port=free_port([fleet.port]))
+    shutil.copytree(fleet.directory, other.directory)
+    (other.directory / "id").write_text("another")
+    return other
+
+
+def test_a_fleet_of_the_same_name_that_is_kept_elsewhere_is_left_alone(
+    fleet: DockerCommands, daemon: docker.DockerClient, tmp_path: Path
+) -> None:
     fleet.ok("up", *SMALL)
     before = [fleet.identity(one) for one in fleet.status()["redis"]]
-    # It remembers a fleet of that name which ran in Docker, as one that was moved here would.
-    shutil.copytree(fleet.directory, other.directory)
-    for command in (("up", *SMALL), ("down",), ("down", "--purge")):
-        refused = other(*command)
-        if command[0] == "up":
-            assert (refused.code, f"kept in {fleet.directory}" in refused.last) == (1, True), refused.stderr
-        assert [fleet.identity(one) for one in fleet.until(steady)["redis"]] == before
+    kept, is_told = volumes(fleet, daemon), f"kept in {fleet.directory} on host {os.uname().nodename}"
+    other = elsewhere(fleet, tmp_path)
+    refused = other("up", *SMALL)
+    assert (refused.code, is_told in refused.last) == (1, True), refused.stderr
+    assert f"{is_told} is left alone" in other.ok("down").stdout
+    assert other.directory.exists()
+    assert f"{is_told} is left alone" in other.ok("down", "--purge").stdout
+    assert not other.directory.exists()
+    assert [fleet.identity(one) for one in fleet.until(steady)["redis"]] == before
+    # As one does who has only a name.
+    assert f"{is_told} is left alone" in other.ok("down", "--purge").stdout
     fleet.ok("publish", "--group", "g", "--data", "1")
     fleet.ok("down")
-    # What it keeps, though it is down, is not another's to go on with.
-    assert f"kept in {fleet.directory}" in other("up", *SMALL).last
+    # What it keeps, though it is down, is not another's to go on with, nor to delete.
+    assert is_told in other("up", *SMALL).last
+    other = elsewhere(fleet, tmp_path)
+    assert f"{is_told} is left alone" in other.ok("down", "--purge").stdout
+    assert kept - volumes(fleet, daemon) == {f"{fleet.project}_handoff"}
     fleet.ok("up", *SMALL)
     assert fleet.ok("publish", "--group", "g", "--data", "2").stdout.strip() == "2"
 
 
-def test_data_that_no_directory_remembers_is_gone_on_with_and_outlives_a_start_that_fails(
-    fleet: DockerCommands, daemon: docker.DockerClient
+def test_a_fleet_whose_directory_is_moved_or_gone_is_its_own_still(
+    fleet: DockerCommands, daemon: docker.DockerClient, tmp_path: Path
+) -> None:
+    fleet.ok("up", *SMALL)
+    fleet.ok("publish", "--group", "g", "--data", "1")
+    moved = replace(fleet, state_dir=tmp_path / "moved")
+    shutil.copytree(fleet.directory, moved.directory)
+    shutil.rmtree(fleet.directory)
+    assert steady(moved.status())
+    # Who has lost the directory is told how to have the fleet nevertheless, and nothing is touched before.
+    aside = tmp_path / "aside"
+    shutil.move(moved.directory, aside)
+    refused = moved("up", *SMALL)
+    assert (refused.code, "if that directory is gone for good" in refused.last) == (1, True)
+    assert daemon.containers.get(f"{fleet.project}-shared-0").status == "running"
+    subprocess.run(["sh", "-c", refused.last.split("`")[3]], check=True)
+    moved.ok("up", *SMALL)
+    assert moved.ok("publish", "--group", "g", "--data", "2").stdout.strip() == "2"
+    moved.ok("down", "--purge")
+    assert volumes(fleet, daemon) == set()
+
+
+def test_data_without_a_mark_is_gone_on_with_and_outlives_a_start_that_fails(
+    fleet: DockerCommands, daemon: docker.DockerClient, tmp_path: Path
 ) -> None:
     """As that of a fleet which Compose has run is."""
+    for part in ("shared-0", "shared-1", "shared-2", "redis_shared", "redis_blue", "redis_green"):
+        daemon.volumes.create(f"{fleet.project}_{part}_data", labels={FLEET_LABEL: fleet.project})
     fleet.ok("up", "--replicas", "1", "--shards", "3", "--edges", "1")
     groups = [f"g{number}" for number in range(12)]
     for group in groups:
         fleet.ok("publish", "--group", group, "--data", "1")
     fleet.ok("down")
     shutil.rmtree(fleet.directory)
+    daemon.volumes.get(f"{fleet.project}_owner").remove()
     stranger = daemon.containers.create(
         fleet.base["INVOKE_DOCKER_REDIS_IMAGE"], ["sleep", "60"], name=f"{fleet.project}-redis_green"
     )
     assert fleet("up", *SMALL).code == 1
     stranger.remove(force=True, v=True)
+    # It is somebody's now, though none of it has a mark.
+    other = elsewhere(fleet, tmp_path)
+    assert f"kept in {fleet.directory}" in other("up", *SMALL).last
+    assert "is left alone" in other.ok("down", "--purge").stdout
     # Its three shards become one.
     fleet.ok("up", *SMALL)
     assert [shard["name"] for shard in fleet.status()["shards"]] == ["shared-0"]
     assert {fleet.ok("publish", "--group", group, "--data", "2").stdout.strip() for group in groups} == {"2"}
+    fleet.ok("down", "--purge")
+    assert volumes(fleet, daemon) == set()
 
 
 @pytest.mark.parametrize("how", ["killed", "removed"])

@@ -36,6 +36,8 @@ class Engine:
         self.taken_up, self.lost = taken_up, lost
         self.routes: list[Route] = []
         self.added: list[str] = []
+        self.removed: list[str] = []
+        self.stay: list[set[str]] = []
 
     async def check_app(self, release: str) -> str | None:
         return None
@@ -62,7 +64,13 @@ class Engine:
         return self.taken_up.pop(0) if len(self.taken_up) > 1 else self.taken_up[0]
 
     async def running(self) -> dict[str, Running]:
-        return {}
+        return {"blue-0": Running(True), "green-0": Running(True)}
+
+    async def remove(self, names: Collection[str]) -> None:
+        self.removed += names
+
+    async def forget_releases(self, stay: Collection[str]) -> None:
+        self.stay.append(set(stay))
 
     def log(self, name: str) -> Path:
         return Path("/nonexistent")
@@ -234,3 +242,29 @@ async def test_a_new_release_is_not_compared_with_a_replica_on_a_host_that_is_go
     async with with_a_lost_host(tmp_path, monkeypatch) as (_, acted):
         await acted.perform(Action.PROBE_NEW, CUTOVER)
     assert asked == [None]
+
+
+async def remaining(tmp_path: Path, action: Action, active: str, cutover: Cutover) -> tuple[Engine, FleetState]:
+    """End a promote; gives who was told which releases stay, and what is remembered."""
+    async with answers(b"OK") as port:
+        engine = Engine([True])
+        acted = made(tmp_path, engine, port)
+        acted.control = cast(Any, Orderly())
+        # As the switch has left it.
+        acted.state = replace(acted.state, active=cast(Any, active), previous="old")
+        await acted.perform(action, cutover)
+    return engine, acted.state
+
+
+async def test_what_a_rollback_would_go_back_to_stays_after_a_promote(tmp_path: Path) -> None:
+    engine, state = await remaining(tmp_path, Action.STOP_OLD, "green", replace(CUTOVER, step=Step.RETIRE))
+    assert (engine.removed, engine.stay) == (["blue-0"], [{"new", "old"}])
+    assert (state.active, state.previous) == ("green", "old")
+
+
+async def test_what_a_rollback_would_go_back_to_stays_after_one_that_was_taken_back(tmp_path: Path) -> None:
+    """Its switch has remembered the release that serves now as the one before."""
+    undone = replace(CUTOVER, step=Step.WITHDRAW, previous="older")
+    engine, state = await remaining(tmp_path, Action.STOP_NEW, "green", undone)
+    assert (engine.removed, engine.stay) == (["green-0"], [{"old", "older"}])
+    assert (state.active, state.previous) == ("blue", "older")

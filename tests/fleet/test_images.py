@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import requests
+from docker.errors import APIError
+
+from shards.errors import ShardsError
+from shards.fleet.engines.docker.daemon import TookTooLong, run_once
 from shards.fleet.engines.docker.images import Images
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.spec import FleetSpec
@@ -22,3 +29,85 @@ def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
         wheels += [(wheel.name, wheel.read_bytes()) for wheel in (tmp_path / name).iterdir()]
     assert len(wheels) == 2
     assert wheels[0] == wheels[1]
+
+
+class FakeContainer:
+    """A container of a daemon that may fail."""
+
+    def __init__(self, started: Exception | None = None, ended: Exception | None = None) -> None:
+        self.started, self.ended = started, ended
+        self.removed = False
+
+    def start(self) -> None:
+        if self.started:
+            raise self.started
+
+    def wait(self, timeout: float) -> dict[str, int]:
+        if self.ended:
+            raise self.ended
+        return {"StatusCode": 127}
+
+    def logs(self, **asked: bool) -> bytes:
+        return b""
+
+    def remove(self, force: bool, v: bool) -> None:
+        self.removed = True
+
+
+class FakeDaemon:
+    """A daemon which has every image, and gives one container."""
+
+    def __init__(self, container: FakeContainer) -> None:
+        self.container = container
+        self.images = self.containers = self
+
+    def get(self, image: str) -> None:
+        pass
+
+    def create(self, image: str, command: list[str], **rest: object) -> FakeContainer:
+        return self.container
+
+
+def _said(text: str) -> APIError:
+    return APIError("500 Server Error", explanation=text)
+
+
+@pytest.mark.parametrize(
+    ("container", "told"),
+    [
+        (lambda: FakeContainer(_said('exec: "python": executable file not found in $PATH')), "has no `python`"),
+        (lambda: FakeContainer(_said("crun: executable file `python` not found")), "has no `python`"),
+        (lambda: FakeContainer(_said('exec: "/run": stat /run: no such file or directory')), "has no `python`"),
+        (FakeContainer, "has no `python`"),
+        (
+            lambda: FakeContainer(_said("write /var/lib/docker/x: no space left on device")),
+            "the disk of Docker is full",
+        ),
+        (lambda: FakeContainer(_said("open /var/lib/docker/x: no such file or directory")), "Docker says: open /var"),
+        (lambda: FakeContainer(ended=requests.ConnectionError("Connection aborted")), "no Docker daemon answers"),
+    ],
+    ids=["none", "none, of crun", "no entrypoint", "fails", "disk full", "a file of the daemon's", "restarted"],
+)
+def test_why_there_is_no_python_is_told_as_it_is(
+    tmp_path: Path, container: Callable[[], FakeContainer], told: str
+) -> None:
+    made = container()
+    client: Any = FakeDaemon(made)
+    images = Images(client, FleetSpec("t"), DockerOptions(ROOT), tmp_path, lambda _: None)
+    with pytest.raises(ShardsError, match=told):
+        images._base_python()
+    assert made.removed
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (requests.ReadTimeout("UnixHTTPConnectionPool: Read timed out. (read timeout=20)"), TookTooLong),
+        (requests.ConnectionError("UnixHTTPConnectionPool: Read timed out."), TookTooLong),
+        (requests.ConnectionError("Connection aborted: RemoteDisconnected"), requests.ConnectionError),
+    ],
+)
+def test_only_what_took_too_long_is_said_to_have(error: Exception, told: type[Exception]) -> None:
+    client: Any = FakeDaemon(FakeContainer(ended=error))
+    with pytest.raises(told):
+        run_once(client, "image", ["true"])

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from docker.errors import APIError, NotFound
 
-from shards.fleet.engines.docker.ownership import is_anothers, mark_of, may_exist, refusal
+from shards.errors import ShardsError
+from shards.fleet import reconcile
+from shards.fleet.engines.base import Engine
+from shards.fleet.engines.docker import by_hand
+from shards.fleet.engines.docker.containers import Containers
+from shards.fleet.engines.docker.images import forget_all
+from shards.fleet.engines.docker.ownership import MARK_LABEL, Claim, is_anothers, left_alone, mark_of, refusal
+from shards.fleet.engines.docker.stack import FLEET_LABEL
+from shards.fleet.engines.swarm.services import Services
+from shards.fleet.fleet import Fleet
+from shards.fleet.spec import FleetSpec
+from shards.fleet.state import FleetDir, FleetState
 
-OURS = mark_of(Path("/a/.fleet/shards"), "here")
+OURS = mark_of("a1", Path("/a/.fleet/p"), "here")
+ANOTHERS = mark_of("b2", Path("/b/.fleet/p"), "there")
 
 
 @pytest.mark.parametrize(
@@ -16,37 +31,371 @@ OURS = mark_of(Path("/a/.fleet/shards"), "here")
     [
         ("", False),
         (OURS, False),
-        (mark_of(Path("/b/.fleet/shards"), "here"), True),
-        (mark_of(Path("/gone/.fleet/shards"), "here"), False),
-        # Of another host's directories nothing is known.
-        (mark_of(Path("/gone/.fleet/shards"), "there"), True),
-        (mark_of(Path("/a/.fleet/shards"), "there"), True),
+        (mark_of("a1", Path("/moved/.fleet/p"), "renamed"), False),
+        (ANOTHERS, True),
+        (mark_of("b2", Path("/a/.fleet/p"), "here"), True),
     ],
-    ids=[
-        "no mark",
-        "ours",
-        "another's",
-        "of a directory that is gone",
-        "of another host",
-        "of the same path elsewhere",
-    ],
+    ids=["no mark", "ours", "ours, from before it was moved", "another's", "another's that was kept here before"],
 )
 def test_whose_something_is(found: str, anothers: bool) -> None:
-    assert is_anothers(found, OURS, lambda path: not path.startswith("/gone")) is anothers
+    assert is_anothers(found, OURS) is anothers
 
 
-def test_a_fleet_that_is_anothers_is_told_with_where_it_is_kept(tmp_path: Path) -> None:
-    here, elsewhere = mark_of(tmp_path / "a"), mark_of(Path("/b"), "there")
-    (tmp_path / "b").mkdir()
-    assert refusal("p", ["", here], here) is None
-    said = refusal("p", [here, mark_of(tmp_path / "b")], here)
+def test_who_has_no_id_has_nothing_that_is_marked() -> None:
+    assert is_anothers(OURS, mark_of("", Path("/a/.fleet/p"), "here"))
+
+
+def test_a_fleet_that_is_anothers_is_told_with_where_it_is_kept() -> None:
+    file = Path("/a/.fleet/p/id")
+    assert refusal("p", ["", OURS], OURS, file) is None
+    said = refusal("p", ["", OURS, ANOTHERS], OURS, file)
     assert said is not None
-    assert f"kept in {tmp_path / 'b'}: run its commands from there" in said
-    assert "/b of another host:" in str(refusal("p", [elsewhere], here))
+    assert "kept in /b/.fleet/p on host there: run its commands from there" in said
+    assert "`mkdir -p /a/.fleet/p && echo b2 > /a/.fleet/p/id`" in said
 
 
-def test_a_directory_that_one_may_not_look_for_is_taken_to_be_there(tmp_path: Path) -> None:
-    assert may_exist(str(tmp_path))
-    assert not may_exist(str(tmp_path / "gone" / "p"))
-    # As a home directory that lets nobody in is; here, so that it is so for root too, a name that is too long.
-    assert may_exist(str(tmp_path / ("x" * 300)))
+def test_what_is_left_alone_is_told_in_one_line() -> None:
+    assert left_alone("p", ["", OURS], OURS) == ""
+    said = left_alone("p", ["", OURS, ANOTHERS, mark_of("c3", Path("/c"), "there")], OURS)
+    assert (
+        said == "what Docker has of a fleet p that is kept in /b/.fleet/p on host there, /c on host there is left alone"
+    )
+
+
+def test_what_has_no_mark_is_whose_the_data_is_and_nobody_is_asked_for_nothing() -> None:
+    asked = []
+
+    def beside_data(mark: str) -> str:
+        asked.append(mark)
+        return mark
+
+    marked = [{MARK_LABEL: OURS}, {MARK_LABEL: ANOTHERS}]
+    unmarked: list[Any] = [None, {"other": "label"}]
+    assert Claim(OURS, lambda: beside_data("")).among(marked, lambda one: one) == marked[:1]
+    assert asked == []
+    assert Claim(OURS, lambda: beside_data("")).among(unmarked, lambda one: one) == unmarked
+    assert Claim(OURS, lambda: beside_data(OURS)).among(unmarked, lambda one: one) == unmarked
+    assert Claim(OURS, lambda: beside_data(ANOTHERS)).among(unmarked, lambda one: one) == []
+    assert len(asked) == 3, "once for all of them"
+
+
+def test_a_fleet_keeps_its_id_and_takes_it_along(tmp_path: Path) -> None:
+    first, second = FleetDir(tmp_path / "a", "p"), FleetDir(tmp_path / "b", "p")
+    assert first.id() == ""
+    for directory in (first, second, first):
+        directory.create()
+    assert first.id() not in ("", second.id())
+    moved = FleetDir(tmp_path / "moved", "p")
+    before = first.id()
+    shutil.move(first.path, moved.path)
+    assert moved.id() == before
+
+
+def test_a_directory_with_nothing_but_an_id_is_not_left(tmp_path: Path) -> None:
+    directory = FleetDir(tmp_path, "p")
+    with directory.lock("up"):
+        directory.create()
+    assert not directory.path.exists()
+
+
+# -- a daemon with what two directories have made
+
+
+class Kept:
+    """A volume, or an image, that a daemon has."""
+
+    def __init__(self, kept: dict[str, Kept], name: str, labels: dict[str, str] | None) -> None:
+        self._kept, self.name, self.attrs = kept, name, {"Labels": labels}
+        self.in_use = False
+
+    def remove(self) -> None:
+        if self.in_use:
+            raise APIError("409", explanation=f"volume {self.name} is in use")
+        del self._kept[self.name]
+
+
+class Volumes:
+    """The volumes of a daemon."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Kept] = {}
+
+    def create(self, name: str, labels: dict[str, str]) -> None:
+        # As Docker does: one that is there stays as it is.
+        self.kept.setdefault(name, Kept(self.kept, name, labels))
+
+    def get(self, name: str) -> Kept:
+        if name not in self.kept:
+            raise NotFound(f"no such volume: {name}")
+        return self.kept[name]
+
+    def list(self, filters: object) -> list[Kept]:
+        return list(self.kept.values())
+
+
+class Nothing:
+    """What a daemon has none of."""
+
+    def list(self, **asked: object) -> list[Any]:
+        return []
+
+
+class FakeApi:
+    """A manager's API: services, secrets and configurations."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, list[dict[str, Any]]] = {"services": [], "secrets": [], "configs": []}
+
+    def _make(self, kind: str, name: str, labels: dict[str, str]) -> dict[str, str]:
+        id = f"{kind}-{name}-{len(self.kept[kind])}"
+        assert name not in [one["Spec"]["Name"] for one in self.kept[kind]]
+        self.kept[kind].append({"ID": id, "Spec": {"Name": name, "Labels": labels}})
+        return {"ID": id}
+
+    def _forget(self, kind: str, id: str) -> None:
+        self.kept[kind] = [one for one in self.kept[kind] if one["ID"] != id]
+
+    def services(self, filters: object) -> list[dict[str, Any]]:
+        return list(self.kept["services"])
+
+    def secrets(self, filters: object) -> list[dict[str, Any]]:
+        return list(self.kept["secrets"])
+
+    def configs(self, filters: object) -> list[dict[str, Any]]:
+        return list(self.kept["configs"])
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return []
+
+    def create_service(self, template: object, name: str, labels: dict[str, str], **rest: object) -> dict[str, str]:
+        return self._make("services", name, labels)
+
+    def create_secret(self, name: str, data: bytes, labels: dict[str, str]) -> dict[str, str]:
+        return self._make("secrets", name, labels)
+
+    def create_config(self, name: str, data: bytes, labels: dict[str, str]) -> dict[str, str]:
+        return self._make("configs", name, labels)
+
+    def remove_service(self, id: str) -> None:
+        self._forget("services", id)
+
+    def remove_secret(self, id: str) -> None:
+        self._forget("secrets", id)
+
+    def remove_config(self, id: str) -> None:
+        self._forget("configs", id)
+
+
+class FakeDaemon:
+    """A daemon that has no containers, and manages a swarm of itself."""
+
+    def __init__(self) -> None:
+        self.volumes, self.api = Volumes(), FakeApi()
+        self.containers = self.networks = self.images = Nothing()
+
+
+class FakeDaemons:
+    """The daemons of a swarm of one node."""
+
+    def __init__(self, manager: FakeDaemon) -> None:
+        self.manager, self.by_node = manager, {"id1": manager}
+
+    def nodes(self) -> list[Any]:
+        return []
+
+    def each(self, ask: Any) -> list[Any]:
+        return [ask(self.manager)]
+
+
+@pytest.fixture
+def daemon() -> Any:
+    """A daemon with data that Compose has left."""
+    made = FakeDaemon()
+    for name in ("p_shared-0_data", "p_redis_shared_data"):
+        made.volumes.create(name, {FLEET_LABEL: "p"})
+    return made
+
+
+def in_docker(daemon: Any, mark: str) -> Containers:
+    return Containers(daemon, "p", Path("/"), mark)
+
+
+def in_swarm(daemon: Any, mark: str) -> Services:
+    daemons: Any = FakeDaemons(daemon)
+    return Services(daemons, "p", mark)
+
+
+def test_data_without_a_mark_is_anybodys_until_one_goes_on_with_it(daemon: Any) -> None:
+    ours, theirs = in_docker(daemon, OURS), in_docker(daemon, ANOTHERS)
+    assert ours.kept() == theirs.kept() == {"shared-0", "redis_shared"}
+    ours.claim()
+    assert (ours.kept(), theirs.kept()) == ({"shared-0", "redis_shared"}, set())
+    assert refusal("p", theirs.marks(), ANOTHERS, Path("id"))
+    theirs.remove_volumes(["shared-0_data"])
+    theirs.remove_everything_kept()
+    assert set(daemon.volumes.kept) == {"p_owner", "p_shared-0_data", "p_redis_shared_data"}
+    ours.remove_volumes(["shared-0_data"])
+    ours.remove_everything_kept()
+    assert not daemon.volumes.kept
+
+
+def test_the_mark_beside_the_data_says_where_the_directory_is_now(daemon: Any) -> None:
+    in_docker(daemon, OURS).claim()
+    moved = mark_of("a1", Path("/moved"), "here")
+    for _ in range(2):
+        in_docker(daemon, moved).claim()
+    assert in_docker(daemon, OURS).marks() == {"", moved}
+
+
+def test_whose_the_data_is_stays_while_some_of_it_does(daemon: Any) -> None:
+    ours = in_docker(daemon, OURS)
+    ours.claim()
+    daemon.volumes.kept["p_redis_shared_data"].in_use = True
+    with pytest.raises(ShardsError, match="p_redis_shared_data is in use"):
+        ours.remove_everything_kept()
+    assert "p_owner" in daemon.volumes.kept
+
+
+def test_in_a_swarm_what_is_anothers_is_left_alone(daemon: Any) -> None:
+    ours, theirs = in_swarm(daemon, OURS), in_swarm(daemon, ANOTHERS)
+    assert set(ours.kept()) == set(theirs.kept()) == {"shared-0", "redis_shared"}
+    ours.claim()
+    ours.write({"redis-1": "secret"}, {"route-1": "route"})
+    daemon.api.create_service(None, "p_shared-0", {FLEET_LABEL: "p", MARK_LABEL: OURS})
+    assert ours.are_known()
+    assert list(ours.found()) == ["p_shared-0"]
+    assert (theirs.found(), theirs.kept(), theirs.are_known()) == ({}, {}, False)
+    assert refusal("p", theirs.marks(), ANOTHERS, Path("id"))
+    assert refusal("p", ours.marks(), OURS, Path("id")) is None
+    before = {kind: list(kept) for kind, kept in daemon.api.kept.items()}
+    assert not theirs.remove_all()
+    theirs.remove(["p_shared-0"])
+    theirs.remove_volumes(["shared-0_data"])
+    theirs.remove_data()
+    assert daemon.api.kept == before
+    assert len(daemon.volumes.kept) == 2
+
+
+def test_in_a_swarm_data_stays_whose_it_is_while_the_fleet_is_down(daemon: Any) -> None:
+    ours, theirs = in_swarm(daemon, OURS), in_swarm(daemon, ANOTHERS)
+    ours.claim()
+    ours.write({"redis-1": "secret"}, {"route-1": "route"})
+    assert ours.remove_all()
+    assert [one["Spec"]["Name"] for one in daemon.api.kept["configs"]] == ["p_owner"]
+    assert daemon.api.kept["secrets"] == []
+    assert not ours.are_known()
+    assert refusal("p", theirs.marks(), ANOTHERS, Path("id"))
+    in_swarm(daemon, mark_of("a1", Path("/moved"), "here")).claim()
+    assert set(ours.kept()) == {"shared-0", "redis_shared"}
+    ours.remove_data()
+    assert not daemon.volumes.kept
+    assert daemon.api.kept["configs"] == []
+
+
+def test_services_of_a_stack_are_told_from_those_of_inv(daemon: Any) -> None:
+    ours = in_swarm(daemon, OURS)
+    daemon.api.create_service(None, "p_shared-0", {FLEET_LABEL: "p", MARK_LABEL: OURS})
+    assert not ours.are_deployed_by_hand()
+    daemon.api.create_service(None, "p_shared-1", {FLEET_LABEL: "p"})
+    assert ours.are_deployed_by_hand()
+
+
+class Image:
+    """An image."""
+
+    def __init__(self, id: str, *tags: str) -> None:
+        self.id, self.tags = id, tags
+
+
+def test_all_images_go_and_what_does_not_is_told() -> None:
+    removed = []
+
+    class Images:
+        def list(self, filters: object) -> list[Image]:
+            return [Image("1", "app:p-1", "app:p-2"), Image("2"), Image("3", "used"), Image("4", "gone"), Image("5")]
+
+        def remove(self, name: str, force: bool) -> None:
+            if name == "used":
+                raise APIError("409", explanation="a container uses\nit")
+            if name == "gone":
+                raise NotFound("no such image")
+            removed.append(name)
+
+    client: Any = FakeDaemon()
+    client.images = Images()
+    assert forget_all(client, "p") == ["a container uses it"]
+    assert removed == ["app:p-1", "app:p-2", "2", "5"]
+
+
+# -- `inv down`
+
+
+class Alone:
+    """An engine with nothing of its own."""
+
+    def __init__(self, left: str = "", fails: bool = False) -> None:
+        self.left, self.fails = left, fails
+        self.asked: list[str] = []
+
+    async def running(self) -> dict[str, Any]:
+        return {}
+
+    async def stop(self) -> bool:
+        return False
+
+    async def purge(self) -> None:
+        pass
+
+    async def left_alone(self) -> str:
+        if self.fails:
+            raise ShardsError("no Docker daemon answers")
+        return self.left
+
+
+class WithEngine(Fleet):
+    """A fleet whose engine is another one."""
+
+    def __init__(self, root: Path, engine: Alone) -> None:
+        nothing: Any = None
+        super().__init__(FleetDir(root, "p"), nothing, lambda text: None)
+        self.__dict__.update(alone=engine, asked=[])
+
+    def engine(self, spec: FleetSpec) -> Engine:
+        self.__dict__["asked"].append(spec.engine)
+        engine: Engine = self.__dict__["alone"]
+        return engine
+
+
+@pytest.fixture(autouse=True)
+def no_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing found that Compose has started."""
+    monkeypatch.setattr(by_hand, "find", lambda project: None)
+
+
+@pytest.mark.parametrize("purge", [False, True])
+@pytest.mark.parametrize("kept", ["nothing", "a directory", "a state"])
+async def test_down_tells_what_it_leaves_alone(tmp_path: Path, purge: bool, kept: str) -> None:
+    fleet = WithEngine(tmp_path, Alone("that of another"))
+    if kept != "nothing":
+        fleet.directory.create()
+    if kept == "a state":
+        fleet.directory.write(FleetState(FleetSpec("p", "docker")))
+    ended = await reconcile.down(fleet, purge)
+    assert ended.left == "that of another"
+    assert ended.deleted is (purge and kept != "nothing")
+    assert fleet.directory.path.exists() is (not purge and kept != "nothing")
+    assert "docker" in fleet.__dict__["asked"]
+
+
+async def test_down_does_without_docker(tmp_path: Path) -> None:
+    assert (await reconcile.down(WithEngine(tmp_path, Alone(fails=True)), purge=True)).left == ""
+
+
+@pytest.mark.parametrize("engine", ["local", "docker", "swarm"])
+async def test_what_nothing_remembers_is_taken_down_by_the_engine_that_has_had_it(tmp_path: Path, engine: str) -> None:
+    fleet = WithEngine(tmp_path, Alone())
+    fleet.directory.create()
+    if engine != "local":
+        (fleet.directory.path / engine).mkdir()
+    await reconcile.down(fleet, purge=False)
+    assert fleet.__dict__["asked"][0] == engine

@@ -316,3 +316,7 @@ class Engine(ABC):
     @abstractmethod
     async def purge(self) -> None:
         """Delete what is kept of a fleet that does not run elsewhere than in its directory: all its data."""
+
+    async def left_alone(self) -> str:
+        """Say what there is of a fleet of the same name that is kept from elsewhere; empty: there is nothing."""
+        return ""

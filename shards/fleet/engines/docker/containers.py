@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from docker.types import LogConfig, Ulimit
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import ownership, stack
-from shards.fleet.engines.docker.daemon import errors
+from shards.fleet.engines.docker.daemon import errors, not_all
+from shards.fleet.engines.docker.images import forget_all
 from shards.fleet.engines.docker.stack import Service
 
 _LOG = LogConfig(type=LogConfig.types.JSON, config=stack.LOG_FILES)
@@ -50,6 +51,7 @@ class Containers:
 
     def __init__(self, client: docker.DockerClient, project: str, directory: Path, mark: str) -> None:
         self._client, self.project, self._directory, self._mark = client, project, directory, mark
+        self._claim = ownership.Claim(mark, self._owner)
 
     @property
     def _called_so(self) -> dict[str, str | list[str] | bool]:
@@ -61,8 +63,13 @@ class Containers:
         """What a network or a volume carries."""
         return {stack.FLEET_LABEL: self.project, ownership.MARK_LABEL: self._mark}
 
-    def _is_ours(self, labels: Mapping[str, str] | None) -> bool:
-        return not ownership.is_anothers((labels or {}).get(ownership.MARK_LABEL, ""), self._mark)
+    def _owner(self) -> str:
+        """Read the mark beside the data; empty: there is none."""
+        with errors():
+            try:
+                return ownership.mark_on(self._client.volumes.get(self.volume(ownership.OWNER)).attrs.get("Labels"))
+            except NotFound:
+                return ""
 
     # -- what there is
 
@@ -70,7 +77,7 @@ class Containers:
         """Find all containers of the fleet, those that do not run as well, by their services' names."""
         with errors():
             found = self._client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
-        ours = [container for container in found if self._is_ours(container.labels)]
+        ours = self._claim.among(found, lambda container: container.labels)
         return {container.labels.get(stack.SERVICE_LABEL) or str(container.name): container for container in ours}
 
     def has_network(self) -> bool:
@@ -80,12 +87,12 @@ class Containers:
     def _networks(self) -> list[Any]:
         with errors():
             found = self._client.networks.list(filters=self._called_so)
-        return [network for network in found if self._is_ours(network.attrs.get("Labels"))]
+        return self._claim.among(found, _labels)
 
     def _volumes(self) -> list[Any]:
         with errors():
             found = self._client.volumes.list(filters=self._called_so)
-        return [volume for volume in found if self._is_ours(volume.attrs.get("Labels"))]
+        return self._claim.among(found, _labels)
 
     def kept(self) -> set[str]:
         """Name the parts that there is data of."""
@@ -99,11 +106,21 @@ class Containers:
             containers = self._client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
             networks = self._client.networks.list(filters=self._called_so)
             volumes = self._client.volumes.list(filters=self._called_so)
-        labels = [one.labels for one in containers]
-        labels += [one.attrs.get("Labels") or {} for one in (*networks, *volumes)]
-        return {one.get(ownership.MARK_LABEL, "") for one in labels}
+        labels = [one.labels for one in containers] + [_labels(one) for one in (*networks, *volumes)]
+        return {ownership.mark_on(one) for one in labels}
 
     # -- making
+
+    def claim(self) -> None:
+        """Have the fleet's mark beside its data: volumes that were there before have none, and never get one."""
+        known = self._owner()
+        if known == self._mark:
+            return
+        with errors():
+            if known:
+                # Of this fleet too, from before its directory was moved.
+                self._client.volumes.get(self.volume(ownership.OWNER)).remove()
+            self._client.volumes.create(self.volume(ownership.OWNER), labels=self._labels)
 
     def make_network(self) -> None:
         """Make the network, in which parts find one another by name."""
@@ -231,24 +248,37 @@ class Containers:
 
     def remove_volumes(self, names: Collection[str]) -> None:
         """Delete volumes, by their short names; those that are not there are no matter."""
+        going = {self.volume(name) for name in names}
+        self._remove([volume for volume in self._volumes() if volume.name in going])
+
+    def _remove(self, volumes: Iterable[Any]) -> None:
         with errors():
-            for name in names:
+            for volume in volumes:
                 with contextlib.suppress(NotFound):
-                    volume = self._client.volumes.get(self.volume(name))
-                    if self._is_ours(volume.attrs.get("Labels")):
-                        volume.remove()
+                    volume.remove()
 
     def remove_everything_kept(self) -> None:
-        """Delete the fleet's data, which is in volumes, and its images."""
+        """Delete the fleet's data, which is in volumes, and its images.
+
+        Raises:
+            ShardsError: some of it is still there.
+        """
+        # Whose it is goes last: until then somebody may be stopped, and run this again.
+        mark = self.volume(ownership.OWNER)
+        self._remove(sorted(self._volumes(), key=lambda volume: volume.name == mark))
+        # Images have names only: those of another fleet of this name are the same.
+        if any(ownership.is_anothers(mark, self._mark) for mark in self.marks()):
+            return
         with errors():
-            for volume in self._volumes():
-                volume.remove()
-            # Images have names only: those of another fleet of this name are the same.
-            if any(ownership.is_anothers(mark, self._mark) for mark in self.marks()):
-                return
-            for image in self._client.images.list(filters=self._called_so):
-                for tag in image.tags:
-                    self._client.images.remove(tag, force=True)
+            left = forget_all(self._client, self.project)
+        if left:
+            raise ShardsError(not_all("images", left))
+
+
+def _labels(one: Any) -> Mapping[str, str] | None:
+    """Give the labels of a network or a volume."""
+    found: Mapping[str, str] | None = one.attrs.get("Labels")
+    return found
 
 
 def _end(container: Container) -> None:

@@ -79,9 +79,24 @@ def errors() -> Iterator[None]:
     except ImageNotFound as error:
         raise ShardsError(f"{_short(error.explanation or str(error))}; `inv build` makes it") from None
     except APIError as error:
-        raise ShardsError(_explained(_short(str(error.explanation or error)))) from None
+        raise ShardsError(_explained(reason_of(error))) from None
     except (DockerException, requests.RequestException) as error:
         raise ShardsError(unreachable(str(error))) from None
+
+
+def reason_of(error: APIError) -> str:
+    """Give what a daemon says of an error, in one line."""
+    return _short(str(error.explanation or error))
+
+
+def not_all(what: str, left: Sequence[str]) -> str:
+    """Say that not all of something is deleted.
+
+    Args:
+        what: its name, in the plural.
+        left: why some are still there, a line each.
+    """
+    return f"not all {what} are deleted, run this again: {_short('; '.join(left))}"
 
 
 def _explained(text: str) -> str:

@@ -93,7 +93,7 @@ class DockerEngine(Engine):
 
     @property
     def _mark(self) -> str:
-        return ownership.mark_of(self.directory.path)
+        return ownership.mark_of(self.directory.id(), self.directory.path)
 
     @cached_property
     def _images(self) -> Images:
@@ -110,7 +110,8 @@ class DockerEngine(Engine):
         self._refuse_loopback()
         if by_hand.find(self.spec.project):
             raise ShardsError(by_hand.elsewhere(self.spec.project))
-        if refused := ownership.refusal(self.spec.project, self._containers.marks(), self._mark):
+        marks = self._containers.marks()
+        if refused := ownership.refusal(self.spec.project, marks, self._mark, self.directory.id_file):
             raise ShardsError(refused)
         if not port_is_ours:
             self._check_port()
@@ -172,6 +173,7 @@ class DockerEngine(Engine):
         if await self.alive():
             return
         await asyncio.to_thread(self._containers.remove_all)
+        await asyncio.to_thread(self._containers.claim)
         await asyncio.to_thread(self._containers.make_network)
         self._tell(await asyncio.to_thread(lambda: self._host))
 
@@ -306,6 +308,9 @@ class DockerEngine(Engine):
     async def spread_secrets(self, parts: Sequence[Part]) -> None:
         # What containers mount are directories: they see a file that takes another one's place.
         await asyncio.to_thread(files.write_secrets, self.path, self.directory)
+
+    async def left_alone(self) -> str:
+        return ownership.left_alone(self.spec.project, await asyncio.to_thread(self._containers.marks), self._mark)
 
     async def purge(self) -> None:
         await asyncio.to_thread(self._containers.remove_everything_kept)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import docker
-from docker.errors import APIError, BuildError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound, NotFound
 
 from shards.errors import ShardsError
 from shards.fleet.engines import app_check
 from shards.fleet.engines.docker import stack
-from shards.fleet.engines.docker.daemon import TookTooLong, descriptors, errors, run_once
+from shards.fleet.engines.docker.daemon import TookTooLong, descriptors, errors, reason_of, run_once
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.spec import REFERENCE_APP, FleetSpec
 
@@ -241,6 +241,31 @@ def forget_releases(client: docker.DockerClient, project: str, keep: Collection[
                     client.images.remove(name)
 
 
+def forget_all(client: docker.DockerClient, project: str) -> list[str]:
+    """Delete all images of a fleet, those too that have lost their name to newer ones.
+
+    Args:
+        client: of the daemon.
+        project: the fleet's name.
+
+    Returns:
+        Why some are still there, a line each.
+
+    Raises:
+        DockerException: the daemon fails; see `errors`.
+    """
+    left = []
+    for image in client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}):
+        for name in image.tags or [str(image.id)]:
+            try:
+                client.images.remove(name, force=True)
+            except NotFound:
+                continue
+            except APIError as error:
+                left.append(reason_of(error))
+    return left
+
+
 def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str]) -> list[str]:
     """Say by which names an image of a fleet is to be removed, since it is of a release that is over.
 
@@ -260,8 +285,9 @@ def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str
 
 
 def _no_such_program(error: APIError) -> bool:
-    said = str(error.explanation or error)
-    return "executable file not found" in said or "no such file or directory" in said
+    """Tell whether it is the program that is not there: a daemon misses files of its own in the same words."""
+    said = reason_of(error)
+    return "executable file" in said or ("exec:" in said and "no such file or directory" in said)
 
 
 def _no_base(image: str, error: object) -> str:

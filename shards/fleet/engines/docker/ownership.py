@@ -1,67 +1,108 @@
 """Whose a container, a network or a volume is: fleets of one name may be kept from several directories.
 
 They share a daemon, which knows names only. So what is made carries a mark, and what carries another's is left alone.
+What there was before, as Compose makes it, carries none, and labels can't be changed: a mark beside the data, made when
+a fleet goes on with it, says whose that is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-MARK_LABEL = "shards.directory"
+MARK_LABEL = "shards.owner"
 
+OWNER = "owner"
+"""The short name of what carries the mark beside the data: a volume, or a configuration in a swarm."""
 
-def mark_of(directory: Path, host: str | None = None) -> str:
-    """Give the mark of a fleet: the host that it is kept from (this one), and its directory there."""
-    return f"{host or _this_host()}:{directory}"
+T = TypeVar("T")
 
-
-def _this_host() -> str:
-    """Tell this host from others, whatever it is called from one day to the next."""
-    with contextlib.suppress(OSError):
-        if known := Path("/etc/machine-id").read_text().strip():
-            return known[:12]
-    return os.uname().nodename
+Labels = Mapping[str, str] | None
 
 
-def may_exist(path: str) -> bool:
-    """Tell whether a path is there, or may be: this user need not be let in to look."""
-    try:
-        Path(path).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def is_anothers(found: str, ours: str, exists: Callable[[str], bool] = may_exist) -> bool:
-    """Tell whether a mark is that of a fleet of the same name which is kept from elsewhere.
-
-    What has no mark is of Compose, or of an older release of ours, and whose directory is gone has nobody any more:
-    both are taken over.
+def mark_of(id: str, directory: Path, host: str | None = None) -> str:
+    """Give the mark of a fleet: by its id it is known; where it was kept when the mark was made is for people only.
 
     Args:
-        found: the mark; empty: there is none.
-        ours: that of the fleet that asks.
-        exists: tells whether this host has a path.
+        id: of the fleet, kept in its directory, so that it moves with that.
+        directory: of the fleet.
+        host: that it is on; None: this one.
     """
-    if found in ("", ours):
-        return False
-    (host, _, path), here = found.partition(":"), ours.partition(":")[0]
-    return host != here or exists(path)
+    return f"{id} {host or os.uname().nodename}:{directory}"
 
 
-def refusal(project: str, marks: Iterable[str], ours: str) -> str | None:
-    """Say that a fleet is another's, and what to do; None: it is not."""
-    for found in marks:
+def _id_of(mark: str) -> str:
+    return mark.partition(" ")[0]
+
+
+def is_anothers(found: str, ours: str) -> bool:
+    """Tell whether a mark is that of a fleet of the same name which is kept from elsewhere.
+
+    Args:
+        found: the mark; empty: there is none, so that it is nobody's.
+        ours: that of the fleet that asks.
+    """
+    return bool(found) and _id_of(found) != _id_of(ours)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a fleet takes for its own.
+
+    Attributes:
+        mark: the fleet's.
+        beside_data: finds the mark beside the data; empty: there is none. It is asked only where something has no mark.
+    """
+
+    mark: str
+    beside_data: Callable[[], str]
+
+    def among(self, found: Iterable[T], labels_of: Callable[[T], Labels]) -> list[T]:
+        """Choose what is not another's: what has no mark of its own is whose the data is."""
+        marks = [(one, mark_on(labels_of(one))) for one in found]
+        data = self.beside_data() if any(not mark for _, mark in marks) else ""
+        return [one for one, mark in marks if not is_anothers(mark or data, self.mark)]
+
+
+def mark_on(labels: Labels) -> str:
+    """Read a mark; empty: there is none."""
+    return (labels or {}).get(MARK_LABEL, "")
+
+
+def refusal(project: str, marks: Iterable[str], ours: str, id_file: Path) -> str | None:
+    """Say that a fleet is another's, and what to do; None: it is not.
+
+    Args:
+        project: its name.
+        marks: of all that is called so.
+        ours: that of the fleet that asks.
+        id_file: where that has its id.
+    """
+    for found in sorted(marks):
         if is_anothers(found, ours):
-            host, _, path = found.partition(":")
-            where = path if host == ours.partition(":")[0] else f"{path} of another host"
             return (
-                f"there is a fleet {project} already, kept in {where}: run its commands from there (`inv down --purge` "
-                "deletes it), or choose another name with --project"
+                f"there is a fleet {project} already, kept in {_where(found)}: run its commands from there "
+                "(`inv down --purge` deletes it), or choose another name with --project; if that directory is gone "
+                f"for good, `mkdir -p {id_file.parent} && echo {_id_of(found)} > {id_file}` makes the fleet this one's"
             )
     return None
+
+
+def left_alone(project: str, marks: Iterable[str], ours: str) -> str:
+    """Say what is left alone since it is another's; empty: there is nothing.
+
+    Args:
+        project: the fleets' name.
+        marks: of all that is called so.
+        ours: that of the fleet that asks.
+    """
+    places = sorted({_where(found) for found in marks if is_anothers(found, ours)})
+    return f"what Docker has of a fleet {project} that is kept in {', '.join(places)} is left alone" if places else ""
+
+
+def _where(mark: str) -> str:
+    host, _, path = mark.partition(" ")[2].partition(":")
+    return f"{path} on host {host}"

@@ -24,8 +24,6 @@ from shards.fleet.engines.swarm import nodes, ssh
 from shards.fleet.engines.swarm.nodes import Node
 from shards.fleet.engines.swarm.reach import reach
 
-_OLDEST_API = (1, 41)
-
 T = TypeVar("T")
 
 
@@ -105,8 +103,8 @@ class Daemons:
 
 def _check_manager(client: docker.DockerClient) -> None:
     version = client.api.api_version
-    if tuple(map(int, version.split(".")[:2])) < _OLDEST_API:
-        oldest, api = (".".join(map(str, one)) for one in (nodes.OLDEST, _OLDEST_API))
+    if tuple(map(int, version.split(".")[:2])) < daemon.OLDEST_API:
+        oldest, api = (".".join(map(str, one)) for one in (nodes.OLDEST, daemon.OLDEST_API))
         raise ShardsError(f"the Docker daemon speaks API {version}: a swarm's must be {oldest} or newer (API {api})")
     with daemon.errors():
         swarm = client.info().get("Swarm", {})

@@ -72,7 +72,7 @@ class SwarmEngine(Engine):
 
     @property
     def _mark(self) -> str:
-        return ownership.mark_of(self.directory.path)
+        return ownership.mark_of(self.directory.id(), self.directory.path)
 
     @cached_property
     def _stock(self) -> Stock:
@@ -92,7 +92,8 @@ class SwarmEngine(Engine):
             raise UsageError("--durability replicated is for --engine local: in a swarm choose everysec or always")
         known = self._daemons.nodes()
         nodes.check(known)
-        if refused := ownership.refusal(self.spec.project, self._services.marks(), self._mark):
+        marks = self._services.marks()
+        if refused := ownership.refusal(self.spec.project, marks, self._mark, self.directory.id_file):
             raise ShardsError(refused)
         if self._services.are_deployed_by_hand():
             name = self.spec.project
@@ -190,6 +191,9 @@ class SwarmEngine(Engine):
         if await self.alive():
             return
         await asyncio.to_thread(self._services.remove_all)
+        # From now on there is something with this directory's mark: it must not be taken for one of nothing.
+        self.path.mkdir(exist_ok=True, mode=0o700)
+        await asyncio.to_thread(self._services.claim)
         await asyncio.to_thread(lambda: self._services.write(self._secret_texts(), {}))
         found = await asyncio.to_thread(lambda: self._nofile)
         if found < self.options.nofile:
@@ -359,9 +363,13 @@ class SwarmEngine(Engine):
             f"{self.directory.password_file.parent} that shall be new, then `inv up` makes them"
         )
 
+    async def left_alone(self) -> str:
+        return ownership.left_alone(self.spec.project, await asyncio.to_thread(self._services.marks), self._mark)
+
     async def purge(self) -> None:
         await asyncio.to_thread(self._services.remove_data)
-        await asyncio.to_thread(self._stock.remove_all)
+        if left := await asyncio.to_thread(self._stock.remove_all):
+            raise ShardsError(daemon.not_all("images", left))
         label = f"label={containers.FLEET_LABEL}={self.spec.project}"
         await asyncio.to_thread(
             self._tell_unasked, f"the fleet's data and images stay there: `docker volume ls --filter {label}` there"

@@ -13,13 +13,14 @@ from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
 from shards.errors import ShardsError
+from shards.fleet.engines.docker.daemon import OLDEST_API
 from shards.fleet.engines.swarm import ssh
 
 _KNOCK_S, _KNOCK_BY_SSH_S = 3, 8
 """How long a daemon may take to say that it is there, in seconds; a host far away has to be logged in to first."""
 
 _ANSWER_S = 60
-_ANY_API = "1.41"
+_ANY_API = ".".join(map(str, OLDEST_API))
 
 
 def reach(url: str) -> docker.DockerClient:

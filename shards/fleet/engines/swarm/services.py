@@ -13,7 +13,7 @@ from docker.models.containers import Container
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import ownership
-from shards.fleet.engines.docker.daemon import errors
+from shards.fleet.engines.docker.daemon import errors, not_all, reason_of
 from shards.fleet.engines.docker.stack import FLEET_LABEL, HANDOFF_VOLUME, SERVICE_LABEL
 from shards.fleet.engines.swarm import stack
 from shards.fleet.engines.swarm.daemons import Daemons, Task
@@ -37,6 +37,7 @@ class Services:
 
     def __init__(self, daemons: Daemons, project: str, mark: str) -> None:
         self._daemons, self.project, self._mark = daemons, project, mark
+        self._claim = ownership.Claim(mark, self._owner)
 
     @property
     def _api(self) -> Any:
@@ -48,8 +49,21 @@ class Services:
         """What a daemon is asked for: whatever belongs to a fleet of this name."""
         return {"label": f"{FLEET_LABEL}={self.project}"}
 
-    def _is_ours(self, labels: Mapping[str, str] | None) -> bool:
-        return not ownership.is_anothers((labels or {}).get(ownership.MARK_LABEL, ""), self._mark)
+    @property
+    def _labels(self) -> dict[str, str]:
+        """What a secret or a configuration carries."""
+        return {FLEET_LABEL: self.project, ownership.MARK_LABEL: self._mark}
+
+    def _owners(self) -> list[Mapping[str, Any]]:
+        """Find the configuration that carries the mark beside the data."""
+        name = stack.full_name(self.project, ownership.OWNER)
+        with errors():
+            found: list[Mapping[str, Any]] = self._api.configs(filters=self._called_so)
+        return [one for one in found if one["Spec"]["Name"] == name]
+
+    def _owner(self) -> str:
+        """Read the mark beside the data; empty: there is none."""
+        return next((ownership.mark_on(_labels(one)) for one in self._owners()), "")
 
     # -- what there is
 
@@ -57,7 +71,7 @@ class Services:
         """Ask the manager for services, secrets or configurations of the fleet."""
         with errors():
             found = ask(filters=self._called_so)
-        return [one for one in found if self._is_ours(one["Spec"].get("Labels"))]
+        return self._claim.among(found, _labels)
 
     def found(self) -> dict[str, Mapping[str, Any]]:
         """Find the services of the fleet, by their names in it."""
@@ -67,17 +81,15 @@ class Services:
     def marks(self) -> set[str]:
         """Give the marks of all that belongs to a fleet of this name, as far as the nodes' daemons answer."""
         with errors():
-            found = [
-                one["Spec"] for ask in (self._api.services, self._api.secrets) for one in ask(filters=self._called_so)
-            ]
-        labels = [one.get("Labels") or {} for one in found]
+            asks = (self._api.services, self._api.secrets, self._api.configs)
+            labels = [_labels(one) for ask in asks for one in ask(filters=self._called_so)]
         for volumes in self._daemons.each(lambda client: client.volumes.list(filters=self._called_so)):
-            labels += [volume.attrs.get("Labels") or {} for volume in volumes]
-        return {one.get(ownership.MARK_LABEL, "") for one in labels}
+            labels += [volume.attrs.get("Labels") for volume in volumes]
+        return {ownership.mark_on(one) for one in labels}
 
     def are_deployed_by_hand(self) -> bool:
         """Tell whether `docker stack deploy` has made services of this name, which no command of ours keeps."""
-        return any(ownership.MARK_LABEL not in one["Spec"]["Labels"] for one in self.found().values())
+        return any(not ownership.mark_on(_labels(one)) for one in self.found().values())
 
     def kept(self) -> dict[str, str]:
         """Give the nodes, by their ids, that have the data of parts; by the parts' names."""
@@ -92,7 +104,7 @@ class Services:
 
     def _volumes(self, client: docker.DockerClient) -> list[Any]:
         found = client.volumes.list(filters=self._called_so)
-        return [volume for volume in found if self._is_ours(volume.attrs.get("Labels"))]
+        return self._claim.among(found, lambda volume: volume.attrs.get("Labels"))
 
     def tasks(self) -> dict[str, Task]:
         """Give the newest task of each service that shall run, by the service's name in the fleet."""
@@ -120,7 +132,7 @@ class Services:
 
     def _containers(self, client: docker.DockerClient) -> list[Container]:
         found = client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
-        return [container for container in found if self._is_ours(container.labels)]
+        return self._claim.among(found, lambda container: container.labels)
 
     def are_known(self) -> bool:
         """Tell whether the swarm keeps the fleet: its secrets are there."""
@@ -139,6 +151,20 @@ class Services:
 
     # -- making
 
+    def claim(self) -> None:
+        """Have the fleet's mark beside its data: volumes that were there before have none, and never get one."""
+        if self._owner() != self._mark:
+            # Of this fleet too, from before its directory was moved.
+            self._disclaim()
+            with errors():
+                name = stack.full_name(self.project, ownership.OWNER)
+                self._api.create_config(name, self._mark.encode(), labels=self._labels)
+
+    def _disclaim(self) -> None:
+        for one in self._claim.among(self._owners(), _labels):
+            with errors(), contextlib.suppress(NotFound):
+                self._api.remove_config(one["ID"])
+
     def write(self, secrets: Mapping[str, str], configs: Mapping[str, str]) -> dict[str, str]:
         """Have secrets and configurations in the swarm.
 
@@ -151,14 +177,13 @@ class Services:
         """
         told = (*self._asked(self._api.secrets), *self._asked(self._api.configs))
         known = {one["Spec"]["Name"]: one["ID"] for one in told}
-        labels = {FLEET_LABEL: self.project, ownership.MARK_LABEL: self._mark}
         found = {}
         with errors():
             for texts, create in ((secrets, self._api.create_secret), (configs, self._api.create_config)):
                 for name, text in texts.items():
                     full = stack.full_name(self.project, name)
                     if full not in known:
-                        known[full] = create(full, text.encode(), labels=labels)["ID"]
+                        known[full] = create(full, text.encode(), labels=self._labels)["ID"]
                     found[name] = known[full]
         return found
 
@@ -222,6 +247,9 @@ class Services:
         self.remove(list(self.found()))
         known = self.are_known()
         secrets, configs = self._asked(self._api.secrets), self._asked(self._api.configs)
+        # Whose the data is outlives the fleet, as the data does.
+        owner = stack.full_name(self.project, ownership.OWNER)
+        configs = [config for config in configs if config["Spec"]["Name"] != owner]
         with errors():
             for secret in secrets:
                 self._api.remove_secret(secret["ID"])
@@ -239,13 +267,12 @@ class Services:
 
     def remove_volumes(self, names: Iterable[str]) -> None:
         """Delete volumes, by their short names, on every node that answers."""
-        full = [stack.full_name(self.project, name) for name in names]
+        going = {stack.full_name(self.project, name) for name in names}
 
         def remove(client: docker.DockerClient) -> None:
-            for name in full:
-                with contextlib.suppress(NotFound):
-                    volume = client.volumes.get(name)
-                    if self._is_ours(volume.attrs.get("Labels")):
+            for volume in self._volumes(client):
+                if volume.name in going:
+                    with contextlib.suppress(NotFound):
                         volume.remove()
 
         self._daemons.each(remove)
@@ -265,11 +292,19 @@ class Services:
                 except NotFound:
                     continue
                 except APIError as error:
-                    left.append(" ".join(str(error.explanation or error).split()))
+                    left.append(reason_of(error))
             return left
 
         if left := [one for each in self._daemons.each(remove) for one in each]:
-            raise ShardsError(f"not all data is deleted, run this again: {'; '.join(left)[:300]}")
+            raise ShardsError(not_all("volumes", left))
+        # Whose it was goes last: until then somebody may be stopped, and run this again.
+        self._disclaim()
+
+
+def _labels(one: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """Give the labels of a service, a secret or a configuration."""
+    found: Mapping[str, str] | None = one["Spec"].get("Labels")
+    return found
 
 
 def image_of(service: Mapping[str, Any]) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import docker
-from docker.errors import APIError, ImageNotFound
+from docker.errors import ImageNotFound
 from docker.models.images import Image
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker.daemon import errors
-from shards.fleet.engines.docker.stack import FLEET_LABEL
+from shards.fleet.engines.docker.images import forget_all
 from shards.fleet.engines.swarm.daemons import Daemons
 from shards.fleet.engines.swarm.nodes import Node
 
@@ -97,19 +96,13 @@ class Stock:
                 _load(client, found.save(named=name or False))
         self._there.add((node.id, id))
 
-    def remove_all(self) -> None:
-        """Remove all images of the fleet, on every node that answers."""
+    def remove_all(self) -> list[str]:
+        """Remove all images of the fleet, on every node that answers.
 
-        def remove(client: docker.DockerClient) -> None:
-            for image in self._ours(client):
-                for name in image.tags or [str(image.id)]:
-                    with contextlib.suppress(APIError):
-                        client.images.remove(name, force=True)
-
-        self._daemons.each(remove)
-
-    def _ours(self, client: docker.DockerClient) -> list[Image]:
-        return list(client.images.list(filters={"label": f"{FLEET_LABEL}={self._project}"}))
+        Returns:
+            Why some are still there, a line each.
+        """
+        return [one for left in self._daemons.each(lambda client: forget_all(client, self._project)) for one in left]
 
 
 def _has(client: docker.DockerClient, id: str) -> bool:
