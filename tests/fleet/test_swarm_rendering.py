@@ -85,6 +85,16 @@ def test_no_task_may_use_more_cores_than_its_node_has() -> None:
     assert limits == {"MemoryBytes": 4 * 2**30, "NanoCPUs": 2_000_000_000}
 
 
+def test_no_log_grows_without_end_whoever_has_made_the_service(tmp_path: Path) -> None:
+    found = shape()
+    rendered = yaml.safe_load(render.render(found, tmp_path, 4096))["services"]
+    ids = dict.fromkeys([*render.texts(found)[0], *render.texts(found)[1]], "id")
+    for one in stack.services(found):
+        driver = stack.task_template("shards", one, one.image, ids, 4096, 2)["LogDriver"]
+        assert rendered[one.name]["logging"] == {"driver": driver["Name"], "options": driver["Options"]}, one.name
+        assert driver["Options"].keys() == {"max-size", "max-file"}, one.name
+
+
 def test_a_secret_that_changes_is_another_one() -> None:
     assert stack.file_name("app", "redis", "a") != stack.file_name("app", "redis", "b")
 
