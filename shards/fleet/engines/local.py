@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from shards.addresses import Peer
 from shards.cgroup import memory_limit
 from shards.descriptors import descriptor_limit, raise_descriptor_limit
 from shards.errors import PartFailed, ShardsError, UsageError
@@ -495,7 +496,7 @@ class LocalEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), route)
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
         pid = (await self.running()).get(edge.name, Running(False)).pid
         # A socket that was handed over has the port of the replica that it came to, which may be gone.
         return await asyncio.to_thread(processes.connects_from, pid, (self.spec.port, edge.port)) if pid else set()

@@ -14,6 +14,7 @@ import docker
 from docker.models.containers import Container
 
 from shards import aio
+from shards.addresses import Peer
 from shards.errors import ShardsError, UsageError
 from shards.fleet import certificate, processes
 from shards.fleet.engines import edge as edges
@@ -276,7 +277,7 @@ class DockerEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), stack.routed(route))
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
         container = self._containers.found().get(stack.service_name(edge.name))
         if container is None or container.status != "running":
             return set()

@@ -13,6 +13,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from shards import aio
+from shards.addresses import Peer
 from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
@@ -314,7 +315,7 @@ class SwarmEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), route, "http")
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
         container = (await asyncio.to_thread(self._services.containers)).get(containers.service_name(edge.name))
         if container is None or container.status != "running":
             return set()
