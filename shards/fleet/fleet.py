@@ -87,7 +87,7 @@ class Fleet:
         try:
             yield Control(client)
         except RedisError as error:
-            log = self.engine(state.spec).log(layout.CONTROL)
+            log = await self.engine(state.spec).log(layout.CONTROL)
             raise PartFailed(layout.CONTROL, f"does not answer: {error}", str(log)) from None
         finally:
             await client.aclose()

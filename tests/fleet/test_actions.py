@@ -64,7 +64,7 @@ class Engine:
     async def running(self) -> dict[str, Running]:
         return {}
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
         return Path("/nonexistent")
 
 

@@ -281,7 +281,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
         """Give the file that a part's output goes to; where it is kept elsewhere, the last of it is put there now."""
 
     @abstractmethod

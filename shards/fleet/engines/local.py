@@ -162,7 +162,7 @@ class LocalEngine(Engine):
 
         await probe.until(settled, _KEEPER_START_S)
         if keeper.poll() is not None or not await self.alive():
-            log = self.log(_KEEPER)
+            log = self._log(_KEEPER)
             reason = last_line_of(self.path / "logs" / "supervisord.out") or last_line_of(log) or "it says nothing"
             raise PartFailed(_KEEPER, f"did not start: {reason}", str(log))
 
@@ -308,7 +308,7 @@ class LocalEngine(Engine):
         try:
             return await asyncio.to_thread(self.supervisor.call, method, *arguments)
         except OSError as error:
-            raise PartFailed(_KEEPER, f"does not answer: {error}", str(self.log(_KEEPER))) from None
+            raise PartFailed(_KEEPER, f"does not answer: {error}", str(self._log(_KEEPER))) from None
 
     async def _processes(self) -> dict[str, ProcessInfo]:
         return read_processes(await self._ask("getAllProcessInfo"))
@@ -331,7 +331,10 @@ class LocalEngine(Engine):
     async def usage(self, running: Mapping[str, Running]) -> dict[str, processes.Usage]:
         return await processes.usage({name: part.pid for name, part in running.items()})
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
+        return self._log(name)
+
+    def _log(self, name: str) -> Path:
         return self.directory.logs / f"{name}.log"
 
     def lines(self, name: str | None, follow: bool) -> AsyncIterator[tuple[str, str]]:
@@ -475,7 +478,7 @@ class LocalEngine(Engine):
         stop_s: int,
     ) -> Program:
         marked = {**(environment or {}), **self._mark(name)}
-        return Program(name, command, directory, self.log(name), marked, settle_s, stop_s)
+        return Program(name, command, directory, self._log(name), marked, settle_s, stop_s)
 
     # -- where requests go
 

@@ -291,7 +291,10 @@ class DockerEngine(Engine):
     def newest(self, state: FleetState) -> dict[str, str]:
         return {}
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
+        return await asyncio.to_thread(self._log, name)
+
+    def _log(self, name: str) -> Path:
         path = self.directory.logs / f"{name}.log"
         container = self._containers.found().get(stack.service_name(name))
         if container is not None:

@@ -300,7 +300,8 @@ class SwarmEngine(Engine):
         try:
             await probe.insist(lambda: Control(client).write_route(said))
         except RedisError as error:
-            raise PartFailed(layout.CONTROL, f"does not answer: {error}", str(self.log(layout.CONTROL))) from None
+            log = str(await self.log(layout.CONTROL))
+            raise PartFailed(layout.CONTROL, f"does not answer: {error}", log) from None
         finally:
             await client.aclose()
 
@@ -333,7 +334,11 @@ class SwarmEngine(Engine):
     def newest(self, state: FleetState) -> dict[str, str]:
         return {}
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
+        # Not in the event loop: a node that hangs would keep the lease from being renewed meanwhile.
+        return await asyncio.to_thread(self._log, name)
+
+    def _log(self, name: str) -> Path:
         path, service = self.directory.logs / f"{name}.log", containers.service_name(name)
         container = self._services.containers().get(service)
         said = container_logs.tail(container, _LOG_LINES) if container else ""
