@@ -16,6 +16,7 @@ from shards.fleet.engines.base import EdgePart
 from shards.fleet.engines.docker import compose
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import nodes, render, stack
+from shards.fleet.engines.swarm.daemons import Daemons
 from shards.fleet.engines.swarm.engine import SwarmEngine
 from shards.fleet.engines.swarm.nodes import Node
 from shards.fleet.engines.swarm.stack import Stack
@@ -70,7 +71,7 @@ def test_no_secret_is_in_a_service_or_in_the_stack_file(tmp_path: Path) -> None:
 async def test_no_service_is_given_the_admins_password_and_none_changes_while_they_run(tmp_path: Path) -> None:
     directory = FleetDir(tmp_path, "p")
     directory.create()
-    engine = SwarmEngine(FleetSpec("p", "swarm"), directory, DockerOptions(Path()), print)
+    engine = SwarmEngine(FleetSpec("p", "swarm"), directory, DockerOptions(Path()), Daemons([]), print)
     given = engine._secrets()
     assert set(given["route"]) == {"redis-app"} < set(given["app"])
     assert not [name for names in given.values() for name, text in names.items() if directory.password() in text]

@@ -72,21 +72,27 @@ class DockerEngine(Engine):
         spec: what the fleet is.
         directory: where its files are.
         options: what containers build on, and may use.
+        opened: gives the daemon; whoever opened it closes it.
         say: told of progress.
     """
 
     def __init__(
-        self, spec: FleetSpec, directory: FleetDir, options: DockerOptions, say: Callable[[str], None]
+        self,
+        spec: FleetSpec,
+        directory: FleetDir,
+        options: DockerOptions,
+        opened: Callable[[], docker.DockerClient],
+        say: Callable[[str], None],
     ) -> None:
         self.spec = spec
         self.directory = directory
         self.options = options
         self.path = directory.path / "docker"
-        self._say = say
+        self._opened, self._say = opened, say
 
-    @cached_property
+    @property
     def _client(self) -> docker.DockerClient:
-        return daemon.connect()
+        return self._opened()
 
     @cached_property
     def _containers(self) -> Containers:

@@ -44,7 +44,8 @@ class SwarmEngine(Engine):
     Args:
         spec: what the fleet is.
         directory: where its files are.
-        options: what containers build on, and may use; where the nodes' daemons are.
+        options: what containers build on, and may use.
+        daemons: the nodes'; whoever opened them closes them.
         say: told of progress.
         note: told what people must not miss; None: `say` is told.
     """
@@ -54,6 +55,7 @@ class SwarmEngine(Engine):
         spec: FleetSpec,
         directory: FleetDir,
         options: DockerOptions,
+        daemons: Daemons,
         say: Callable[[str], None],
         note: Callable[[str], None] | None = None,
     ) -> None:
@@ -61,11 +63,7 @@ class SwarmEngine(Engine):
         self.directory = directory
         self.options = options
         self.path = directory.path / "swarm"
-        self._say, self._note = say, note or say
-
-    @cached_property
-    def _daemons(self) -> Daemons:
-        return Daemons(self.options.daemons)
+        self._daemons, self._say, self._note = daemons, say, note or say
 
     @cached_property
     def _services(self) -> Services:
