@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+Peer = tuple[str, int]
+"""Where somebody has connected from: an address, as `plain` gives it, and a port. Hosts give out the same ports."""
+
 _OWN_NETWORK = 64
 """Whoever has one address of IPv6 has all of its /64."""
 
@@ -20,6 +23,12 @@ def is_loopback(address: str) -> bool:
     """Tell whether an address is this host's own, to itself."""
     known = _read(address)
     return known is not None and known.is_loopback
+
+
+def plain(address: str) -> str:
+    """Give an address as it is always written: one of IPv4 in IPv6's clothes as one of IPv4."""
+    known = _read(address)
+    return address if known is None else str(known)
 
 
 def _read(address: str) -> IPv4Address | IPv6Address | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shards.addresses import is_loopback, network_of
+from shards.addresses import is_loopback, network_of, plain
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,11 @@ def test_loopback(address: str) -> None:
 @pytest.mark.parametrize("address", ["128.0.0.1", "::2", "", "localhost"])
 def test_what_is_no_loopback(address: str) -> None:
     assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [("::FFFF:10.0.0.1", "10.0.0.1"), ("10.0.0.1", "10.0.0.1"), ("FE80:0::1", "fe80::1"), ("", "")],
+)
+def test_an_address_is_always_written_alike(address: str, written: str) -> None:
+    assert plain(address) == written

@@ -1,7 +1,7 @@
 """Edges that go: their sockets can't be handed over, so their clients are asked to come back through the others.
 
 An edge that is told to stop listens no more and waits for the sockets that it has. From then on the replicas, which are
-told by what ports those come to them, ask their clients to reconnect.
+told from which addresses and ports those come to them, ask their clients to reconnect.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 
 from shards import aio
+from shards.addresses import Peer
 from shards.fleet.engines.base import EdgePart, Engine, ReplicaPart
 from shards.fleet.fleet import Fleet
 from shards.fleet.probe import insist, until
@@ -63,8 +64,8 @@ async def remove_edges(
         await aio.end([stopping])
 
 
-async def _connected_from(engine: Engine, edges: Collection[EdgePart]) -> set[int]:
-    return set().union(*[await engine.ports_of(edge) for edge in edges])
+async def _connected_from(engine: Engine, edges: Collection[EdgePart]) -> set[Peer]:
+    return set().union(*[await engine.connects_from(edge) for edge in edges])
 
 
 async def _are_closed(engine: Engine, edges: Collection[EdgePart], stopping: asyncio.Task[None]) -> bool:

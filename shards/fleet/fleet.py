@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from redis.exceptions import RedisError
 
@@ -16,6 +17,7 @@ from shards.fleet.engines.docker.engine import DockerEngine
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.local import LocalEngine, LocalOptions
 from shards.fleet.engines.swarm.engine import SwarmEngine
+from shards.fleet.opened import Opened
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, FleetState
 from shards.router.control import Control
@@ -35,6 +37,7 @@ class Fleet:
         ready_s: how long a replica may take to become ready, in seconds.
         docker: what the docker engine builds on, and containers may use; None: its defaults.
         keep: told what was done, which stays to be read; None: `say` is told.
+        opened: the daemons that its engines ask. As a context manager a fleet closes them in the end.
     """
 
     directory: FleetDir
@@ -43,6 +46,13 @@ class Fleet:
     ready_s: float = 60.0
     docker: DockerOptions | None = None
     keep: Callable[[str], None] | None = None
+    opened: Opened = field(default_factory=Opened, compare=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.close()
 
     def note(self, text: str) -> None:
         """Tell what was done, and what people must not miss."""
@@ -52,10 +62,11 @@ class Fleet:
         """Give the engine that `spec` names."""
         if spec.engine == "docker":
             options = self.docker or DockerOptions(self.options.root)
-            return DockerEngine(spec, self.directory, options, self.say)
+            return DockerEngine(spec, self.directory, options, self.opened.client, self.say)
         if spec.engine == "swarm":
             options = self.docker or DockerOptions(self.options.root)
-            return SwarmEngine(spec, self.directory, options, self.say, self.note)
+            daemons = self.opened.swarm(options.daemons)
+            return SwarmEngine(spec, self.directory, options, daemons, self.say, self.note)
         return LocalEngine(spec, self.directory, self.options)
 
     def placed(self, state: FleetState, only: Collection[str] | None = None) -> FleetState:
@@ -87,7 +98,7 @@ class Fleet:
         try:
             yield Control(client)
         except RedisError as error:
-            log = self.engine(state.spec).log(layout.CONTROL)
+            log = await self.engine(state.spec).log(layout.CONTROL)
             raise PartFailed(layout.CONTROL, f"does not answer: {error}", str(log)) from None
         finally:
             await client.aclose()

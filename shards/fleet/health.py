@@ -121,9 +121,9 @@ async def until_healthy(
         running = await engine.running()
         for name, wrong in ill.items():
             if patience[name].ends(running.get(name)):
-                raise _failed(engine, name, "does not stay up", since)
+                raise await _failed(engine, name, "does not stay up", since)
             if time.monotonic() >= end:
-                raise _failed(engine, name, wrong, since)
+                raise await _failed(engine, name, wrong, since)
         fleet.say(f"waiting for {_list(list(ill))}")
         await asyncio.sleep(0.1)
 
@@ -147,8 +147,8 @@ class _Patience:
         return hopeless or len(self.pids) > _GIVE_UP_STARTS
 
 
-def _failed(engine: Engine, name: str, wrong: str, since: float) -> PartFailed:
-    log = engine.log(name)
+async def _failed(engine: Engine, name: str, wrong: str, since: float) -> PartFailed:
+    log = await engine.log(name)
     # What an earlier run has printed there would only mislead.
     said = last_line_of(log) if log.exists() and log.stat().st_mtime >= since - _JUST_STARTED_S else ""
     return PartFailed(name, f"{wrong}: {said or 'it printed nothing'}", str(log))

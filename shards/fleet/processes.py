@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from shards.addresses import Peer, plain
+
 FLEET_VARIABLE = "SHARDS_FLEET"
 PART_VARIABLE = "SHARDS_PART"
 
@@ -150,8 +152,8 @@ def listener(port: int) -> str | None:
     return None
 
 
-def connects_from(pid: int, listens_on: Collection[int]) -> set[int]:
-    """Find the ports from which a process has connected to others.
+def connects_from(pid: int, listens_on: Collection[int]) -> set[Peer]:
+    """Find the addresses and ports from which a process has connected to others.
 
     Args:
         pid: the process.
@@ -159,5 +161,6 @@ def connects_from(pid: int, listens_on: Collection[int]) -> set[int]:
     """
     with contextlib.suppress(psutil.Error, OSError):
         found = psutil.Process(pid).net_connections("tcp")
-        return {one.laddr.port for one in found if one.raddr and one.laddr.port not in listens_on}
+        ends = [one.laddr for one in found if one.raddr and one.laddr.port not in listens_on]
+        return {(plain(end.ip), end.port) for end in ends}
     return set()

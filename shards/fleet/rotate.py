@@ -115,7 +115,7 @@ async def _tell(fleet: Fleet, state: FleetState, part: _Server, commands: Sequen
     try:
         await probe.insist(lambda: _told(fleet, state, part, commands))
     except (RedisError, OSError) as error:
-        log = str(fleet.engine(state.spec).log(part.name))
+        log = str(await fleet.engine(state.spec).log(part.name))
         raise PartFailed(part.name, f"does not take its users: {error}", log) from None
 
 

@@ -60,7 +60,7 @@ async def _tell(fleet: Fleet, state: FleetState, part: SentinelPart, command: st
     try:
         return await client.execute_command(f"SENTINEL {command}", *words)
     except (RedisError, OSError) as error:
-        log = str(fleet.engine(state.spec).log(part.name))
+        log = str(await fleet.engine(state.spec).log(part.name))
         raise PartFailed(part.name, f"refuses SENTINEL {command}: {error}", log) from None
     finally:
         await client.aclose()

@@ -7,6 +7,7 @@ registry and the slot table while the control Redis is away, the pid of a part t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,9 @@ from shards.router.table import SlotTable
 Status = dict[str, Any]
 
 DOWN: Status = {"state": "down"}
+
+_RENEWED_S = 60.0
+"""After which who watches asks anew for daemons, in seconds: what did not answer would else never be seen again."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,25 @@ async def status(fleet: Fleet) -> Status:
     return _object(
         _Seen(state, supervised, running, _living(registry, running), usage, found, clients, primaries, command)
     )
+
+
+class Watch:
+    """Looks at a fleet again and again, by the daemons that the looks before have opened.
+
+    Args:
+        fleet: which; its daemons are opened anew now and then.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._since = time.monotonic()
+
+    async def look(self) -> Status:
+        """Give what `status` does."""
+        if time.monotonic() - self._since >= _RENEWED_S:
+            await asyncio.to_thread(self._fleet.opened.close)
+            self._since = time.monotonic()
+        return await status(self._fleet)
 
 
 def _parts(state: FleetState) -> list[Part]:

@@ -40,7 +40,7 @@ async def try_out(
     for part in parts:
         found = await roundtrip.find_out(part.port, path, token, part.host)
         if wrong := found.ailment(other):
-            raise PartFailed(part.name, f"is ready, but {wrong}", str(engine.log(part.name)))
+            raise PartFailed(part.name, f"is ready, but {wrong}", str(await engine.log(part.name)))
         answers.add(found.page or roundtrip.WORDS[found.depth])
         fleet.say(f"probed {part.name}: {found.page or roundtrip.WORDS[found.depth]}")
     return f"each answers a probe with {' or '.join(sorted(answers))}"
@@ -51,5 +51,5 @@ async def _identify(engine: Engine, part: ReplicaPart) -> None:
     answer = await probe.get(part.port, "/livez", part.host, within_s=5)
     said = answer.body if answer and isinstance(answer.body, dict) else {}
     if (said.get("replica"), said.get("release")) != (part.name, part.release):
-        log = str(engine.log(part.name))
+        log = str(await engine.log(part.name))
         raise PartFailed(part.name, f"says it is {said.get('replica')} of release {said.get('release')}", log)

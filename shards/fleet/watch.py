@@ -116,7 +116,7 @@ async def watch(
     while time.monotonic() < end:
         await asyncio.sleep(min(_EVERY_S, max(0.0, end - time.monotonic())))
         now = await read()
-        _judge(engine, before, now, old, new, limits)
+        await _judge(engine, before, now, old, new, limits)
         fleet.say(f"watching {new} for {max(0.0, end - time.monotonic()):.0f} s more: {_said(before, now, new)}")
     return f"the canary is well: {_said(before, now, new)}"
 
@@ -125,7 +125,7 @@ def _said(before: Mapping[Color, Reading], now: Mapping[Color, Reading], new: Co
     return canary.summary(since(before[new], now[new]))
 
 
-def _judge(
+async def _judge(
     engine: Engine,
     before: Mapping[Color, Reading],
     now: Mapping[Color, Reading],
@@ -135,7 +135,7 @@ def _judge(
 ) -> None:
     for name, pid in before[new].pids.items():
         if now[new].pids.get(name) != pid:
-            raise PartFailed(name, "died while it was watched as a canary", str(engine.log(name)))
+            raise PartFailed(name, "died while it was watched as a canary", str(await engine.log(name)))
     wrong = canary.ailment(since(before[old], now[old]), since(before[new], now[new]), limits)
     if wrong:
         raise PartFailed(f"canary {new}", f"is worse than {old}: {wrong}")

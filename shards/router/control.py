@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import WatchError
 
+from shards.addresses import Peer
 from shards.errors import Overtaken, StaleVersion
 from shards.router.lease import FENCE
 from shards.router.table import SlotTable
@@ -73,13 +74,14 @@ class Orders:
         state: ``ready``: stand by; ``active``: serve; ``draining``: send the sockets elsewhere.
         drain_ms: within which a drain shall be through, in milliseconds.
         to: replicas that shall get the sockets of those that drain.
-        through: ports of an edge that stops; sockets that come from these shall reconnect within `drain_ms`.
+        through: addresses and ports of an edge that stops; sockets that come from these shall reconnect within
+            `drain_ms`.
     """
 
     state: ColorState
     drain_ms: int = 0
     to: tuple[str, ...] = ()
-    through: tuple[int, ...] = ()
+    through: tuple[Peer, ...] = ()
 
 
 @dataclass(frozen=True)

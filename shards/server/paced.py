@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Set
 
+from shards.addresses import Peer, plain
 from shards.aio import end
 from shards.metrics import Metrics
 from shards.router.control import Orders
@@ -98,14 +99,14 @@ class EdgeDrain:
     def __init__(self, sockets: Set[SocketProtocol], metrics: Metrics) -> None:
         self._sockets = sockets
         self._metrics = metrics
-        self._through: frozenset[int] = frozenset()
+        self._through: frozenset[Peer] = frozenset()
         self._task: asyncio.Task[None] | None = None
 
     def obey(self, orders: Orders) -> None:
         """Begin where an edge is named that was not before; what has begun goes on to its end."""
         through = frozenset(orders.through)
         if through and through != self._through:
-            came = [socket for socket in self._sockets if _port_of(socket) in through]
+            came = [socket for socket in self._sockets if _came_from(socket) in through]
             drain = PacedDrain(lambda: self._left(came), orders.drain_ms, _nobody_knows, self._metrics)
             self._task = asyncio.create_task(_within(drain, orders.drain_ms / 1000), name="edge drain")
         self._through = through
@@ -118,9 +119,9 @@ class EdgeDrain:
         return [socket for socket in came if not socket.close_sent and socket in self._sockets]
 
 
-def _port_of(socket: SocketProtocol) -> int | None:
+def _came_from(socket: SocketProtocol) -> Peer | None:
     peer = socket.transport.get_extra_info("peername")
-    return peer[1] if isinstance(peer, tuple) else None
+    return (plain(peer[0]), peer[1]) if isinstance(peer, tuple) else None
 
 
 async def _nobody_knows() -> None:

@@ -84,8 +84,8 @@ def publish(
 
     async def work() -> None:
         body = backend.message(group, data, id)
-        fleet = fleet_of(context, project)
-        state = await fleet.require()
-        print(await asyncio.to_thread(backend.publish, fleet.directory, layout.url(state), group, body))
+        with fleet_of(context, project) as fleet:
+            state = await fleet.require()
+            print(await asyncio.to_thread(backend.publish, fleet.directory, layout.url(state), group, body))
 
     run(work(), debug=debug)

@@ -48,8 +48,7 @@ def build(
     flags = {"engine": engine, "app": app, "app_dir": app_dir, "project": project}
 
     async def work() -> None:
-        with progress() as told:
-            fleet = fleet_of(context, project, told)
+        with progress() as told, fleet_of(context, project, told) as fleet:
             spec = spec_of(context, flags, None)
             builder = fleet.engine(spec)
             if not isinstance(builder, DockerEngine | SwarmEngine):
@@ -108,31 +107,37 @@ def render(
     async def work() -> None:
         if engine not in ("docker", "swarm"):
             raise UsageError(f"there is no file to render for engine {engine}: choose docker or swarm")
-        fleet = fleet_of(context, project)
-        options = fleet.docker or DockerOptions(fleet.options.root)
-        state = fleet.directory.read()
-        if state is None or not state.up or state.spec.engine != engine:
-            state = compose.fresh(spec_of(context, flags, None, options.nofile), engine)
-        elif any(value is not None for name, value in flags.items() if name not in ("engine", "project")):
-            raise UsageError(f"fleet {state.spec.project} runs: without flags this prints it; or say another --project")
-        if engine == "swarm":
-            print(_stack_file(fleet, state), end="")
-            return
-        # A fleet that came up before there was a port for everything has one now.
-        state = fleet.placed(state)
-        written = compose.written(replace(state, previous=None), options)
-        if into is None:
-            print(written["compose.yml"], end="")
-            return
-        kept = options.root / "docker" / "monitoring"
-        if (Path(into) / "monitoring").resolve() != kept.resolve():
-            shutil.copytree(kept, Path(into) / "monitoring", dirs_exist_ok=True)
-        for name, text in written.items():
-            path = Path(into) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        with fleet_of(context, project) as fleet:
+            options = fleet.docker or DockerOptions(fleet.options.root)
+            state = fleet.directory.read()
+            if state is None or not state.up or state.spec.engine != engine:
+                state = compose.fresh(spec_of(context, flags, None, options.nofile), engine)
+            elif any(value is not None for name, value in flags.items() if name not in ("engine", "project")):
+                raise UsageError(
+                    f"fleet {state.spec.project} runs: without flags this prints it; or say another --project"
+                )
+            if engine == "swarm":
+                print(_stack_file(fleet, state), end="")
+            else:
+                _give_compose_files(fleet, state, options, into)
 
     run(work(), debug=debug)
+
+
+def _give_compose_files(fleet: Fleet, state: FleetState, options: DockerOptions, into: str | None) -> None:
+    # A fleet that came up before there was a port for everything has one now.
+    state = fleet.placed(state)
+    written = compose.written(replace(state, previous=None), options)
+    if into is None:
+        print(written["compose.yml"], end="")
+        return
+    kept = options.root / "docker" / "monitoring"
+    if (Path(into) / "monitoring").resolve() != kept.resolve():
+        shutil.copytree(kept, Path(into) / "monitoring", dirs_exist_ok=True)
+    for name, text in written.items():
+        path = Path(into) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def _stack_file(fleet: Fleet, state: FleetState) -> str:

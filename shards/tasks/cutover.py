@@ -87,17 +87,17 @@ def restart(
         if name is None:
             raise UsageError("say which part to restart, for instance `inv restart blue-0`")
         seconds = drain_window(context, drain_seconds)
-        with progress() as told:
+        with progress() as told, fleet_of(context, project, told) as fleet:
             path = str(setting(context, SECTION, "probe_path"))
-            await restarting.restart(fleet_of(context, project, told), name, seconds, path)
+            await restarting.restart(fleet, name, seconds, path)
         print(f"{name} runs anew")
 
     run(work(), debug=debug)
 
 
 async def _roll(context: Context, wish: rollout.Wish, project: str | None) -> None:
-    with progress() as told:
-        outcome = await rollout.roll(fleet_of(context, project, told), wish)
+    with progress() as told, fleet_of(context, project, told) as fleet:
+        outcome = await rollout.roll(fleet, wish)
     if outcome.cutover.step is Step.HOLD:
         await _hold(context, wish, project, outcome.cutover)
         return

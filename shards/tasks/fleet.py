@@ -196,8 +196,7 @@ def up(
     }
 
     async def work() -> None:
-        with progress() as told:
-            fleet = fleet_of(context, project, told)
+        with progress() as told, fleet_of(context, project, told) as fleet:
             wanted = await _wanted(context, flags, fleet)
 
             async def forewarn() -> None:
@@ -230,12 +229,12 @@ def status(
             raise UsageError("--json prints one object and --watch never ends: choose one of them")
         if watch:
             await _watch(context, project)
-        fleet = fleet_of(context, project)
-        found = await looking.status(fleet)
-        if json:
-            print(jsonlib.dumps(found), flush=True)
-        else:
-            view.show(await _named(fleet, found))
+        with fleet_of(context, project) as fleet:
+            found = await looking.status(fleet)
+            if json:
+                print(jsonlib.dumps(found), flush=True)
+            else:
+                view.show(await _named(fleet, found))
         return found
 
     found = run(work(), debug=debug)
@@ -244,11 +243,16 @@ def status(
 
 
 async def _watch(context: Context, project: str | None) -> None:
-    console, kept = Console(), Kept()
-    fleet = fleet_of(context, project, kept)
+    kept = Kept()
+    with fleet_of(context, project, kept) as fleet:
+        await _watch_on(fleet, kept, Console())
+
+
+async def _watch_on(fleet: Fleet, kept: Kept, console: Console) -> None:
+    watch = looking.Watch(fleet)
 
     async def look() -> looking.Status:
-        return view.noted(await _named(fleet, await looking.status(fleet)), kept.taken())
+        return view.noted(await _named(fleet, await watch.look()), kept.taken())
 
     if not console.is_terminal:
         while True:
@@ -290,8 +294,7 @@ def reshard(
     async def work() -> None:
         if (shards is None) == (without is None):
             raise UsageError("say which shards there shall be: --shards N, --shards URL,URL or --without NAME")
-        with progress() as told:
-            fleet = fleet_of(context, project, told)
+        with progress() as told, fleet_of(context, project, told) as fleet:
             if without is not None:
                 _print(await sharding.plan_without(fleet, without))
                 if dry_run:
@@ -374,8 +377,9 @@ def logs(
 
     async def work() -> None:
         width = 12
-        async for part, line in lines(fleet_of(context, project), name, follow):
-            print(line if name else f"{part:<{width}} {line}", flush=follow)
+        with fleet_of(context, project) as fleet:
+            async for part, line in lines(fleet, name, follow):
+                print(line if name else f"{part:<{width}} {line}", flush=follow)
 
     run(work(), debug=debug)
 
@@ -388,8 +392,7 @@ def down(context: Context, purge: bool = False, project: str | None = None, debu
     """Stop the fleet: after it no process and no port of it is left. Its data is kept for the next `up`."""
 
     async def work() -> None:
-        with progress() as told:
-            fleet = fleet_of(context, project, told)
+        with progress() as told, fleet_of(context, project, told) as fleet:
             ended = await reconcile.down(fleet, purge)
             others = [] if ended.stopped else await fleet.others()
         deleted = ", and its data, logs and secrets are deleted" if ended.deleted else ""

@@ -15,6 +15,7 @@ from shards.descriptors import descriptor_limit
 from shards.errors import UsageError
 from shards.fleet import status as looking
 from shards.fleet.engines.docker.options import DockerOptions
+from shards.fleet.fleet import Fleet
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetState
 from shards.host import doctor as examining
@@ -56,7 +57,8 @@ def doctor(
     async def work() -> bool:
         sockets = _number("--connections", str(setting(context, "fleet", "connections", connections)))
         delivered = _number("--rate", rate) if rate is not None else sockets
-        found = await _examine(context, project, engine, sockets, delivered)
+        with fleet_of(context, project) as fleet:
+            found = await _examine(context, fleet, engine, sockets, delivered)
         print(jsonlib.dumps(found) if json else "\n".join(examining.lines(found)), flush=True)
         return bool(found["fits"])
 
@@ -65,9 +67,8 @@ def doctor(
 
 
 async def _examine(
-    context: Context, project: str | None, engine: str | None, sockets: int, delivered: float
+    context: Context, fleet: Fleet, engine: str | None, sockets: int, delivered: float
 ) -> dict[str, Any]:
-    fleet = fleet_of(context, project)
     state = fleet.remembered()
     spec, edges = _spec(context, engine, state if state and state.up else None)
     docker = DockerOptions.read(fleet.options.root, dict(context.config["docker"]))

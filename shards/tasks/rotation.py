@@ -26,8 +26,7 @@ def rotate(context: Context, tokens: bool = False, project: str | None = None, d
     """
 
     async def work() -> None:
-        with progress() as told:
-            fleet = fleet_of(context, project, told)
+        with progress() as told, fleet_of(context, project, told) as fleet:
             if tokens:
                 await rotating.rotate_token_key(fleet)
             else:

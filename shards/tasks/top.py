@@ -45,8 +45,8 @@ def top(context: Context, project: str | None = None, debug: bool = False) -> No
 
     async def work() -> None:
         kept = Kept()
-        fleet = fleet_of(context, project, kept)
-        await _watch(fleet, Condition(fleet, kept), Console())
+        with fleet_of(context, project, kept) as fleet:
+            await _watch(fleet, Condition(fleet, kept), Console())
 
     run(work(), debug=debug)
 
@@ -64,7 +64,7 @@ class Condition:
 
     def __init__(self, fleet: Fleet, kept: Kept) -> None:
         self.status: looking.Status = {}
-        self._fleet, self._kept = fleet, kept
+        self._watch, self._kept = looking.Watch(fleet), kept
 
     @asynccontextmanager
     async def looked_at(self) -> AsyncIterator[None]:
@@ -78,7 +78,7 @@ class Condition:
     async def _look_on(self) -> None:
         while True:
             try:
-                found = await looking.status(self._fleet)
+                found = await self._watch.look()
             except ShardsError as error:
                 found = {"state": "unknown", "warnings": [str(error)]}
             self.status = showing.noted(found, self._kept.taken())

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -98,6 +99,17 @@ def test_compose_takes_the_committed_file() -> None:
     assert (replica["mem_limit"] if "mem_limit" in replica else replica["memswap_limit"]) == str(4 * 2**30)
 
 
+def goes_on_with_what_compose_has_left(commands: DockerCommands, root: Path) -> None:
+    """See that its data is gone on with, and is nobody else's from then on, though its volumes carry no mark."""
+    small = ("--replicas", "1", "--shards", "2", "--edges", "1")
+    commands.ok("up", *small)
+    assert commands.ok("publish", "--group", "g", "--data", "2").stdout.strip() == "2"
+    commands.ok("down")
+    other = replace(commands, state_dir=root / "others")
+    assert f"kept in {commands.directory}" in other("up", *small).last
+    assert "is left alone" in other.ok("down", "--purge").stdout
+
+
 async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path: Path) -> None:
     assert isinstance(commands, DockerCommands)
     program = compose()
@@ -127,6 +139,9 @@ async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path:
         if watches:
             run("--profile", "monitoring", "up", "-d", "prometheus")
             assert await until_watched(published(f"{here}/compose.yml", "prometheus")) == {"fleet", "edges"}
+        commands.ok("publish", "--group", "g", "--data", "1")
+        run("--profile", "monitoring", "down")
+        goes_on_with_what_compose_has_left(commands, tmp_path)
     finally:
         run("--profile", "monitoring", "down", "--volumes")
     assert commands("status").code == 1

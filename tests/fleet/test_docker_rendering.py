@@ -334,5 +334,18 @@ lrwx------ 1 65532 65532 64 Nov 29 10:00 6 -> /etc/traefik/traefik.yml
 
 
 def test_where_an_edge_has_connected_to_is_told_from_its_clients_and_from_other_edges() -> None:
-    assert connections.read(KERNEL_SAYS, (8000, 8080)) == {0x9C40}
+    assert connections.read(KERNEL_SAYS, (8000, 8080)) == {("172.18.0.2", 0x9C40)}
     assert connections.read("sh: not found", (8000,)) == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        # Of IPv4, by a socket that could do both.
+        ("0000000000000000FFFF0000020012AC", "172.18.0.2"),
+        ("000080FE00000000FF2D3E0204030201", "fe80::23e:2dff:102:304"),
+    ],
+)
+def test_addresses_of_ipv6_are_read_and_those_of_ipv4_are_written_alike(said: str, address: str) -> None:
+    row = f"2: {said}:9C40 {said}:1F41 01 00000000:00000000 00:00000000 00000000 65532 0 102 1 0 20 4 30 10 -1"
+    assert connections.read(f"{row}\n3 -> socket:[102]\n", ()) == {(address, 0x9C40)}

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from shards.addresses import Peer
 from shards.errors import PartFailed
 from shards.fleet import edges
 from shards.fleet.edges import remove_edges
@@ -34,17 +35,17 @@ class Engine:
     def __init__(self, told: list[str], closes: int = 3, fails: bool = False) -> None:
         self.told, self.fails = told, fails
         self.open = {edge.name: closes for edge in EDGES}
-        self.ports = {"edge-1": {1001}, "edge-2": {2001}}
+        self.peers = {"edge-1": {("10.0.0.1", 1001)}, "edge-2": {("10.0.0.2", 1001)}}
         self.gone = asyncio.Event()
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
-        self.told.append(f"ports of {edge.name}")
-        return set(self.ports[edge.name])
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
+        self.told.append(f"peers of {edge.name}")
+        return set(self.peers[edge.name])
 
     async def remove(self, names: Collection[str]) -> None:
         self.told.append(f"stop {' '.join(names)}")
         # Who comes between the first question and the close.
-        self.ports["edge-2"].add(2002)
+        self.peers["edge-2"].add(("10.0.0.2", 2002))
         if self.fails:
             raise PartFailed("edge-1", "does not stop", "")
         await self.gone.wait()
@@ -85,15 +86,17 @@ async def test_clients_are_asked_to_come_back_when_no_edge_that_goes_listens_any
     engine = Engine(told)
     control = await remove(tmp_path, engine)
     asked = told.index("order")
-    assert told.index("ports of edge-1") < told.index("stop edge-1 edge-2") < asked
+    assert told.index("peers of edge-1") < told.index("stop edge-1 edge-2") < asked
     assert "open" not in told[asked:], "whoever came back now might meet one that goes"
     assert told.count("open") == 6
-    assert told[asked - 2 : asked] == ["ports of edge-1", "ports of edge-2"]
+    assert told[asked - 2 : asked] == ["peers of edge-1", "peers of edge-2"]
     assert told[asked + 1 :] == ["stopped", "order"]
     assert set(control.orders[0]) == {"blue-0", "blue-1"}
     order = control.orders[0]["blue-0"]
     assert order is not None
-    assert order.through == (1001, 2001, 2002), "those too who came before it closed"
+    assert order.through == (("10.0.0.1", 1001), ("10.0.0.2", 1001), ("10.0.0.2", 2002)), (
+        "those too who came before it closed"
+    )
     assert control.orders[1] == {"blue-0": None, "blue-1": None}
 
 
@@ -115,7 +118,7 @@ async def test_an_edge_that_can_not_be_stopped_is_told_and_orders_are_taken_back
 
 async def test_where_no_client_came_through_nobody_is_asked(tmp_path: Path) -> None:
     engine = Engine([])
-    engine.ports = {"edge-1": set(), "edge-2": set()}
+    engine.peers = {"edge-1": set(), "edge-2": set()}
     engine.remove = stop_at_once  # type: ignore[method-assign]
     control = await remove(tmp_path, engine)
     assert control.orders == [{}, {}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,13 @@ class FakeDaemons:
 
     def each(self, ask: Any) -> list[Any]:
         return [ask(self.manager)]
+
+    def refuse_silence(self) -> None:
+        """Its only node answers."""
+
+    def heeding(self, node: str) -> contextlib.AbstractContextManager[None]:
+        """Its only node answers."""
+        return contextlib.nullcontext()
 
 
 @pytest.fixture

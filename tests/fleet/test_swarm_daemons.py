@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -14,16 +18,20 @@ from typing import Any, cast
 
 import docker
 import pytest
-from docker.errors import ImageNotFound
+import requests
+from docker.errors import APIError, ImageNotFound
 
 from shards.errors import ShardsError
+from shards.fleet import status as looking
 from shards.fleet.engines.docker.images import superfluous
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import daemons, reach, ssh
 from shards.fleet.engines.swarm.daemons import Daemons
 from shards.fleet.engines.swarm.engine import SwarmEngine
 from shards.fleet.engines.swarm.nodes import Node
+from shards.fleet.engines.swarm.services import Services
 from shards.fleet.engines.swarm.stock import Stock
+from shards.fleet.fleet import Fleet
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, FleetState, Place
 
@@ -142,6 +150,24 @@ def test_a_daemon_is_reached_by_ssh(listening: Path, as_ssh: Callable[[str], Non
     assert told.read_text().splitlines()[0].endswith("-- node2 docker system dial-stdio")
 
 
+def ssh_left() -> list[str]:
+    """What leads to other hosts from here: threads, and directories with a socket."""
+    threads = [thread.name for thread in threading.enumerate() if thread.name == "ssh"]
+    return [*threads, *map(str, Path(tempfile.gettempdir()).glob("shards-ssh-*"))]
+
+
+def test_a_tunnel_ends_with_the_client_that_it_was_opened_for(
+    listening: Path, as_ssh: Callable[[str], None], tmp_path: Path
+) -> None:
+    before = ssh_left()
+    as_ssh(LEADS.format(python=sys.executable, told=str(tmp_path / "told"), socket=str(listening)))
+    client = reach.reach("ssh://node2")
+    assert len(ssh_left()) == len(before) + 2
+    client.info()
+    client.close()
+    assert ssh_left() == before
+
+
 @pytest.mark.usefixtures("tunnels")
 def test_why_a_daemon_is_not_reached_by_ssh_is_told(as_ssh: Callable[[str], None]) -> None:
     as_ssh("#!/bin/sh\necho 'me@node2: Permission denied (publickey).' >&2\nexit 255\n")
@@ -225,8 +251,7 @@ class FakeDaemon:
 def swarm_of(*found: FakeDaemon, known: list[Node] = NODES) -> Daemons:
     """Give the daemons of a swarm; the first is the manager's."""
     made = Daemons([])
-    vars(made)["manager"] = found[0]
-    vars(made)["by_node"] = {one.node: one for one in found}
+    vars(made).update(_manager=found[0], _opened={one.node: one for one in found})
     vars(made)["nodes"] = lambda: known
     return made
 
@@ -253,7 +278,7 @@ def test_a_daemon_that_is_not_reached_is_named_where_it_is_missed(
 
     monkeypatch.setattr(daemons, "reach", open_one)
     made = Daemons(["ssh://node2", "ssh://node3", "ssh://other"])
-    vars(made)["manager"] = FakeDaemon("id1", FakeImage("sha256:1", "shards-app:t-1"))
+    vars(made)["_manager"] = FakeDaemon("id1", FakeImage("sha256:1", "shards-app:t-1"))
     vars(made)["nodes"] = lambda: NODES
     assert set(made.by_node) == {"id1", "id3"}
     assert stranger.closed
@@ -279,7 +304,7 @@ def test_nobody_knocks_at_a_host_that_is_gone(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(daemons, "reach", open_one)
     made = Daemons(["ssh://me@N2:22", "tcp://10.0.0.2:2376", "ssh://n3", "ssh://[n3"])
-    vars(made)["manager"] = FakeDaemon("id1")
+    vars(made)["_manager"] = FakeDaemon("id1")
     vars(made)["nodes"] = lambda: [NODES[0], replace(NODES[1], usable=False, answers=False), NODES[2]]
     assert set(made.by_node) == {"id1", "id3"}
     assert knocked[0] == "ssh://n3"
@@ -301,6 +326,109 @@ def test_a_manager_that_will_not_do_is_refused(
     with pytest.raises(ShardsError, match=words):
         assert Daemons([]).manager
     assert manager.closed
+
+
+class Opens:
+    """Opens the daemons of a swarm's nodes, which are called by their ids; and knows which are open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[FakeDaemon] = []
+        monkeypatch.setenv("DOCKER_HOST", "ssh://id1")
+        monkeypatch.setattr(daemons, "reach", self)
+        monkeypatch.setattr(Daemons, "nodes", lambda _: NODES)
+
+    def __call__(self, url: str) -> docker.DockerClient:
+        one = FakeDaemon(url.removeprefix("ssh://"))
+        self.made.append(one)
+        # Long enough for whoever else asks to find it not yet open.
+        time.sleep(0.02)
+        return cast(Any, one)
+
+    @property
+    def left(self) -> list[str]:
+        return [one.node for one in self.made if not one.closed]
+
+
+def test_daemons_are_opened_once_whoever_asks_and_closed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    opens, made = Opens(monkeypatch), Daemons(["ssh://id2", "ssh://id3", "ssh://elsewhere"])
+    with ThreadPoolExecutor(8) as pool:
+        assert {frozenset(found) for found in pool.map(lambda _: made.by_node, range(8))} == {
+            frozenset({"id1", "id2", "id3"})
+        }
+        assert set(pool.map(lambda _: made.manager, range(8))) == {opens.made[0]}
+    assert sorted(one.node for one in opens.made) == ["elsewhere", "id1", "id2", "id3"]
+    assert sorted(opens.left) == ["id1", "id2", "id3"]
+    made.close()
+    assert opens.left == []
+    assert set(made.by_node) == {"id1", "id2", "id3"}, "who asks on opens them anew"
+
+
+async def test_who_looks_again_and_again_opens_nothing_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opens = Opens(monkeypatch)
+    spec, asked = FleetSpec("t", "swarm"), 0
+
+    async def look(fleet: Fleet) -> looking.Status:
+        nonlocal asked
+        engine = fleet.engine(spec)
+        assert isinstance(engine, SwarmEngine)
+        both = await asyncio.gather(*(asyncio.to_thread(lambda: set(engine._daemons.by_node)) for _ in range(2)))
+        assert both == [{"id1", "id2"}] * 2
+        asked += 1
+        return {}
+
+    monkeypatch.setattr(looking, "status", look)
+    options = DockerOptions(Path(), daemons=("ssh://id2",))
+    with Fleet(FleetDir(tmp_path, "t"), cast(Any, None), print, docker=options) as fleet:
+        watch = looking.Watch(fleet)
+        for _ in range(5):
+            await watch.look()
+        assert (asked, len(opens.made)) == (5, 2)
+        monkeypatch.setattr(looking, "_RENEWED_S", 0.0)
+        await watch.look()
+        assert (len(opens.made), len(opens.left)) == (4, 2), "a node that is back is asked again"
+    assert opens.left == []
+
+
+def test_a_node_that_did_not_answer_is_not_waited_for_again(told: list[str]) -> None:
+    waited: list[str] = []
+
+    class Hangs(FakeDaemon):
+        def get(self, name: str) -> FakeImage:
+            waited.append(name)
+            raise requests.ReadTimeout("Read timed out.")
+
+    manager = FakeDaemon("id1", FakeImage("sha256:1"), FakeImage("sha256:2"))
+    found = swarm_of(manager, Hangs("id2"), FakeDaemon("id3", *manager.kept))
+    images = stock(found, told)
+    images.supply(["sha256:1", "sha256:2"])
+    assert waited == ["sha256:1"]
+    assert told == ["n2: images can't be brought there: its Docker daemon does not answer: Read timed out."]
+    assert found.unasked() == [NODES[1]]
+    with pytest.raises(ShardsError, match="n2: what is there can't be told: its Docker daemon does not answer"):
+        Services(found, "t", "mark").kept()
+    with pytest.raises(ShardsError, match="n2: images can't be brought there: its Docker daemon does not answer"):
+        images.bring("sha256:1")
+    assert waited == ["sha256:1"]
+
+
+def test_one_that_says_no_has_answered(told: list[str]) -> None:
+    def ask(client: docker.DockerClient) -> str:
+        node = cast(Any, client).node
+        asked.append(node)
+        if node == "id3":
+            raise APIError("conflict")
+        if node in silent:
+            raise requests.ConnectionError("gone")
+        return str(node)
+
+    asked: list[str] = []
+    silent = {"id1", "id2"}
+    found = swarm_of(FakeDaemon("id1"), FakeDaemon("id2"), FakeDaemon("id3"))
+    assert found.each(ask) == []
+    asked.clear()
+    silent.clear()
+    assert found.each(ask) == ["id1"], "the manager's is asked on"
+    assert sorted(asked) == ["id1", "id3"]
 
 
 def test_a_node_that_joins_gets_the_images_that_run_and_is_asked_once(told: list[str]) -> None:
@@ -364,8 +492,8 @@ class FakeServices:
 def engine(tmp_path: Path, found: Daemons, services: FakeServices, told: list[str]) -> SwarmEngine:
     directory = FleetDir(tmp_path, "t")
     directory.create()
-    made = SwarmEngine(FleetSpec("t", "swarm"), directory, DockerOptions(Path()), told.append)
-    vars(made).update(_daemons=found, _services=services)
+    made = SwarmEngine(FleetSpec("t", "swarm"), directory, DockerOptions(Path()), found, told.append)
+    vars(made).update(_services=services)
     return made
 
 
@@ -411,3 +539,22 @@ async def test_hosts_are_lost_where_parts_were_or_nodes_are(tmp_path: Path, told
     made = engine(tmp_path, swarm_of(FakeDaemon("id1")), FakeServices(), told)
     made.directory.write(FleetState(made.spec, places={"edge-0": Place("left", "10.0.0.9")}))
     assert await made.lost_hosts() == {"10.0.0.9"}
+
+
+async def test_what_a_part_has_said_is_not_waited_for_in_the_event_loop(tmp_path: Path, told: list[str]) -> None:
+    beats = threading.Event()
+
+    class Hangs(FakeServices):
+        def containers(self) -> dict[str, Any]:
+            assert beats.wait(5), "nothing else goes on meanwhile"
+            return {}
+
+        def tasks(self) -> dict[str, Any]:
+            return {"app_blue_0": {"Status": {"State": "rejected", "Err": "no such image"}}}
+
+    made = engine(tmp_path, swarm_of(FakeDaemon("id1")), Hangs(), told)
+    made.directory.logs.mkdir(exist_ok=True)
+    reading = asyncio.create_task(made.log("blue-0"))
+    await asyncio.sleep(0.01)
+    beats.set()
+    assert "the swarm says: rejected: no such image" in (await reading).read_text()

@@ -16,6 +16,7 @@ from shards.fleet.engines.base import EdgePart
 from shards.fleet.engines.docker import compose
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.engines.swarm import nodes, render, stack
+from shards.fleet.engines.swarm.daemons import Daemons
 from shards.fleet.engines.swarm.engine import SwarmEngine
 from shards.fleet.engines.swarm.nodes import Node
 from shards.fleet.engines.swarm.stack import Stack
@@ -70,7 +71,7 @@ def test_no_secret_is_in_a_service_or_in_the_stack_file(tmp_path: Path) -> None:
 async def test_no_service_is_given_the_admins_password_and_none_changes_while_they_run(tmp_path: Path) -> None:
     directory = FleetDir(tmp_path, "p")
     directory.create()
-    engine = SwarmEngine(FleetSpec("p", "swarm"), directory, DockerOptions(Path()), print)
+    engine = SwarmEngine(FleetSpec("p", "swarm"), directory, DockerOptions(Path()), Daemons([]), print)
     given = engine._secrets()
     assert set(given["route"]) == {"redis-app"} < set(given["app"])
     assert not [name for names in given.values() for name, text in names.items() if directory.password() in text]
@@ -83,6 +84,16 @@ def test_no_task_may_use_more_cores_than_its_node_has() -> None:
     ids = {file.name: "id" for file in one.secrets}
     limits = stack.task_template("shards", one, one.image, ids, 4096, 2)["Resources"]["Limits"]
     assert limits == {"MemoryBytes": 4 * 2**30, "NanoCPUs": 2_000_000_000}
+
+
+def test_no_log_grows_without_end_whoever_has_made_the_service(tmp_path: Path) -> None:
+    found = shape()
+    rendered = yaml.safe_load(render.render(found, tmp_path, 4096))["services"]
+    ids = dict.fromkeys([*render.texts(found)[0], *render.texts(found)[1]], "id")
+    for one in stack.services(found):
+        driver = stack.task_template("shards", one, one.image, ids, 4096, 2)["LogDriver"]
+        assert rendered[one.name]["logging"] == {"driver": driver["Name"], "options": driver["Options"]}, one.name
+        assert driver["Options"].keys() == {"max-size", "max-file"}, one.name
 
 
 def test_a_secret_that_changes_is_another_one() -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.addresses import Peer
 from shards.descriptors import descriptor_limit
 from shards.fleet import probe
 from shards.fleet.processes import Usage
@@ -260,8 +261,8 @@ class Engine(ABC):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         """Tell whether an edge says that it works by `route`."""
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
-        """Tell from which ports of its own an edge is connected to replicas: those of today, and those before.
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
+        """Tell from where an edge is connected to replicas, as these see it: those of today, and those before.
 
         Where that can't be told there is nothing: then the clients of an edge that goes are cut off.
         """
@@ -280,7 +281,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
         """Give the file that a part's output goes to; where it is kept elsewhere, the last of it is put there now."""
 
     @abstractmethod

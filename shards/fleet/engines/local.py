@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from shards.addresses import Peer
 from shards.cgroup import memory_limit
 from shards.descriptors import descriptor_limit, raise_descriptor_limit
 from shards.errors import PartFailed, ShardsError, UsageError
@@ -161,7 +162,7 @@ class LocalEngine(Engine):
 
         await probe.until(settled, _KEEPER_START_S)
         if keeper.poll() is not None or not await self.alive():
-            log = self.log(_KEEPER)
+            log = self._log(_KEEPER)
             reason = last_line_of(self.path / "logs" / "supervisord.out") or last_line_of(log) or "it says nothing"
             raise PartFailed(_KEEPER, f"did not start: {reason}", str(log))
 
@@ -307,7 +308,7 @@ class LocalEngine(Engine):
         try:
             return await asyncio.to_thread(self.supervisor.call, method, *arguments)
         except OSError as error:
-            raise PartFailed(_KEEPER, f"does not answer: {error}", str(self.log(_KEEPER))) from None
+            raise PartFailed(_KEEPER, f"does not answer: {error}", str(self._log(_KEEPER))) from None
 
     async def _processes(self) -> dict[str, ProcessInfo]:
         return read_processes(await self._ask("getAllProcessInfo"))
@@ -330,7 +331,10 @@ class LocalEngine(Engine):
     async def usage(self, running: Mapping[str, Running]) -> dict[str, processes.Usage]:
         return await processes.usage({name: part.pid for name, part in running.items()})
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
+        return self._log(name)
+
+    def _log(self, name: str) -> Path:
         return self.directory.logs / f"{name}.log"
 
     def lines(self, name: str | None, follow: bool) -> AsyncIterator[tuple[str, str]]:
@@ -474,7 +478,7 @@ class LocalEngine(Engine):
         stop_s: int,
     ) -> Program:
         marked = {**(environment or {}), **self._mark(name)}
-        return Program(name, command, directory, self.log(name), marked, settle_s, stop_s)
+        return Program(name, command, directory, self._log(name), marked, settle_s, stop_s)
 
     # -- where requests go
 
@@ -495,7 +499,7 @@ class LocalEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), route)
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
         pid = (await self.running()).get(edge.name, Running(False)).pid
         # A socket that was handed over has the port of the replica that it came to, which may be gone.
         return await asyncio.to_thread(processes.connects_from, pid, (self.spec.port, edge.port)) if pid else set()

@@ -101,7 +101,7 @@ def _common(kind: str, found: Sequence[Service]) -> dict[str, Any]:
         "restart": "no" if kind == "prepare" else "unless-stopped",
         "stop_grace_period": f"{one.stop_s}s",
         "ulimits": {"nofile": {"soft": nofile, "hard": nofile}},
-        "logging": {"driver": "json-file", "options": dict(stack.LOG_FILES)},
+        "logging": {"driver": stack.LOG_DRIVER, "options": dict(stack.LOG_FILES)},
     }
     if kind in layout.MONITORING:
         # Their images are not built here: they come with their own init, and need no more files than they get.

@@ -20,7 +20,7 @@ from shards.fleet.engines.docker.daemon import errors, not_all
 from shards.fleet.engines.docker.images import forget_all
 from shards.fleet.engines.docker.stack import Service
 
-_LOG = LogConfig(type=LogConfig.types.JSON, config=stack.LOG_FILES)
+_LOG = LogConfig(type=stack.LOG_DRIVER, config=stack.LOG_FILES)
 
 _KINDS_IN_ORDER = ("app_", "traefik_", "pause_edge", "shared-", "redis_", "pause_")
 """How a fleet is stopped: replicas say goodbye to clients through the edges, and to the control Redis."""

@@ -14,6 +14,7 @@ import docker
 from docker.models.containers import Container
 
 from shards import aio
+from shards.addresses import Peer
 from shards.errors import ShardsError, UsageError
 from shards.fleet import certificate, processes
 from shards.fleet.engines import edge as edges
@@ -71,21 +72,27 @@ class DockerEngine(Engine):
         spec: what the fleet is.
         directory: where its files are.
         options: what containers build on, and may use.
+        opened: gives the daemon; whoever opened it closes it.
         say: told of progress.
     """
 
     def __init__(
-        self, spec: FleetSpec, directory: FleetDir, options: DockerOptions, say: Callable[[str], None]
+        self,
+        spec: FleetSpec,
+        directory: FleetDir,
+        options: DockerOptions,
+        opened: Callable[[], docker.DockerClient],
+        say: Callable[[str], None],
     ) -> None:
         self.spec = spec
         self.directory = directory
         self.options = options
         self.path = directory.path / "docker"
-        self._say = say
+        self._opened, self._say = opened, say
 
-    @cached_property
+    @property
     def _client(self) -> docker.DockerClient:
-        return daemon.connect()
+        return self._opened()
 
     @cached_property
     def _containers(self) -> Containers:
@@ -278,7 +285,7 @@ class DockerEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), stack.routed(route))
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
         container = self._containers.found().get(stack.service_name(edge.name))
         if container is None or container.status != "running":
             return set()
@@ -292,7 +299,10 @@ class DockerEngine(Engine):
     def newest(self, state: FleetState) -> dict[str, str]:
         return {}
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
+        return await asyncio.to_thread(self._log, name)
+
+    def _log(self, name: str) -> Path:
         path = self.directory.logs / f"{name}.log"
         container = self._containers.found().get(stack.service_name(name))
         if container is not None:

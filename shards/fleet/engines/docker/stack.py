@@ -28,8 +28,8 @@ FLEET_LABEL, PART_LABEL, SERVICE_LABEL, STATE_LABEL = (
 )
 RELEASE_LABEL = "shards.release"
 
-LOG_FILES = {"max-size": "10m", "max-file": "3"}
-"""Of what each container says, so that nothing grows without end."""
+LOG_DRIVER, LOG_FILES = "json-file", {"max-size": "10m", "max-file": "3"}
+"""Where what each container says is kept, and how much of it, so that nothing grows without end."""
 
 SECRETS, HANDOFF, DYNAMIC = "/run/secrets", "/run/shards", "/etc/traefik/dynamic"
 HANDOFF_VOLUME = "handoff"

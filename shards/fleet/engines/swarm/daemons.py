@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import docker
 import requests
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import daemon
@@ -37,14 +38,34 @@ class Daemons:
     def __init__(self, others: Sequence[str]) -> None:
         self._others = others
         self._unreached: list[str] = []
+        self._silent: dict[str, str] = {}
+        self._lock = threading.RLock()
+        self._manager: docker.DockerClient | None = None
+        self._opened: dict[str, docker.DockerClient] | None = None
 
-    @cached_property
+    def close(self) -> None:
+        """Close all that is open. Who asks on opens them anew, also those that did not answer."""
+        with self._lock:
+            opened = [self._manager, *(self._opened or {}).values()]
+            self._manager = self._opened = None
+            self._unreached.clear()
+            self._silent.clear()
+        for client in dict.fromkeys(one for one in opened if one):
+            client.close()
+
+    @property
     def manager(self) -> docker.DockerClient:
         """The one that the environment names.
 
         Raises:
             ShardsError: there is none, it is too old, or it is no manager of a swarm.
         """
+        # Threads ask at once, and each would open it.
+        with self._lock:
+            self._manager = self._manager or self._open_manager()
+            return self._manager
+
+    def _open_manager(self) -> docker.DockerClient:
         url = os.environ.get("DOCKER_HOST", "")
         client = reach(url) if url.startswith(ssh.SCHEME) else daemon.connect()
         try:
@@ -59,9 +80,14 @@ class Daemons:
         with daemon.errors():
             return nodes.read(self.manager.api.nodes())
 
-    @cached_property
+    @property
     def by_node(self) -> Mapping[str, docker.DockerClient]:
         """The daemons that answer, by their nodes' ids."""
+        with self._lock:
+            self._opened = self._open_all() if self._opened is None else self._opened
+            return {node: client for node, client in self._opened.items() if node not in self._silent}
+
+    def _open_all(self) -> dict[str, docker.DockerClient]:
         with daemon.errors():
             own = _node_of(self.manager)
         known = self.nodes()
@@ -81,9 +107,23 @@ class Daemons:
 
     def why_not(self, node: Node) -> str:
         """Say why a node's daemon is not among `by_node`, as far as that is known, and what to do."""
+        if node.id in self._silent:
+            return f"its Docker daemon does not answer: {self._silent[node.id]}"
         name = f"name its daemon in docker.daemons (INVOKE_DOCKER_DAEMONS), for instance ssh://{node.name}"
         named = [f"of those that are named, {reason}" for reason in self._unreached]
         return "; ".join([name, *named])
+
+    def refuse_silence(self) -> None:
+        """Refuse to go on where a node that was reached has not answered: what it has must not be taken for nothing.
+
+        One that the swarm does not hear from either is lost, with what it has.
+
+        Raises:
+            ShardsError: one has not; says which, and why.
+        """
+        for node in self.nodes() if self._silent else ():
+            if node.answers and node.id in self._silent:
+                raise ShardsError(f"{node.name}: what is there can't be told: {self.why_not(node)}")
 
     def unasked(self) -> list[Node]:
         """Give the nodes whose daemons do not answer, or are not known."""
@@ -92,13 +132,31 @@ class Daemons:
     def each(self, ask: Callable[[docker.DockerClient], T]) -> list[T]:
         """Ask every daemon that answers, all at once; one that fails meanwhile is left out."""
 
-        def asked(client: docker.DockerClient) -> list[T]:
-            with contextlib.suppress(DockerException, requests.RequestException, OSError):
-                return [ask(client)]
+        def asked(node: str) -> list[T]:
+            with contextlib.suppress(DockerException, requests.RequestException, OSError), self.heeding(node):
+                return [ask(found[node])]
             return []
 
-        with ThreadPoolExecutor(len(self.by_node)) as pool:
-            return [answer for answers in pool.map(asked, self.by_node.values()) for answer in answers]
+        found = self.by_node
+        with ThreadPoolExecutor(len(found)) as pool:
+            return [answer for answers in pool.map(asked, found) for answer in answers]
+
+    @contextlib.contextmanager
+    def heeding(self, node: str) -> Iterator[None]:
+        """Ask the daemon of a node, by its id; one that does not answer then is left out from now on.
+
+        Each question would wait for it as long again. The manager's is asked on: without it nothing goes on anyway.
+        """
+        try:
+            yield
+        except APIError:
+            # That is an answer.
+            raise
+        except (DockerException, requests.RequestException, OSError) as error:
+            with self._lock:
+                if (self._opened or {}).get(node) is not self._manager:
+                    self._silent[node] = " ".join(str(error).split())[:300]
+            raise
 
 
 def _check_manager(client: docker.DockerClient) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from shards import aio
+from shards.addresses import Peer
 from shards.errors import PartFailed, ShardsError, UsageError
 from shards.fleet import layout, probe, processes
 from shards.fleet.engines import edge as edges
@@ -43,7 +44,8 @@ class SwarmEngine(Engine):
     Args:
         spec: what the fleet is.
         directory: where its files are.
-        options: what containers build on, and may use; where the nodes' daemons are.
+        options: what containers build on, and may use.
+        daemons: the nodes'; whoever opened them closes them.
         say: told of progress.
         note: told what people must not miss; None: `say` is told.
     """
@@ -53,6 +55,7 @@ class SwarmEngine(Engine):
         spec: FleetSpec,
         directory: FleetDir,
         options: DockerOptions,
+        daemons: Daemons,
         say: Callable[[str], None],
         note: Callable[[str], None] | None = None,
     ) -> None:
@@ -60,11 +63,7 @@ class SwarmEngine(Engine):
         self.directory = directory
         self.options = options
         self.path = directory.path / "swarm"
-        self._say, self._note = say, note or say
-
-    @cached_property
-    def _daemons(self) -> Daemons:
-        return Daemons(self.options.daemons)
+        self._daemons, self._say, self._note = daemons, say, note or say
 
     @cached_property
     def _services(self) -> Services:
@@ -303,7 +302,8 @@ class SwarmEngine(Engine):
         try:
             await probe.insist(lambda: Control(client).write_route(said))
         except RedisError as error:
-            raise PartFailed(layout.CONTROL, f"does not answer: {error}", str(self.log(layout.CONTROL))) from None
+            log = str(await self.log(layout.CONTROL))
+            raise PartFailed(layout.CONTROL, f"does not answer: {error}", log) from None
         finally:
             await client.aclose()
 
@@ -318,7 +318,7 @@ class SwarmEngine(Engine):
     async def routed(self, edge: EdgePart, route: Route) -> bool:
         return await edges.works_by(partial(self.ask_edge, edge), route, "http")
 
-    async def ports_of(self, edge: EdgePart) -> set[int]:
+    async def connects_from(self, edge: EdgePart) -> set[Peer]:
         container = (await asyncio.to_thread(self._services.containers)).get(containers.service_name(edge.name))
         if container is None or container.status != "running":
             return set()
@@ -336,7 +336,11 @@ class SwarmEngine(Engine):
     def newest(self, state: FleetState) -> dict[str, str]:
         return {}
 
-    def log(self, name: str) -> Path:
+    async def log(self, name: str) -> Path:
+        # Not in the event loop: a node that hangs would keep the lease from being renewed meanwhile.
+        return await asyncio.to_thread(self._log, name)
+
+    def _log(self, name: str) -> Path:
         path, service = self.directory.logs / f"{name}.log", containers.service_name(name)
         container = self._services.containers().get(service)
         said = container_logs.tail(container, _LOG_LINES) if container else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import docker
@@ -24,7 +25,7 @@ _ANY_API = ".".join(map(str, OLDEST_API))
 
 
 def reach(url: str) -> docker.DockerClient:
-    """Open the daemon at an URL, as DOCKER_HOST has it.
+    """Open the daemon at an URL, as DOCKER_HOST has it; whoever closes it closes what leads there.
 
     Raises:
         ShardsError: it does not answer; says why, in one line.
@@ -34,7 +35,7 @@ def reach(url: str) -> docker.DockerClient:
         if not url.startswith(ssh.SCHEME):
             return _open(arguments(url, os.environ), _KNOCK_S)
         tunnel = ssh.Tunnel(url)
-        return _open({"base_url": tunnel.url}, _KNOCK_BY_SSH_S)
+        return _open({"base_url": tunnel.url}, _KNOCK_BY_SSH_S, partial(_Led, tunnel))
     except (ShardsError, DockerException, requests.RequestException, OSError) as error:
         reason = (tunnel.said() if tunnel else "") or " ".join(str(error).split())[:300]
         if tunnel:
@@ -55,9 +56,23 @@ def arguments(url: str, environment: Mapping[str, str]) -> dict[str, Any]:
     return {"base_url": url, **({"tls": tls} if tls else {})}
 
 
-def _open(how: Mapping[str, Any], knock_s: int) -> docker.DockerClient:
+class _Led(docker.DockerClient):
+    """One at the end of a tunnel, which ends with it."""
+
+    def __init__(self, tunnel: ssh.Tunnel, **how: Any) -> None:
+        super().__init__(**how)
+        self._tunnel = tunnel
+
+    def close(self) -> None:
+        super().close()
+        self._tunnel.close()
+
+
+def _open(
+    how: Mapping[str, Any], knock_s: int, kind: Callable[..., docker.DockerClient] = docker.DockerClient
+) -> docker.DockerClient:
     # By a client of its own, which asks in words of any age: one that finds out by itself leaves a socket open where
     # that fails.
     with contextlib.closing(docker.DockerClient(version=_ANY_API, timeout=knock_s, **how)) as asks:
         version = str(asks.version(api_version=False)["ApiVersion"])
-    return docker.DockerClient(version=version, timeout=_ANSWER_S, **how)
+    return kind(version=version, timeout=_ANSWER_S, **how)

@@ -8,7 +8,7 @@ from typing import Any
 
 from shards.fleet import layout
 from shards.fleet.engines import edge as edges
-from shards.fleet.engines.docker.stack import FLEET_LABEL, SECRETS
+from shards.fleet.engines.docker.stack import FLEET_LABEL, LOG_DRIVER, LOG_FILES, SECRETS
 from shards.fleet.engines.swarm import stack
 from shards.fleet.engines.swarm.stack import File, Service, Stack
 
@@ -77,6 +77,7 @@ def _service(one: Service, shape: Stack, nofile: int) -> dict[str, Any]:
         "ulimits": {"nofile": {"soft": nofile, "hard": nofile}},
         "labels": labels,
         "healthcheck": {"disable": True},
+        "logging": {"driver": LOG_DRIVER, "options": dict(LOG_FILES)},
     }
     optional: dict[str, Any] = {
         "command": list(one.command),

@@ -92,11 +92,16 @@ class Services:
         return any(not ownership.mark_on(_labels(one)) for one in self.found().values())
 
     def kept(self) -> dict[str, str]:
-        """Give the nodes, by their ids, that have the data of parts; by the parts' names."""
+        """Give the nodes, by their ids, that have the data of parts; by the parts' names.
+
+        Raises:
+            ShardsError: a node that was reached does not answer.
+        """
         prefix, suffix = stack.full_name(self.project, ""), "_data"
         found: dict[str, str] = {}
+        self._daemons.refuse_silence()
         for node, client in self._daemons.by_node.items():
-            with errors():
+            with errors(), self._daemons.heeding(node):
                 names = [str(volume.name) for volume in self._volumes(client)]
             parts = [name for name in names if name.startswith(prefix) and name.endswith(suffix)]
             found |= {name[len(prefix) : -len(suffix)]: node for name in parts}

@@ -305,7 +305,7 @@ def task_template(
         "RestartPolicy": {"Condition": "any", "Delay": _S},
         "Placement": {"Constraints": [f"node.hostname=={service.node}"]} if service.node else {},
         "Networks": [{"Target": "host"}],
-        "LogDriver": {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}},
+        "LogDriver": {"Name": containers.LOG_DRIVER, "Options": dict(containers.LOG_FILES)},
     }
 
 

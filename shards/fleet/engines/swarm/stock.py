@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -88,13 +89,27 @@ class Stock:
             return
         client = self._daemons.by_node.get(node.id)
         if client is None:
-            raise ShardsError(f"{node.name}: images can't be brought there: {self._daemons.why_not(node)}")
-        if client is not self._daemons.manager and not _has(client, id):
+            raise self._unreachable(node)
+        if client is not self._daemons.manager and not self._has(client, id, node):
             name = image if image in found.tags else next(iter(found.tags), "")
             self._say(f"bringing image {name or image} to {node.name}")
             with errors():
                 _load(client, found.save(named=name or False))
         self._there.add((node.id, id))
+
+    def _has(self, client: docker.DockerClient, id: str, node: Node) -> bool:
+        try:
+            with errors(), self._daemons.heeding(node.id), contextlib.suppress(ImageNotFound):
+                client.images.get(id)
+                return True
+        except (ShardsError, OSError) as error:
+            if node.id in self._daemons.by_node:
+                raise ShardsError(f"{node.name}: {error}") from None
+            raise self._unreachable(node) from None
+        return False
+
+    def _unreachable(self, node: Node) -> ShardsError:
+        return ShardsError(f"{node.name}: images can't be brought there: {self._daemons.why_not(node)}")
 
     def remove_all(self) -> list[str]:
         """Remove all images of the fleet, on every node that answers.
@@ -103,15 +118,6 @@ class Stock:
             Why some are still there, a line each.
         """
         return [one for left in self._daemons.each(lambda client: forget_all(client, self._project)) for one in left]
-
-
-def _has(client: docker.DockerClient, id: str) -> bool:
-    with errors():
-        try:
-            client.images.get(id)
-        except ImageNotFound:
-            return False
-    return True
 
 
 def _load(client: docker.DockerClient, chunks: Iterator[bytes]) -> None:
