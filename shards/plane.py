@@ -172,7 +172,7 @@ class Plane:
                 else:
                     self.log.no_table = f"there is none in {self._control_redis}: is a fleet's MESSAGE_REDIS_URL"
             except (RedisError, OSError) as error:
-                self.log.no_table = f"{self._control_redis}: {error}. {_WHERE_TO_LOOK}"
+                self.log.no_table = f"{self._control_redis}: {str(error).rstrip('.')}. {_WHERE_TO_LOOK}"
                 logger.warning("control redis: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh_wanted.wait(), _POLL_SECONDS if self.log.table else 0.1)

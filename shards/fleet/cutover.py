@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shards.errors import ShardsError
+from shards.fleet.release import UNCOMMITTED
 from shards.fleet.spec import Color, other_color
 
 Verb = Literal["promote", "rollback"]
@@ -209,9 +210,12 @@ def begin(verb: Verb, active: Color, release: str, previous: str | None, id: str
         raise ShardsError("there is nothing to roll back to: nothing was promoted since this fleet was started")
     if verb == "rollback" and release != previous:
         # Who goes back at night would believe that the old release runs.
+        way = f"check {previous} out there first"
+        if previous and UNCOMMITTED in previous:
+            way = "that had changes that were not committed, so make them again first"
         raise ShardsError(
-            f"the release before is {previous}, and the app's directory holds {release}: check {previous} out there "
-            "first, or `inv promote` what is there"
+            f"the release before is {previous}, and the app's directory holds {release}: {way}, "
+            "or `inv promote` what is there"
         )
     return Cutover(id, verb, active, other_color(active), release, previous)
 

@@ -6,44 +6,67 @@ import contextlib
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+UNCOMMITTED = "+dirty."
+"""What the name of a release has in it that nobody can check out."""
+
+_DIGEST_BYTES = 4
 _NOT_OF_THE_APP = {"__pycache__", "node_modules", "venv"}
 
 
 def release_of(app_dir: Path) -> str:
     """Name the release, the same each time until the directory changes.
 
-    Git's short commit, ``+dirty`` where files differ from it; elsewhere a digest of the Python files.
+    Git's short commit; where files differ from it, ``+dirty.`` and a digest of how. What an app writes while it runs
+    makes no other release of it: files that git does not know, other than Python's, and those that are no text, such as
+    a database. Outside git it is a digest of the Python files.
     """
     commit = _git(app_dir, "rev-parse", "--short", "HEAD")
     if not commit:
-        return f"files-{_digest(app_dir)}"
-    # What Python leaves beside the sources as soon as they are imported makes no other release of them.
-    changed = _git(app_dir, "status", "--porcelain", "--", ".", ":(exclude,glob)**/__pycache__/**")
-    return commit + ("+dirty" if changed else "")
+        return f"files-{_digest(app_dir, _python_files(app_dir))}"
+    changes, new = _changes(app_dir), _unknown_python_files(app_dir)
+    return f"{commit}{UNCOMMITTED}{_digest(app_dir, new, changes)}" if changes or new else commit
+
+
+def _unknown_python_files(app_dir: Path) -> list[Path]:
+    """List those that git does not know and that the app may import all the same."""
+    listed = _git(app_dir, "ls-files", "-z", "--others", "--exclude-standard", "*.py").split("\0")[:-1]
+    return [app_dir / name for name in listed if all(map(_is_the_apps, Path(name).parts[:-1]))]
+
+
+def _changes(app_dir: Path) -> str:
+    """Tell how the text files below a directory differ from git's commit."""
+    compared = ("diff", "HEAD", "--relative", "--no-renames", "--no-ext-diff", "--no-color")
+    counted = [line.split("\t", 2) for line in _git(app_dir, *compared, "--numstat", "-z").split("\0")[:-1]]
+    texts = [name for added, _, name in counted if added != "-"]
+    return _git(app_dir, *compared, "--", *texts) if texts else ""
 
 
 def _git(directory: Path, *arguments: str) -> str:
     try:
         # Replicas that start at once ask at once: none of them may take the lock of the repository's index.
         command = ["git", "--no-optional-locks", "-C", str(directory), *arguments]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(command, capture_output=True, errors="surrogateescape", timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return answer.stdout.strip()
+    return answer.stdout.strip("\n")
 
 
 def _python_files(directory: Path) -> Iterator[Path]:
     for path, folders, files in os.walk(directory):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_OF_THE_APP]
+        folders[:] = filter(_is_the_apps, folders)
         yield from (Path(path) / name for name in files if name.endswith(".py"))
 
 
-def _digest(directory: Path) -> str:
-    digest = hashlib.blake2b(digest_size=4)
-    for file in sorted(_python_files(directory)):
+def _is_the_apps(folder: str) -> bool:
+    return not folder.startswith(".") and folder not in _NOT_OF_THE_APP
+
+
+def _digest(directory: Path, files: Iterable[Path], changes: str = "") -> str:
+    digest = hashlib.blake2b(os.fsencode(changes), digest_size=_DIGEST_BYTES)
+    for file in sorted(files):
         # Gone since it was listed, or not for us to read: the app can't import it either.
         with contextlib.suppress(OSError):
             digest.update(os.fsencode(file.relative_to(directory)) + b"\0" + file.read_bytes() + b"\0")

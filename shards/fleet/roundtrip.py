@@ -59,6 +59,14 @@ class Finding:
     broken: bool = False
     page: str = ""
 
+    def told(self) -> str:
+        """Say how far the probe came, and where it came no further, why."""
+        if self.page:
+            return self.page
+        if self.depth is Depth.NONE and self.said:
+            return f"{WORDS[self.depth]} ({self.said})"
+        return WORDS[self.depth]
+
     def ailment(self, other: Finding | None) -> str | None:
         """Say what is wrong with a new replica; None: nothing.
 
@@ -109,7 +117,8 @@ async def _connect(url: str, path: str) -> Finding:
         async with connect(url, compression=None, open_timeout=WITHIN_S / 2, proxy=None) as socket:
             return await _talk(socket, path)
     except InvalidStatus as refused:
-        return Finding(Depth.NONE, f"answers the handshake at {path} with {refused.response.status_code}")
+        said = f"answers the handshake at {path} with {refused.response.status_code}"
+        return Finding(Depth.NONE, f"{said}; fleet.probe_path names the path")
     except ConnectionClosed as closed:
         return Finding(Depth.HANDSHAKE, f"closed the WebSocket at {path}: {closed}", True)
     except (WebSocketException, OSError, TimeoutError) as error:

@@ -41,8 +41,8 @@ async def try_out(
         found = await roundtrip.find_out(part.port, path, token, part.host)
         if wrong := found.ailment(other):
             raise PartFailed(part.name, f"is ready, but {wrong}", str(await engine.log(part.name)))
-        answers.add(found.page or roundtrip.WORDS[found.depth])
-        fleet.say(f"probed {part.name}: {found.page or roundtrip.WORDS[found.depth]}")
+        answers.add(found.told())
+        fleet.say(f"probed {part.name}: {found.told()}")
     return f"each answers a probe with {' or '.join(sorted(answers))}"
 
 
@@ -51,5 +51,5 @@ async def _identify(engine: Engine, part: ReplicaPart) -> None:
     answer = await probe.get(part.port, "/livez", part.host, within_s=5)
     said = answer.body if answer and isinstance(answer.body, dict) else {}
     if (said.get("replica"), said.get("release")) != (part.name, part.release):
-        log = str(await engine.log(part.name))
-        raise PartFailed(part.name, f"says it is {said.get('replica')} of release {said.get('release')}", log)
+        other = f"says it is {said.get('replica')} of release {said.get('release')}, and should be of {part.release}"
+        raise PartFailed(part.name, f"{other}: did its directory change meanwhile?", str(await engine.log(part.name)))

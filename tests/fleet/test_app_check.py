@@ -64,6 +64,19 @@ def test_an_app_that_does_without_channels_and_settings(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+NOT_SET_UP = {
+    "no settings": "from django.contrib.auth.models import User",
+    "no set-up": "from django.conf import settings\nsettings.configure()\nfrom django.contrib.auth.models import User",
+}
+
+
+@pytest.mark.parametrize("code", NOT_SET_UP.values(), ids=NOT_SET_UP)
+def test_models_that_are_imported_before_django_is_set_up(tmp_path: Path, code: str) -> None:
+    checked = _check(tmp_path, f"{code}\n\nasync def app(*a): ...\n")
+    with pytest.raises(UsageError, match=r"call get_asgi_application\(\), and only then import consumers"):
+        app_check.read("site_of_ours:app", str(tmp_path), checked.returncode, b"", checked.stderr.encode())
+
+
 async def found_out(tmp_path: Path, app: str, app_dir: Path) -> str | None:
     spec = FleetSpec(app=app, app_dir=str(app_dir))
     return await LocalEngine(spec, FleetDir(tmp_path / "fleets", "t"), LocalOptions(ROOT)).check_app("r")

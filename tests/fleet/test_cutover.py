@@ -113,6 +113,10 @@ def test_a_cutover_deploys_the_idle_color() -> None:
 def test_who_goes_back_gets_the_release_before_and_no_other() -> None:
     with pytest.raises(ShardsError, match="the release before is r1, and the app's directory holds r3"):
         begin("rollback", "green", "r3", "r1", "7")
+    with pytest.raises(ShardsError, match=r"check r1 out there first, or `inv promote` what is there"):
+        begin("rollback", "green", "r3", "r1", "7")
+    with pytest.raises(ShardsError, match="changes that were not committed, so make them again first"):
+        begin("rollback", "green", "r3", "r1+dirty.12345678", "7")
 
 
 def test_there_must_be_something_to_go_back_to() -> None:

@@ -48,14 +48,42 @@ def test_what_running_it_leaves_behind_makes_no_other_release(app: Path) -> None
     assert release_of(app) == first
 
 
-def test_in_git_it_is_the_commit_and_whether_files_differ(app: Path) -> None:
+@pytest.fixture
+def committed(app: Path) -> Path:
+    """A clone with a template and, as happens, a database."""
+    (app / "page.html").write_text("a")
+    (app / "kept.sqlite3").write_bytes(b"\0first")
     git(app, "init", "-q")
     git(app, "add", ".")
     git(app, "commit", "-qm", "first")
-    commit = git(app, "rev-parse", "--short", "HEAD")
-    assert release_of(app) == commit
-    (app / "chat" / "__pycache__").mkdir()
-    (app / "chat" / "__pycache__" / "consumers.pyc").write_text("x")
-    assert release_of(app) == commit
-    (app / "mysite.py").write_text("changed = True")
-    assert release_of(app) == f"{commit}+dirty"
+    return app
+
+
+def test_in_git_it_is_the_commit_and_what_differs_from_it(committed: Path) -> None:
+    commit = git(committed, "rev-parse", "--short", "HEAD")
+    assert release_of(committed) == commit
+    (committed / "mysite.py").write_text("changed = True")
+    changed = release_of(committed)
+    assert changed.startswith(f"{commit}+dirty.")
+    (committed / "page.html").write_bytes(b"\xe9 of another encoding")
+    assert commit in release_of(committed) != changed, "what is not committed differs from what is not either"
+    git(committed, "checkout", "-q", ".")
+    (committed / "chat" / "new.py").write_text("")
+    assert release_of(committed).startswith(f"{commit}+dirty."), "Python imports what git does not know yet"
+    (committed / "chat" / "new.py").unlink()
+    assert release_of(committed) == commit, "put back, it is what it was"
+
+
+def test_in_git_what_an_app_writes_while_it_runs_makes_no_other_release(committed: Path) -> None:
+    first = release_of(committed)
+    for beside in ("db.sqlite3-journal", "media/photo.jpg", "chat/__pycache__/consumers.pyc", "venv/tool.py"):
+        (committed / beside).parent.mkdir(parents=True, exist_ok=True)
+        (committed / beside).write_bytes(b"\0")
+    assert release_of(committed) == first
+    (committed / "kept.sqlite3").write_bytes(b"\0second")
+    assert release_of(committed) == first, "a database that was committed"
+
+
+def test_a_part_of_a_repository_is_named_by_what_differs_in_it(committed: Path) -> None:
+    (committed / "mysite.py").write_text("changed = True")
+    assert release_of(committed / "chat") == git(committed, "rev-parse", "--short", "HEAD")

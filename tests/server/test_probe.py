@@ -46,3 +46,9 @@ REFUSED = Finding(Depth.NONE, "answers the handshake at /ws/ with 403")
 )
 def test_a_new_release_must_do_what_the_old_one_does(new: Finding, old: Finding | None, well: bool) -> None:
     assert (new.ailment(old) is None) is well
+
+
+def test_where_a_probe_comes_no_further_it_says_why() -> None:
+    assert REFUSED.told() == "no WebSocket (answers the handshake at /ws/ with 403)"
+    assert FULL.told() == "a message published and delivered"
+    assert Finding(Depth.ROUND_TRIP, page="answers GET / with 500").told() == "answers GET / with 500"

@@ -12,6 +12,12 @@ from shards.fleet.engines.log_files import last_line
 IMPORT_S = 20.0
 """How long an app may take to be imported, in seconds."""
 
+_NOT_SET_UP = ("ImproperlyConfigured", "AppRegistryNotReady")
+_SET_UP_FIRST = (
+    "asgi.py has to set DJANGO_SETTINGS_MODULE, then call get_asgi_application(), and only then import consumers; "
+    "`runserver` hides that"
+)
+
 _LAYER = "shards: CHANNEL_LAYERS has "
 
 PROGRAM = f"""
@@ -95,6 +101,7 @@ def read(app: str, app_dir: str, code: int, stdout: bytes, stderr: bytes) -> str
     """
     if code:
         reason = last_line(stderr.decode(errors="replace")) or f"exit code {code}"
-        raise UsageError(f"--app {app} does not import from {app_dir}: {reason}")
+        way = f". {_SET_UP_FIRST}" if any(name in reason for name in _NOT_SET_UP) else ""
+        raise UsageError(f"--app {app} does not import from {app_dir}: {reason}{way}")
     said = stdout.decode(errors="replace").splitlines()
     return next((line.removeprefix(_LAYER) for line in said if line.startswith(_LAYER)), None)
