@@ -298,8 +298,8 @@ class Attack:
         least_s: how long it takes at least, in seconds.
         processes: how many attack.
         growth: by how many bytes a part may grow.
-        known: beginnings of what is known to go wrong, and said in docs/security.md. It has not held then, but fails
-            nothing.
+        known: beginnings of what is known to go wrong, counts left out, and said in docs/security.md. It has not held
+            then, but fails nothing.
         worst_p99_ms: up to which a p99 is what is known.
         well_again_s: how long it may take after the end until the ordinary clients notice nothing any more; 0: nobody
             waits for that.

@@ -122,7 +122,7 @@ def judged(found: Found, attack: Attack) -> dict[str, list[str]]:
 
 
 def _is_known(why: str, found: Found, attack: Attack) -> bool:
-    if why.endswith("in the end") or not why.startswith(attack.known):
+    if why.endswith("in the end") or not why.lstrip("0123456789 ").startswith(attack.known):
         return False
     return not why.startswith("p99") or _within(found["crowd"]["p99_ms"], attack.worst_p99_ms)
 
