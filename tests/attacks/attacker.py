@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,10 @@ from websockets.frames import Frame, Opcode
 
 SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
 _OPEN_S = 10.0
+ANSWER_S = 5.0
+"""How long an answer may take."""
+
+NO_ANSWER = "no answer"
 _TYPE, _ERROR = b'{"type":"', b'{"type":"error","code":"'
 
 
@@ -40,14 +45,17 @@ class Raw:
 
     Args:
         count: where errors are counted that it is told.
+        label: what is put before each error's name.
 
     Attributes:
         status: of the answer to its handshake; empty: none yet.
         head: that answer.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Counter[str]) -> None:
-        self.reader, self.writer, self._count = reader, writer, count
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Counter[str], label: str = ""
+    ) -> None:
+        self.reader, self.writer, self._count, self._label = reader, writer, count, label
         self.status = ""
         self.head = b""
 
@@ -77,12 +85,16 @@ class Raw:
                 opcode, payload = await self.frame()
                 if opcode == Opcode.CLOSE:
                     return f"closed {int.from_bytes(payload[:2], 'big')}"
-                if payload.startswith(_ERROR):
-                    self._count[_word(payload, _ERROR)] += 1
-                elif (kind := _word(payload, _TYPE)) in counted:
-                    self._count[kind] += 1
+                self.note(payload, counted)
         except (OSError, asyncio.IncompleteReadError):
             return "cut"
+
+    def note(self, payload: bytes, counted: Collection[str] = ()) -> None:
+        """Count an error, or a frame of the types in `counted`."""
+        if payload.startswith(_ERROR):
+            self._count[self._label + _word(payload, _ERROR)] += 1
+        elif (kind := _word(payload, _TYPE)) in counted:
+            self._count[self._label + kind] += 1
 
 
 def _word(payload: bytes, before: bytes) -> str:
@@ -110,11 +122,19 @@ class Attacker:
         """Seconds that are left."""
         return self.until - time.monotonic()
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Raw]:
-        """Connect from the next address; what goes wrong on the connection is counted, and ends it."""
+    def source(self) -> tuple[str, int]:
+        """Give the next address to come from."""
         self._sources += 1
-        source = (SOURCES[self._sources % len(SOURCES)], 0)
+        return SOURCES[self._sources % len(SOURCES)], 0
+
+    @contextlib.asynccontextmanager
+    async def connection(self, label: str = "") -> AsyncIterator[Raw]:
+        """Connect from the next address; what goes wrong on the connection is counted, and ends it.
+
+        Args:
+            label: see `Raw`.
+        """
+        source = self.source()
         try:
             async with asyncio.timeout(_OPEN_S):
                 reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=source)
@@ -124,7 +144,9 @@ class Attacker:
             raise Unreachable from error
         self.count["connections"] += 1
         try:
-            yield Raw(reader, writer, self.count)
+            yield Raw(reader, writer, self.count, label)
+        except TimeoutError:
+            self.count[NO_ANSWER] += 1
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             self.count["cut" if isinstance(error, asyncio.IncompleteReadError | OSError) else "?"] += 1
         finally:
@@ -133,24 +155,37 @@ class Attacker:
     async def hold(
         self, number: int, rate: float, one: Callable[[int], Awaitable[None]], holding: bool = False
     ) -> None:
-        """Have so many done at once, so many begun a second, each once; those that last end in the end."""
-        tasks = []
+        """Have so many done at once, so many begun a second, each once.
+
+        Args:
+            number: how many.
+            rate: begun a second; who was late with one makes up for it, so that a storm is as strong as it says.
+            one: does it.
+            holding: they are to last until the time is over; else what has not ended by itself soon after that waits
+                for an answer which does not come.
+        """
+        tasks, began = [], time.monotonic()
         for index in range(number):
             if self.left <= 0:
                 break
-            tasks.append(asyncio.ensure_future(self._shielded(one, index)))
-            await asyncio.sleep(1 / rate)
+            tasks.append(asyncio.ensure_future(self._counted(one, index)))
+            await asyncio.sleep(max(0.0, began + (index + 1) / rate - time.monotonic()))
         if tasks:
-            _, lasting = await asyncio.wait(tasks, timeout=max(0.0, self.left))
-            if holding:
-                self.count["held to the end"] += len(lasting)
+            _, lasting = await asyncio.wait(tasks, timeout=max(0.0, self.left) + (0.0 if holding else ANSWER_S))
+            if lasting:
+                self.count["held to the end" if holding else NO_ANSWER] += len(lasting)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _shielded(self, one: Callable[[int], Awaitable[None]], index: int) -> None:
-        with contextlib.suppress(Unreachable):
+    async def _counted(self, one: Callable[[int], Awaitable[None]], index: int) -> None:
+        """Do it; what nobody thought of is counted, so that it is not taken for nothing."""
+        try:
             await one(index)
+        except Unreachable:
+            pass
+        except Exception as error:
+            self.count[f"? {type(error).__name__}"] += 1
 
     async def repeat(self, rate: float, one: Callable[[int], Awaitable[None]]) -> None:
         """Have it done so many times a second until time is over."""
@@ -164,15 +199,26 @@ class Attacker:
         at_once: int = 50,
         first: bytes = b"",
         counted: Collection[str] = (),
+        label: str = "",
     ) -> None:
-        """Send frames on some WebSockets, so many a second in all; who is closed comes again at once."""
+        """Send frames on some WebSockets, so many a second in all; who is closed comes again at once.
+
+        Args:
+            sockets: how many.
+            rate: frames a second.
+            frames: gives one, by its number.
+            at_once: how many are written at once.
+            first: what is said first on each socket.
+            counted: types of frames that are counted, beside errors.
+            label: what is put before whatever is counted.
+        """
 
         pause = sockets * at_once / rate
 
         async def once() -> None:
-            async with self.connection() as raw:
+            async with self.connection(label) as raw:
                 if not await raw.handshake("/ws/"):
-                    self.count[raw.status] += 1
+                    self.count[label + raw.status] += 1
                     await asyncio.sleep(pause)
                     return
                 told = asyncio.ensure_future(raw.told(counted))
@@ -182,7 +228,7 @@ class Attacker:
                         await raw.say(b"".join(frames(self.count["sent"] + n) for n in range(at_once)))
                         self.count["sent"] += at_once
                         await asyncio.sleep(pause)
-                self.count[await self.end_of(told)] += 1
+                self.count[label + await self.end_of(told)] += 1
 
         async def one(index: int) -> None:
             while self.left > 0:
@@ -198,24 +244,44 @@ class Attacker:
         except TimeoutError:
             return "not closed"
 
-    async def broken(self, *streams: bytes, rate: float = 50, headers: Iterable[str] = ()) -> None:
-        """Open a WebSocket, say what is none of its words, and hear what is said to that; again and again."""
+    async def broken(self, rate: float, streams: Mapping[str, bytes], headers: Iterable[str] = ()) -> None:
+        """Open a WebSocket, say what is none of its words, and hear what is said to that; again and again.
+
+        Args:
+            rate: how many a second.
+            streams: what is said, in turn; each is counted for itself, so that one that is let pass is seen.
+            headers: of each handshake.
+        """
+        kinds = list(streams)
 
         async def one(index: int) -> None:
-            async with self.connection() as raw:
+            kind = kinds[index % len(kinds)]
+            async with self.connection() as raw, asyncio.timeout(ANSWER_S):
                 if not await raw.handshake("/ws/", *headers):
                     self.count[raw.status] += 1
                     return
                 if b"permessage-deflate" in raw.head:
                     self.count["compression agreed on"] += 1
-                raw.writer.write(streams[index % len(streams)])
-                self.count[await raw.told()] += 1
+                raw.writer.write(streams[kind])
+                self.count[f"{kind}: {await raw.told()}"] += 1
 
         await self.repeat(rate, one)
 
+    async def groups_of_a_shard(self, number: int) -> list[str]:
+        """Find so many groups that lie on the same shard, as anybody may."""
+        found: dict[str, list[str]] = {}
+        while max(map(len, found.values()), default=0) < number:
+            group = random.randbytes(6).hex()
+            async with self.connection() as raw, asyncio.timeout(ANSWER_S):
+                await raw.say(f"GET /api/route?group={group} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n".encode())
+                answer = await raw.reader.read()
+                found.setdefault(json.loads(answer.partition(b"\r\n\r\n")[2])["shard"], []).append(group)
+        return max(found.values(), key=len)
 
-Stage = Literal["plain", "tls", "liar"]
-"""What is attacked: a fleet; one whose edges show a certificate as well; one with a shard that lies when told to."""
+
+Stage = Literal["plain", "tls", "full", "liar"]
+"""What is attacked: a fleet; one whose edges show a certificate; one whose shards may keep little; one with a shard
+that lies when told to."""
 
 MOST_GROWTH = 256 << 20
 
@@ -232,7 +298,11 @@ class Attack:
         least_s: how long it takes at least, in seconds.
         processes: how many attack.
         growth: by how many bytes a part may grow.
-        known: beginnings of what is known to go wrong, and said in docs/security.md: it is told, and fails nothing.
+        known: beginnings of what is known to go wrong, counts left out, and said in docs/security.md. It has not held
+            then, but fails nothing.
+        worst_p99_ms: up to which a p99 is what is known.
+        well_again_s: how long it may take after the end until the ordinary clients notice nothing any more; 0: nobody
+            waits for that.
     """
 
     run: Callable[[Attacker], Awaitable[None]]
@@ -243,6 +313,8 @@ class Attack:
     processes: int = 1
     growth: int = MOST_GROWTH
     known: tuple[str, ...] = ()
+    worst_p99_ms: float = 0.0
+    well_again_s: float = 0.0
 
     @property
     def what(self) -> str:

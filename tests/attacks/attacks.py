@@ -18,11 +18,12 @@ import ssl
 import sys
 import time
 import zlib
+from collections.abc import Callable
 
 import uvloop
 from websockets.frames import Frame, Opcode
 
-from tests.attacks.attacker import ATTACKS, Attacker, Raw, attack, masked, upgrade
+from tests.attacks.attacker import ANSWER_S, ATTACKS, Attacker, Raw, attack, masked, upgrade
 
 _NICE = 10
 _COMPRESSED = 0x40
@@ -33,7 +34,10 @@ CUT_IN_TIME = ("closed", "answered 408", "cut")
 NO_ROOM = ("no connection: ConnectionResetError", "no connection: TimeoutError", "cut", "closed")
 """What becomes of connections for which an edge has no descriptor left."""
 
-NEWCOMERS = ("newcomer 101", "newcomer without an answer")
+
+def each(told: str, *kinds: str) -> tuple[str, ...]:
+    """Give what has to be told to each kind of stream."""
+    return tuple(f"{kind}: {told}" for kind in kinds)
 
 
 async def _until_cut(attacker: Attacker, raw: Raw) -> None:
@@ -87,29 +91,17 @@ async def half_open_for_long(attacker: Attacker) -> None:
 
 @attack(
     "held to the end",
-    may=(*NO_ROOM, *NEWCOMERS),
+    may=NO_ROOM,
     processes=3,
     least_s=40,
-    growth=1 << 30,
+    growth=512 << 20,
     # An edge that has no descriptor left turns round and round, and takes all the time there is.
-    known=("p99", "the crowd itself"),
+    known=("p99", "the crowd itself", "connect"),
+    worst_p99_ms=1000,
 )
 async def filled_edges(attacker: Attacker) -> None:
-    """45,000 TCP connections that say nothing, more than two edges may open files; after half a minute, newcomers."""
-    last = attacker.until - 8
-    silent = asyncio.ensure_future(attacker.hold(15_000, 750, lambda _: _silent(attacker), holding=True))
-    await asyncio.sleep(max(0.0, last - time.monotonic()))
-
-    async def newcomer(_index: int) -> None:
-        async with attacker.connection() as raw:
-            try:
-                async with asyncio.timeout(5):
-                    await raw.handshake("/ws/")
-                attacker.count[f"newcomer {raw.status}"] += 1
-            except TimeoutError:
-                attacker.count["newcomer without an answer"] += 1
-
-    await asyncio.gather(attacker.hold(50, 25, newcomer), silent)
+    """45,000 TCP connections that say nothing, more than two edges may open files."""
+    await attacker.hold(15_000, 750, lambda _: _silent(attacker), holding=True)
 
 
 @attack("held to the end", may=(*CUT_IN_TIME, "answered 405", "answered 401"))
@@ -170,43 +162,52 @@ async def fragment_flood(attacker: Attacker) -> None:
     await attacker.flood(20, 200_000, lambda _: on, at_once=2000, first=begin)
 
 
-@attack("closed 1002")
+@attack("bomb: closed 1002")
 async def compression_bombs(attacker: Attacker) -> None:
-    """Compression is offered, and a frame sent that says it is compressed: 10 KB that would be 10 MB, 50 a second."""
+    """Compression is offered, and a frame sent that says it is compressed: 10 KB that would be 10 MB, 200 a second."""
     packed = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packed.compress(bytes(10 << 20)) + packed.flush(zlib.Z_SYNC_FLUSH)
     offer = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",)
     frame = bytearray(masked(Opcode.TEXT, bomb[:-4]))
     frame[0] |= _COMPRESSED
-    await attacker.broken(bytes(frame), headers=offer)
+    await attacker.broken(200, {"bomb": bytes(frame)}, headers=offer)
 
 
-@attack("closed 1009", may=("cut",))
+@attack(*each("closed 1009", "head", "whole", "fragments"), may=each("cut", "whole", "fragments"))
 async def giant_frames(attacker: Attacker) -> None:
-    """A head that announces 2^62 bytes, and messages of 300 KB, in one frame and in fragments of 1 KB, 20 a second."""
+    """A head that announces 2^62 bytes, and messages of 300 KB, in one frame and in fragments of 1 KB, 60 a second."""
     head = b"\x81\xff" + (1 << 62).to_bytes(8, "big") + b"mask"
     begin, on = masked(Opcode.TEXT, b"x" * 1024, fin=False), masked(Opcode.CONT, b"x" * 1024, fin=False)
-    await attacker.broken(head, masked(Opcode.TEXT, b"x" * 300_000), begin + on * 299, rate=20)
+    whole = masked(Opcode.TEXT, b"x" * 300_000)
+    await attacker.broken(60, {"head": head, "whole": whole, "fragments": begin + on * 299})
 
 
-@attack("closed 1002")
+@attack("unmasked: closed 1002")
 async def unmasked_frames(attacker: Attacker) -> None:
-    """Frames without a mask, 50 a second."""
-    await attacker.broken(Frame(Opcode.TEXT, b'{"type":"ping"}').serialize(mask=False))
+    """Frames without a mask, 200 a second."""
+    await attacker.broken(200, {"unmasked": Frame(Opcode.TEXT, b'{"type":"ping"}').serialize(mask=False)})
 
 
-@attack("closed 1007")
+@attack(*each("closed 1007", "whole", "fragments"))
 async def invalid_utf8(attacker: Attacker) -> None:
-    """Texts that are no UTF-8, whole and in fragments, 50 a second."""
-    await attacker.broken(
-        masked(Opcode.TEXT, b"\xff\xfe"), masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b"\x28")
-    )
+    """Texts that are no UTF-8, whole and in fragments, 200 a second."""
+    fragments = masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b"\x28")
+    await attacker.broken(200, {"whole": masked(Opcode.TEXT, b"\xff\xfe"), "fragments": fragments})
 
 
-@attack("closed 1002")
+_RESERVED = {
+    "opcode 3": b"\x83\x80aaaa",
+    "opcode 11": b"\x8b\x80aaaa",
+    "opcode 15": b"\x8f\x80aaaa",
+    "bits": b"\xb1\x80aaaa",
+    "ping in fragments": b"\x09\x80aaaa",
+}
+
+
+@attack(*each("closed 1002", *_RESERVED))
 async def reserved_opcodes(attacker: Attacker) -> None:
-    """Frames with opcodes and bits that mean nothing, 50 a second."""
-    await attacker.broken(b"\x83\x80aaaa", b"\x8b\x80aaaa", b"\x8f\x80aaaa", b"\xb1\x80aaaa", b"\x09\x80aaaa")
+    """Frames with opcodes and bits that mean nothing, 200 a second."""
+    await attacker.broken(200, _RESERVED)
 
 
 @attack("rate_limited", may=("closed 1008", "not closed", "cut"))
@@ -216,12 +217,27 @@ async def publish_flood(attacker: Attacker) -> None:
     await attacker.flood(20, 5000, lambda number: masked(Opcode.TEXT, said % number))
 
 
-@attack("bad_message", "bad_json", "closed 1008", may=("cut",))
+_GARBAGE = {
+    "deep": b"[" * 500,
+    "unclosed": b'{"type":' * 60,
+    "zero": b"\x00",
+    "long number": b'{"type":"publish","data":' + b"9" * 5000 + b"}",
+    "many": b"{}" * 100,
+}
+
+
+@attack(
+    *each("closed 1008", *_GARBAGE),
+    may=[f"{kind}: {told}" for kind in _GARBAGE for told in ("bad_json", "bad_message", "not closed", "cut")],
+)
 async def json_garbage(attacker: Attacker) -> None:
     """Texts that are no JSON, or deep, or long, on 20 sockets, 2,000 a second, back at once when closed."""
-    garbage = [b"[" * 500, b'{"type":' * 60, b"\x00", b'{"type":"publish","data":' + b"9" * 5000 + b"}", b"{}" * 100]
-    frames = [masked(Opcode.TEXT, text) for text in garbage]
-    await attacker.flood(20, 2000, lambda number: frames[number % len(frames)])
+
+    async def flood(kind: str, text: bytes) -> None:
+        frame = masked(Opcode.TEXT, text)
+        await attacker.flood(4, 400, lambda _: frame, label=f"{kind}: ")
+
+    await asyncio.gather(*(flood(kind, text) for kind, text in _GARBAGE.items()))
 
 
 @attack("too_many_groups", least_s=6, may=("closed 1008", "not closed", "cut", "rate_limited", "not_subscribed"))
@@ -265,51 +281,60 @@ async def never_reads(attacker: Attacker) -> None:
     await attacker.hold(25, 100, lambda index: deaf(index) if index < 20 else speak(index))
 
 
-@attack("101")
+@attack("101", processes=2)
 async def handshake_storm(attacker: Attacker) -> None:
-    """200 a second connect, join a group, and are gone."""
+    """500 a second connect, join a group, and are gone: half of what a fleet on two cores takes in load tests."""
 
     async def one(index: int) -> None:
         async with attacker.connection() as raw:
             await raw.handshake("/ws/storm/")
             attacker.count[raw.status] += 1
 
-    await attacker.repeat(200, one)
+    await attacker.repeat(250, one)
 
 
-@attack("answered 400", "answered 431", may=("answered 414", "answered 403", "answered 405", "closed", "cut"))
+_KILO = "x" * 1000
+_REQUESTS: dict[str, Callable[[], bytes]] = {
+    "random bytes": lambda: random.randbytes(2000) + b"\r\n\r\n",
+    "9 KB header": lambda: upgrade("/ws/", f"Cookie: {_KILO * 9}") + b"\r\n",
+    "2 MB header": lambda: upgrade("/ws/", f"Cookie: {_KILO * 2000}") + b"\r\n",
+    "200 headers": lambda: upgrade("/ws/", *["X: y"] * 200) + b"\r\n",
+    "9 KB path": lambda: upgrade(f"/ws/?token={_KILO * 9}") + b"\r\n",
+    "odd place": lambda: upgrade("/ws/?epoch=%ff%00&offset=1e9&session=%0d%0a") + b"\r\n",
+    "dots": lambda: upgrade("/../../etc/passwd") + b"\r\n",
+    "two lengths": lambda: (
+        b"POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /"
+    ),
+    "folded header": lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5 + b" folded\r\n\r\n",
+    "HTTP/2": lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+}
+
+
+@attack(
+    *each("answered 400", "random bytes", "folded header"),
+    *each("answered 431", "9 KB header", "2 MB header", "200 headers"),
+    *each("answered 403", "odd place", "dots"),
+    *("9 KB path: answered 414", "two lengths: answered 405", "HTTP/2: closed"),
+    may=("2 MB header: closed", "random bytes: closed", "cut"),
+)
 async def http_garbage(attacker: Attacker) -> None:
-    """100 a second: random bytes, headers of 9 KB to 2 MB, 200 headers, odd paths, two lengths."""
-    kilo = "x" * 1000
-    requests = [
-        lambda: random.randbytes(2000) + b"\r\n\r\n",
-        lambda: upgrade("/ws/", f"Cookie: {kilo * 9}") + b"\r\n",
-        lambda: upgrade("/ws/", f"Cookie: {kilo * 2000}") + b"\r\n",
-        lambda: upgrade("/ws/", *["X: y"] * 200) + b"\r\n",
-        lambda: upgrade(f"/ws/?token={kilo * 9}") + b"\r\n",
-        lambda: upgrade("/ws/?epoch=%ff%00&offset=1e9&session=%0d%0a") + b"\r\n",
-        lambda: upgrade("/../../etc/passwd") + b"\r\n",
-        lambda: b"POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /",
-        lambda: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5 + b" folded\r\n\r\n",
-        lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ]
+    """300 a second: random bytes, headers of 9 KB to 2 MB, 200 headers, odd paths, two lengths."""
+    kinds = list(_REQUESTS)
 
     async def one(index: int) -> None:
-        async with attacker.connection() as raw:
-            await raw.say(requests[index % len(requests)]())
-            try:
-                answer = await asyncio.wait_for(raw.reader.read(100), 5)
-            except TimeoutError:
-                attacker.count["no answer in 5 s"] += 1
-                return
-            attacker.count[f"answered {answer.split(b' ')[1].decode()}" if answer[:5] == b"HTTP/" else "closed"] += 1
+        kind = kinds[index % len(kinds)]
+        async with attacker.connection() as raw, asyncio.timeout(ANSWER_S):
+            await raw.say(_REQUESTS[kind]())
+            answer = await raw.reader.read(100)
+            told = f"answered {answer.split(b' ')[1].decode()}" if answer[:5] == b"HTTP/" else "closed"
+            attacker.count[f"{kind}: {told}"] += 1
 
-    await attacker.repeat(100, one)
+    await attacker.repeat(300, one)
 
 
 @attack("socket 403", "API 401")
 async def token_guessing(attacker: Attacker) -> None:
-    """200 a second: tokens of every kind, for a socket and for the backend's API."""
+    """400 a second: tokens of every kind, for a socket and for the backend's API."""
     none = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
     own = base64.urlsafe_b64encode(b'{"groups":["*"],"exp":9999999999}').decode().rstrip("=")
 
@@ -327,7 +352,7 @@ async def token_guessing(attacker: Attacker) -> None:
                 answer = await raw.reader.readuntil(b"\r\n")
                 attacker.count[f"API {answer.split(b' ')[1].decode()}"] += 1
 
-    await attacker.repeat(200, one)
+    await attacker.repeat(400, one)
 
 
 @attack("ack", "rate_limited", least_s=6, may=("too_many_groups", "closed 1008", "not closed", "cut"))
@@ -373,28 +398,31 @@ async def history_and_presence_flood(attacker: Attacker) -> None:
     async with attacker.connection() as raw:
         await raw.handshake("/ws/")
         await raw.say(first)
-        for _ in range(51):
-            await raw.frame()
+        async with asyncio.timeout(ANSWER_S):
+            for _ in range(51):
+                await raw.frame()
     answers = ("history", "presence")
     await attacker.flood(20, 400, lambda number: frames[number % 2], at_once=1, counted=answers)
 
 
-@attack("/metrics 200", "/fleet/ 200", "/api/route 200", may=("cut",))
+_PAGES = ("/metrics", "/metrics?scope=replica", "/fleet/", "/api/route?group=attacked")
+
+
+@attack(*each("200", *_PAGES))
 async def page_flood(attacker: Attacker) -> None:
-    """300 requests a second for what is work to make: /metrics, the dashboard's page, where a group lies."""
-    paths = ("/metrics", "/metrics?scope=replica", "/fleet/", "/api/route?group=attacked")
+    """500 requests a second for what is work to make: /metrics, the dashboard's page, where a group lies."""
 
     async def one(index: int) -> None:
-        path = paths[index % len(paths)]
+        path = _PAGES[index % len(_PAGES)]
         async with attacker.connection() as raw:
             await raw.say(f"GET {path} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n".encode())
             answer = await raw.reader.read()
-            attacker.count[f"{path.partition('?')[0]} {answer.split(b' ')[1].decode()}"] += 1
+            attacker.count[f"{path}: {answer.split(b' ')[1].decode()}"] += 1
 
-    await attacker.repeat(300, one)
+    await attacker.repeat(500, one)
 
 
-@attack("101", "503", may=("cut",))
+@attack("101", "503", "held to the end", may=("cut",))
 async def dashboard_flood(attacker: Attacker) -> None:
     """500 pages that watch the fleet, or try to again and again."""
 
@@ -408,7 +436,7 @@ async def dashboard_flood(attacker: Attacker) -> None:
                 else:
                     await asyncio.sleep(1.0)
 
-    await attacker.hold(500, 250, one)
+    await attacker.hold(500, 250, one, holding=True)
 
 
 @attack("held to the end", may=CUT_IN_TIME, stage="tls")
@@ -426,17 +454,51 @@ async def tls_stalled_handshakes(attacker: Attacker) -> None:
     await attacker.hold(2000, 500, one, holding=True)
 
 
-@attack("shaken hands", may=("cut",), stage="tls")
+@attack("shaken hands", stage="tls", processes=2)
 async def tls_handshake_storm(attacker: Attacker) -> None:
-    """50 a second shake hands by TLS, and are gone: each costs an edge a signature."""
+    """200 a second shake hands by TLS, and are gone: each costs an edge a signature."""
 
     async def one(_index: int) -> None:
-        _, writer = await asyncio.open_connection(attacker.host, attacker.port, ssl=_trusting_anyone())
+        secured = {"ssl": _trusting_anyone(), "local_addr": attacker.source(), "ssl_handshake_timeout": ANSWER_S}
+        try:
+            _, writer = await asyncio.open_connection(attacker.host, attacker.port, **secured)
+        except (OSError, TimeoutError) as error:
+            attacker.count[f"refused: {type(error).__name__}"] += 1
+            return
         attacker.count["connections"] += 1
         attacker.count["shaken hands"] += 1
         writer.transport.abort()
 
-    await attacker.repeat(50, one)
+    await attacker.repeat(100, one)
+
+
+@attack(
+    *("ack", "unavailable"),
+    may=("held to the end", "closed 1008", "closed 1013", "cut"),
+    stage="full",
+    least_s=70,
+    # What is published to the shard's groups waits, for as long as it is full.
+    known=("unacked", "refused"),
+    well_again_s=120,
+)
+async def full_shard(attacker: Attacker) -> None:
+    """40 clients a second that come, and publish 500 KB to groups of a shard that may keep 64 MB for 75 s."""
+    groups = await attacker.groups_of_a_shard(20)
+
+    async def one(index: int) -> None:
+        async with attacker.connection() as raw:
+            if not await raw.handshake("/ws/"):
+                attacker.count[raw.status] += 1
+                return
+            for number in range(8):
+                group = groups[(index + number) % len(groups)]
+                said = f'{{"type":"publish","group":"{group}","id":"{index}-{number}","data":"{"x" * 60_000}"}}'
+                await raw.say(masked(Opcode.TEXT, said.encode()))
+            for _ in range(9):  # the welcome, and eight answers
+                _, payload = await raw.frame()
+                raw.note(payload, ("ack",))
+
+    await attacker.hold(int(40 * attacker.left), 40, one, holding=True)
 
 
 @functools.cache

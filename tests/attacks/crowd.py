@@ -1,4 +1,7 @@
-"""Ordinary clients: groups of ten that talk all the while, and notice what is wrong. A process of its own."""
+"""Ordinary clients: groups of ten that talk all the while, and notice what is wrong. A process of its own.
+
+Beside them, newcomers: some a second that connect, join a group, and are gone again, as a service's clients do.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvloop
+import websockets
 
 from shards.client import Client, Event, Gap, Lost, Subscribed, connect
 
 GROUP_SIZE = 10
 SETTLE_S = 5.0
 """How long messages may be on their way at the end of a window."""
+
+NEWCOMERS = 5
+"""How many connect each second."""
+
+CONNECT_S = 4.0
+"""Within which they have to be in their group; less than a window waits for them."""
 
 
 @dataclass
@@ -30,6 +40,8 @@ class Window:
         lags_ms: how late this process itself was with each publish.
         acked: the messages that are in a log.
         pending: those that nobody knows of yet.
+        connects_ms: how long each newcomer took until it was in its group, from when it was due.
+        connecting: newcomers who are on their way.
         heard: deliveries of each.
         count: of what was wrong.
     """
@@ -38,6 +50,8 @@ class Window:
     lags_ms: list[float] = field(default_factory=list)
     acked: set[str] = field(default_factory=set)
     pending: set[str] = field(default_factory=set)
+    connects_ms: list[float] = field(default_factory=list)
+    connecting: int = 0
     heard: Counter[str] = field(default_factory=Counter)
     count: Counter[str] = field(default_factory=Counter)
 
@@ -47,22 +61,30 @@ class Window:
 
     def settled(self) -> bool:
         """Tell whether nothing is on its way."""
-        return not self.pending and not self.lost()
+        return not self.pending and not self.connecting and not self.lost()
 
-    def told(self) -> dict[str, Any]:
-        """Sum it up."""
-        names = ("reconnects", "gaps", "refused")
+    def wrong(self) -> dict[str, int]:
+        """Count what went wrong with messages and sockets."""
         return {
-            "published": len(self.acked),
-            "delivered": len(self.latencies_ms),
             "lost": self.lost(),
             "doubled": sum(max(0, times - GROUP_SIZE) for times in self.heard.values()),
             "unacked": len(self.pending),
-            **{name: self.count[name] for name in names},
+            **{name: self.count[name] for name in ("reconnects", "gaps", "refused")},
+        }
+
+    def told(self) -> dict[str, Any]:
+        """Sum it up."""
+        return {
+            "published": len(self.acked),
+            "delivered": len(self.latencies_ms),
+            **self.wrong(),
             "p50_ms": quantile(self.latencies_ms, 0.50),
             "p99_ms": quantile(self.latencies_ms, 0.99),
             "max_ms": quantile(self.latencies_ms, 1.0),
             "lag_p99_ms": quantile(self.lags_ms, 0.99),
+            "connects": len(self.connects_ms) + self.count["connects_failed"],
+            "connects_failed": self.count["connects_failed"],
+            "connect_p99_ms": quantile(self.connects_ms, 0.99),
         }
 
 
@@ -98,6 +120,7 @@ class Crowd:
         while len(self.clients) < self.number:
             await asyncio.sleep(0.05)
         self._start(self._publish())
+        self._start(self._come_anew())
         _say({"ready": self.number})
         while await orders.readline():
             window = self.windows[-1]
@@ -105,9 +128,16 @@ class Crowd:
             until = time.monotonic() + SETTLE_S
             while not window.settled() and time.monotonic() < until:
                 await asyncio.sleep(0.02)
-            _say(window.told())
+            _say(window.told() | {"ever": self._ever()})
         for task in self._tasks:
             task.cancel()
+
+    def _ever(self) -> dict[str, int]:
+        """Count what went wrong since the beginning: of messages that waited too, and came later or not at all."""
+        ever: Counter[str] = Counter()
+        for window in self.windows[:-1]:
+            ever.update(window.wrong())
+        return dict(ever)
 
     def _group(self, number: int) -> str:
         return self.groups[number // GROUP_SIZE]
@@ -153,6 +183,30 @@ class Crowd:
         else:
             window.acked.add(id)
         window.pending.discard(id)
+
+    async def _come_anew(self) -> None:
+        """Open loop as well: who is let wait keeps nobody else from coming."""
+        began = time.monotonic()
+        for count in itertools.count():
+            due = began + count / NEWCOMERS
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self._start(self._newcomer(self.groups[count % len(self.groups)], due))
+
+    async def _newcomer(self, group: str, due: float) -> None:
+        window = self.windows[-1]
+        window.connecting += 1
+        try:
+            async with asyncio.timeout(CONNECT_S), websockets.connect(self.url) as socket:
+                await socket.send(json.dumps({"type": "subscribe", "group": group}))
+                while json.loads(await socket.recv())["type"] != "subscribed":
+                    pass
+                took = time.monotonic() - due
+        except (OSError, websockets.WebSocketException):
+            window.count["connects_failed"] += 1
+        else:
+            window.connects_ms.append(took * 1000)
+        finally:
+            window.connecting -= 1
 
 
 def _say(told: dict[str, Any]) -> None:
