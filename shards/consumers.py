@@ -319,6 +319,12 @@ class GroupConsumer:
         assert self.default_group is not None
         events = self._asked("events") == "1"
         since = None
+        # Otherwise who comes anew each time, with another group in the URL, would have each of them kept.
+        try:
+            self._check_reach(self.default_group)
+        except Refused as refused:
+            self._refuse(refused)
+            return
         try:
             since = place_of_query(self._asked("epoch"), self._asked("offset"))
         except Refused as refused:
@@ -457,9 +463,13 @@ class GroupConsumer:
 
     def _check_reach(self, group: str, id: str | None = None) -> None:
         """Refuse a group that its shard would have to keep for a client which has had it keep as many as it may."""
-        if not self._reach.takes(group, time.monotonic()):
+        now = time.monotonic()
+        if not self._reach.takes(group, now):
             most, seconds = self.settings.groups_per_socket, self.settings.history_seconds
             raise Refused("too_many_groups", f"a socket may reach {most} new groups within {seconds:g} s", id, group)
+        if self._account is not None and not self._account.may_reach(group, now):
+            self._reach.forget(group)
+            raise Refused("too_many_groups", "too many new groups on all of your connections together", id, group)
 
     async def _publish_if_allowed(self, command: Publish) -> None:
         group, id, data = self._checked_publish(command)
