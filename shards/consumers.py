@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol, cast
@@ -282,15 +283,29 @@ class GroupConsumer:
         self._unwatch_token()
         if self.grant is None or self._leaving:
             return
-        good = self.scope["state"]["shards.worker"].good_keys()
-        if self.grant.key and good is not None and self.grant.key not in good:
-            self._end_of_token(_TOKEN_WARNING_SECONDS)
+        now = time.time()
+        self.grant = self._with_key_looked_for(self.grant, now)
+        if self.grant.ends:
+            self._end_of_token(max(0.0, self.grant.ends - now))
             return
         if not self.grant.expires or not self.settings.token_ends_socket:
             return
-        left = max(0.0, self.grant.expires - time.time())
+        left = max(0.0, self.grant.expires - now)
         warned = min(_TOKEN_WARNING_SECONDS, left / 2)
         self._ending = asyncio.get_running_loop().call_later(left - warned, self._end_of_token, warned)
+
+    def _with_key_looked_for(self, grant: Grant, now: float) -> Grant:
+        """Give a grant that says when it ends, where its key was taken away: however often that is looked at."""
+        good = self.scope["state"]["shards.worker"].good_keys()
+        if not grant.key or good is None:
+            return grant
+        if grant.key in good:
+            return replace(grant, ends=0.0)
+        if grant.ends:
+            return grant
+        ends = now + _TOKEN_WARNING_SECONDS
+        expires = grant.expires if self.settings.token_ends_socket else 0.0
+        return replace(grant, ends=min(ends, expires) if expires else ends)
 
     def _unwatch_token(self) -> None:
         if self._ending is not None:
@@ -299,7 +314,7 @@ class GroupConsumer:
 
     def _end_of_token(self, seconds: float) -> None:
         """Ask the client to come back with another token within so many seconds, then close: some do not listen."""
-        self._ask_to_reconnect(int(seconds * 1000))
+        self._ask_to_reconnect(round(seconds * 1000))
         close = partial(self.socket.close, 1008, "the token is not good any more: come back with a new one")
         self._ending = asyncio.get_running_loop().call_later(seconds, close)
 
@@ -319,6 +334,12 @@ class GroupConsumer:
         assert self.default_group is not None
         events = self._asked("events") == "1"
         since = None
+        # Otherwise who comes anew each time, with another group in the URL, would have each of them kept.
+        try:
+            self._check_reach(self.default_group)
+        except Refused as refused:
+            self._refuse(refused)
+            return
         try:
             since = place_of_query(self._asked("epoch"), self._asked("offset"))
         except Refused as refused:
@@ -457,9 +478,13 @@ class GroupConsumer:
 
     def _check_reach(self, group: str, id: str | None = None) -> None:
         """Refuse a group that its shard would have to keep for a client which has had it keep as many as it may."""
-        if not self._reach.takes(group, time.monotonic()):
+        now = time.monotonic()
+        if not self._reach.takes(group, now):
             most, seconds = self.settings.groups_per_socket, self.settings.history_seconds
             raise Refused("too_many_groups", f"a socket may reach {most} new groups within {seconds:g} s", id, group)
+        if self._account is not None and not self._account.may_reach(group, now):
+            self._reach.forget(group)
+            raise Refused("too_many_groups", "too many new groups on all of your connections together", id, group)
 
     async def _publish_if_allowed(self, command: Publish) -> None:
         group, id, data = self._checked_publish(command)
@@ -521,7 +546,8 @@ class GroupConsumer:
 
     async def _may_go_on(self, arrived: Carried) -> bool:
         """Take over from another worker's consumer, which the client knew; what it was allowed then it is now."""
-        self.session, self.public_id, self.grant = arrived.session, arrived.public_id, arrived.grant
+        self.session, self.public_id = arrived.session, arrived.public_id
+        self.grant = arrived.grant and arrived.grant.with_an_end(time.time())
         # Without a session it comes from an app that had no group consumer here, and its client knows none.
         return is_name(self.session) and await self.may_connect()
 

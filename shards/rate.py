@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
 
 class TokenBucket:
     """Lets `rate` through a second, and up to `burst` at once; with a rate of 0 everything.
@@ -34,6 +37,10 @@ class TokenBucket:
         """Give how many tokens are left at the moment `now`, in seconds."""
         return min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate) if self._rate > 0 else 0.0
 
+    def unused(self, now: float) -> bool:
+        """Tell whether it is as good as new at the moment `now`, in seconds."""
+        return self._rate <= 0 or self.level(now) >= self._burst
+
     def set_level(self, tokens: float, now: float) -> None:
         """Go on with so many tokens from the moment `now`, in seconds."""
         self._tokens, self._at = max(0.0, min(self._burst, tokens)), now
@@ -47,13 +54,14 @@ class Reach:
 
     Args:
         rate: new groups a second.
-        burst: new groups at once, and how many of the last ones are known.
+        burst: new groups at once.
+        known: how many of the last ones are known; None: as many as there may be at once.
     """
 
-    __slots__ = ("_last", "_most", "bucket")
+    __slots__ = ("_known", "_last", "bucket")
 
-    def __init__(self, rate: float, burst: int) -> None:
-        self._most = burst
+    def __init__(self, rate: float, burst: float, known: int | None = None) -> None:
+        self._known = int(burst) if known is None else known
         self._last: dict[str, None] = {}
         self.bucket = TokenBucket(rate, burst)
 
@@ -63,10 +71,51 @@ class Reach:
             return True
         if not self.bucket.take(now):
             return False
-        if len(self._last) >= self._most:
+        if len(self._last) >= self._known:
             del self._last[next(iter(self._last))]
         self._last[group] = None
         return True
+
+    def forget(self, group: str) -> None:
+        """Hear that `group`, which might have been reached, was not: it is new the next time."""
+        self._last.pop(group, None)
+
+    def unused(self, now: float) -> bool:
+        """Tell whether as many new ones as ever may be reached at the moment `now`, in seconds."""
+        return self.bucket.unused(now)
+
+
+class _Forgettable(Protocol):
+    def unused(self, now: float) -> bool:
+        """Tell whether it may be forgotten."""
+
+
+_Kept = TypeVar("_Kept", bound=_Forgettable)
+
+
+class _Each(Generic[_Kept]):
+    """Something of each of many, by their names; beyond `most`, what is as good as new is forgotten."""
+
+    def __init__(self, make: Callable[[], _Kept], most: int) -> None:
+        self._make, self._most = make, most
+        self._kept: dict[str, _Kept] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, name: str, now: float) -> _Kept:
+        """Give `name`'s at the moment `now`, in seconds."""
+        found = self._kept.get(name)
+        if found is None:
+            if len(self._kept) >= self._most:
+                self._forget(now)
+            found = self._kept[name] = self._make()
+        return found
+
+    def _forget(self, now: float) -> None:
+        self._kept = {name: one for name, one in self._kept.items() if not one.unused(now)}
+        # Where more than half are in use, there are to be more: to look through all of them for each new one is slow.
+        self._most = max(self._most, 2 * len(self._kept))
 
 
 class Shares:
@@ -79,21 +128,27 @@ class Shares:
     """
 
     def __init__(self, rate: float, burst: float, most: int = 10_000) -> None:
-        self._rate, self._burst, self._most = rate, burst, most
-        self._buckets: dict[str, TokenBucket] = {}
+        self._rate = rate
+        self._buckets = _Each(lambda: TokenBucket(rate, burst), most)
 
     def take(self, name: str, now: float, tokens: float = 1) -> bool:
         """Take tokens of `name`'s bucket at the moment `now`, in seconds; False: there are not so many."""
-        if self._rate <= 0:
-            return True
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            if len(self._buckets) >= self._most:
-                self._forget_full(now)
-            bucket = self._buckets[name] = TokenBucket(self._rate, self._burst)
-        return bucket.take(now, tokens)
+        return self._rate <= 0 or self._buckets.of(name, now).take(now, tokens)
 
-    def _forget_full(self, now: float) -> None:
-        self._buckets = {name: bucket for name, bucket in self._buckets.items() if bucket.level(now) < self._burst}
-        # Where more than half are in use, there are to be more: to look through all of them for each new one is slow.
-        self._most = max(self._most, 2 * len(self._buckets))
+
+class Reaches:
+    """Which groups each of many reaches, by their names, however many ways it takes: a `Reach` for each.
+
+    Args:
+        rate: new groups a second of each.
+        burst: new groups at once.
+        known: how many of the last ones of each are known: who comes back to these is no burden, and this is memory.
+        most: names that are kept; beyond that, those that may name as many as ever are forgotten.
+    """
+
+    def __init__(self, rate: float, burst: float, known: int, most: int = 10_000) -> None:
+        self._reaches = _Each(lambda: Reach(rate, burst, known), most)
+
+    def takes(self, name: str, group: str, now: float) -> bool:
+        """Tell whether `name` may reach `group` at the moment `now`, in seconds."""
+        return self._reaches.of(name, now).takes(group, now)

@@ -65,8 +65,8 @@ class Settings:
             all verify; empty: no token is good.
         sockets_per_subject: SHARDS_SOCKETS_PER_SUBJECT: sockets that the bearers of one subject's tokens may have at a
             worker; 0: any number.
-        subject_share: SHARDS_SUBJECT_SHARE: how many times what one socket may (SHARDS_RATE_LIMIT, SHARDS_BYTES_LIMIT)
-            they may at a worker in all, on sockets and over HTTP; 0: any number.
+        subject_share: SHARDS_SUBJECT_SHARE: how many times what one socket may (SHARDS_RATE_LIMIT, SHARDS_BYTES_LIMIT,
+            new groups) they may at a worker in all, on sockets and, but for groups, over HTTP; 0: any number.
         address_share: SHARDS_ADDRESS_SHARE: the same of the sockets of one address (of IPv6, its /64) whose tokens name
             no subject, or that came without one; 0: any number. Many may share an address, or all where a proxy before
             the edges does not say who its clients are.

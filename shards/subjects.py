@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from shards.addresses import network_of
-from shards.rate import Shares
+from shards.rate import Reaches, Shares
 from shards.settings import Settings
 
 
@@ -24,6 +24,7 @@ class Account:
     name: str
     _words: Shares
     _bytes: Shares
+    _groups: Reaches
 
     def may_ask(self, now: float) -> bool:
         """Tell whether one more frame may be said, or request made, at the moment `now`, in seconds."""
@@ -33,9 +34,13 @@ class Account:
         """Tell whether `size` bytes more may be published at the moment `now`, in seconds."""
         return self._bytes.take(self.name, now, size)
 
+    def may_reach(self, group: str, now: float) -> bool:
+        """Tell whether `group` may be reached at the moment `now`, in seconds: it is no new one, or one that it may."""
+        return self._groups.takes(self.name, group, now)
+
 
 class Subjects:
-    """Counts sockets, frames, requests and bytes: of each subject, and of each address where nobody is named.
+    """Counts sockets, requests, frames, bytes, new groups: of each subject, and of each address where nobody is named.
 
     Args:
         settings: of the worker.
@@ -75,12 +80,15 @@ class Subjects:
         return Account(network_of(address), *self._of_addresses) if self._of_addresses and address else None
 
 
-def _shares(settings: Settings, share: float) -> tuple[Shares, Shares] | None:
+def _shares(settings: Settings, share: float) -> tuple[Shares, Shares, Reaches] | None:
     if not share:
         return None
+    groups = settings.groups_per_socket
     # At once never less than one socket may: the largest message would not fit.
     at_once = max(1.0, share)
     return (
         Shares(settings.rate_limit * share, settings.rate_limit * at_once * 2),
         Shares(settings.bytes_limit * share, settings.bytes_at_once * at_once),
+        # No more are known than of one socket: who comes back to his groups over and over has named no new ones.
+        Reaches(groups / settings.history_seconds * share, 2 * groups * at_once, 2 * groups),
     )

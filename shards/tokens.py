@@ -29,6 +29,9 @@ VERBS: tuple[Verb, ...] = get_args(Verb)
 
 SUBJECT_LENGTH = 256
 _ALGORITHM = "HS256"
+_UNTOLD_SECONDS = 3600.0
+"""For so long a grant is good that an earlier release hands over, which keeps neither when it expires nor its key."""
+
 _KEY_CHARACTERS = 32
 """HS256 asks for a key at least as long as its hash (RFC 7518, section 3.2)."""
 
@@ -50,6 +53,7 @@ class Grant:
         subject: who it is for; empty: anyone.
         expires: until when it is good, seconds since 1970; 0: nobody said.
         key: which key has signed it, see `id_of`; empty: nobody said.
+        ends: when the connection ends that it was shown for, since that key was taken away; 0: it was not.
     """
 
     groups: tuple[str, ...]
@@ -57,10 +61,15 @@ class Grant:
     subject: str = ""
     expires: float = field(default=0.0, compare=False)
     key: str = field(default="", compare=False)
+    ends: float = field(default=0.0, compare=False)
 
     def allows(self, verb: Verb, group: str) -> bool:
         """Tell whether the bearer may do `verb` in `group`; who may subscribe may also read history and presence."""
         return verb in self.may and any(fnmatchcase(group, pattern) for pattern in self.groups)
+
+    def with_an_end(self, now: float) -> Grant:
+        """Give it as it goes on where it was carried to at the moment `now`, seconds since 1970: it has to end."""
+        return self if self.key or self.expires else replace(self, expires=now + _UNTOLD_SECONDS)
 
 
 @lru_cache(maxsize=16)
@@ -109,14 +118,15 @@ def verify(token: str, keys: Sequence[str]) -> Grant:
         try:
             # A clock that is ahead of ours by a moment makes no token bad: when it was issued tells us nothing.
             claims = jwt.decode(token, key, [_ALGORITHM], {"require": ["exp", "groups"], "verify_iat": False})
+            expires = float(claims["exp"])
         except jwt.InvalidSignatureError:
             continue
         except jwt.ExpiredSignatureError:
             raise BadToken("the token has expired: get a new one") from None
         except (jwt.InvalidTokenError, RecursionError, ValueError, OverflowError, TypeError) as error:
-            # The library does not look at everything: a time may be infinite, and text no UTF-8.
+            # The library does not look at everything: a time may be infinite or beyond all floats, text no UTF-8.
             raise BadToken("that is no token, or it is damaged: get one as `inv token` makes them") from error
-        return replace(_grant(claims), expires=float(claims["exp"]), key=id_of(key))
+        return replace(_grant(claims), expires=expires, key=id_of(key))
     raise BadToken("the token is not signed with a key of this fleet")
 
 

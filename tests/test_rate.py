@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.rate import Reach, Shares, TokenBucket
+from shards.rate import Reach, Reaches, Shares, TokenBucket
 
 
 def test_a_bucket_that_has_not_enough_is_left_as_it_is() -> None:
@@ -33,6 +33,34 @@ class TestReach:
             assert reach.takes(f"g{number}", float(number))
         assert not [number for number in range(998) if f"g{number}" in reach._last]
         assert len(reach._last) == 2
+
+    def test_one_that_was_not_reached_after_all_is_new(self) -> None:
+        reach = Reach(0.01, 2)
+        assert reach.takes("a", 0.0)
+        reach.forget("a")
+        assert reach.takes("a", 0.0)
+        assert not reach.takes("b", 0.0), "it has counted twice"
+
+
+class TestReaches:
+    """New groups of each name."""
+
+    def test_each_has_its_own_and_comes_back_to_it_free(self) -> None:
+        reaches = Reaches(0.01, 4.0, 2)
+        assert [reaches.takes("x", f"g{number}", 0.0) for number in range(5)] == [True] * 4 + [False]
+        assert reaches.takes("x", "g3", 0.0)
+        assert not reaches.takes("x", "g0", 0.0), "only the last ones are known"
+        assert reaches.takes("y", "g0", 0.0)
+
+    def test_who_may_name_as_many_as_ever_is_forgotten_and_who_may_not_is_not(self) -> None:
+        reaches = Reaches(0.01, 2.0, 2, most=10)
+        assert all(reaches.takes("busy", group, 0.0) for group in "ab")
+        for number in range(1000):
+            reaches.takes(f"passing-{number}", "a", number * 0.01)
+        assert not reaches.takes("busy", "c", 10.0)
+        for number in range(1000):
+            reaches.takes(f"later-{number}", "a", 1e6 + number * 1000)
+        assert len(reaches._reaches) <= 2000
 
 
 class TestShares:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 
 from shards.errors import UsageError
@@ -95,6 +96,16 @@ def test_anything_else_is_refused_without_being_repeated(token: str) -> None:
     with pytest.raises(BadToken) as refused:
         verify(token, [KEY])
     assert len(token) < 10 or token not in str(refused.value)
+
+
+def test_what_an_earlier_release_hands_over_ends_some_time() -> None:
+    """It keeps neither when a token expires nor which key has signed it."""
+    carried = msgspec.json.decode(b'{"groups":["a"],"may":["publish"],"subject":"s"}', type=Grant)
+    once = carried.with_an_end(1000.0)
+    assert (once, once.expires) == (carried, 4600.0)
+    assert once.with_an_end(2000.0).expires == 4600.0, "the next one gives it no more time"
+    read = verify(claims(), [KEY])
+    assert read.with_an_end(1000.0) is read
 
 
 def test_without_keys_no_token_is_good() -> None:

@@ -66,11 +66,22 @@ async def up(
         fleet.directory.create()
         state = fleet.directory.read()
         await sharding.meet_externals(fleet, state, wanted, credentials or {})
+        _warn_of_locked_out(fleet, state, wanted)
         if state and state.up and await fleet.engine(state.spec).alive():
             _refuse(state, wanted)
             await forewarn()
             return await _reshape(fleet, state, wanted, drain_s)
         return await _first(fleet, state, wanted, forewarn)
+
+
+def _warn_of_locked_out(fleet: Fleet, state: FleetState | None, wanted: FleetSpec) -> None:
+    """Tell who can't come any more where edges that have told browsers to come by TLS only speak none from now on."""
+    if state is None or wanted.tls_certificate or not (state.spec.tls_certificate and state.spec.hsts_seconds):
+        return
+    fleet.note(
+        f"warning: browsers that were here come by TLS only for up to {state.spec.hsts_seconds:,} s, and find none: "
+        "to take that back first, show the certificate with fleet.hsts_seconds at 0 for as long"
+    )
 
 
 async def _first(

@@ -48,16 +48,21 @@ async def rotate_passwords(fleet: Fleet) -> None:
         await _keep(fleet, engine, state, alone)
 
 
-async def rotate_token_key(fleet: Fleet) -> None:
+async def rotate_token_key(fleet: Fleet) -> bool:
     """Have new tokens signed with a new key. The key before is good until the next time, older ones are not.
+
+    Returns:
+        Whether there was an older one, which is good no more.
 
     Raises:
         ShardsError: the fleet is not up, or its engine can't do that.
     """
     with fleet.directory.lock("rotate"):
         state, engine = await _may_change(fleet)
-        fleet.directory.keep_token_keys([new_secret(), *fleet.directory.token_keys()[:1]])
+        known = fleet.directory.token_keys()
+        fleet.directory.keep_token_keys([new_secret(), *known[:1]])
         await engine.spread_secrets(_servers(state))
+        return len(known) > 1
 
 
 async def _may_change(fleet: Fleet) -> tuple[FleetState, Engine]:

@@ -35,10 +35,11 @@ _BOUNDS = {
     "edges": (1, MOST_EDGES, "one edge carries thousands of sockets; `auto` counts how many it takes"),
     "port": (1, 65535, "there is no such port"),
     "connections": (1, 1_000_000, "one host does not hold more; spread them over several"),
-    "hsts_seconds": (0, 63_072_000, "that is two years, and nobody can take it back"),
+    "hsts_seconds": (0, 63_072_000, "that is two years"),
     "address_connects": (0, 1_000_000, "0 is any number"),
     "address_sockets": (0, 1_000_000, "0 is any number"),
 }
+_READ_APART = {"edges", "shards", "hsts_seconds"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class FleetSpec:
         tls_certificate: the file with the certificate that the edges show, and those between it and its root, PEM;
             empty: the edges speak plain HTTP.
         tls_key: the file with its private key.
-        hsts_seconds: for so long browsers that came by TLS come by nothing else (Strict-Transport-Security); 0: they
-            are not told.
+        hsts_seconds: for so long browsers that came by TLS come by nothing else to this host's name
+            (Strict-Transport-Security); 0: what they were told of that is taken back; None: edges tell them nothing.
         address_connects: requests a second that one address may make at an edge, twice that at once; 0: any number.
         address_sockets: sockets that one address may open at an edge from one change of its route (a promote) to the
             next, those not counted that are closed; 0: any number.
@@ -83,7 +84,7 @@ class FleetSpec:
     durability: str = "everysec"
     tls_certificate: str = ""
     tls_key: str = ""
-    hsts_seconds: int = 86_400
+    hsts_seconds: int | None = None
     address_connects: int = 0
     address_sockets: int = 0
 
@@ -112,9 +113,10 @@ class FleetSpec:
             UsageError: a value makes no sense.
         """
         said = {name: f"{_flag(name)} ({variable})" for name, variable in variables.items()}
-        text = {field.name: str(values.get(field.name, field.default)).strip() for field in fields(cls)}
+        text = {field.name: _text(values.get(field.name, field.default)) for field in fields(cls)}
         _check_names(text, said)
-        numbers = {name: _number(name, text[name], said) for name in _BOUNDS if name not in {"edges", "shards"}}
+        numbers = {name: _number(name, text[name], said) for name in _BOUNDS if name not in _READ_APART}
+        hsts = _number("hsts_seconds", text["hsts_seconds"], said) if text["hsts_seconds"] else None
         if text["edges"] == "auto":
             numbers["edges"] = edges_for(numbers["connections"], descriptors)
         else:
@@ -125,7 +127,7 @@ class FleetSpec:
                 "--durability replicated is for shards of the fleet's own, whose copies it keeps: "
                 "give --shards a number, or choose everysec or always"
             )
-        return cls(**text | numbers | {"shards": shards})  # type: ignore[arg-type]
+        return cls(**text | numbers | {"shards": shards, "hsts_seconds": hsts})  # type: ignore[arg-type]
 
     def differences(self, other: FleetSpec) -> set[str]:
         """Give the attributes in which two specs differ."""
@@ -164,6 +166,10 @@ def one_of(values: Iterable[str]) -> str:
 
 def _flag(name: str) -> str:
     return name if name == "connections" else f"--{name.replace('_', '-')}"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _check_names(text: Mapping[str, str], said: Mapping[str, str]) -> None:

@@ -9,6 +9,11 @@ from shards.fleet import rotate as rotating
 from shards.tasks.console import progress, run
 from shards.tasks.fleet import DEBUG, PROJECT, fleet_of
 
+_ENDED = (
+    "tokens of older keys are refused from now on; sockets that came with one are asked within a second or two to come "
+    "back with a new one, and closed ten seconds later"
+)
+
 
 @task(
     auto_shortflags=False,
@@ -26,13 +31,16 @@ def rotate(context: Context, tokens: bool = False, project: str | None = None, d
     """
 
     async def work() -> None:
+        gone = False
         with progress() as told, fleet_of(context, project, told) as fleet:
             if tokens:
-                await rotating.rotate_token_key(fleet)
+                gone = await rotating.rotate_token_key(fleet)
             else:
                 await rotating.rotate_passwords(fleet)
         if tokens:
             print("tokens are signed with a new key; the key before it is good until the next rotation")
+            if gone:
+                print(_ENDED)
         else:
             print("the Redis users have new passwords, the old ones are refused")
 

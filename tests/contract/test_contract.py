@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.request
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
+from shards.tokens import KeyFile, grant_of
 from tests.contract.engines import AnyCommands
 from tests.fleet.clients import crowd
 from tests.fleet.runner import part, serving, steady
@@ -71,6 +74,39 @@ async def test_passwords_are_rotated_under_clients_or_the_engine_says_why_not(fl
         await asyncio.to_thread(fleet.kill, part(await asyncio.to_thread(fleet.status), "redis_shared"))
         await asyncio.to_thread(fleet.until, steady)
     assert (ledger.failures, ledger.faults) == ([], [])
+
+
+async def test_who_came_with_a_key_that_goes_is_asked_back_and_cut_off_over_two_rotations(
+    fleet: AnyCommands, engine: str
+) -> None:
+    """Who has the newer token notices nothing, and neither does anybody of the first rotation."""
+    keys = KeyFile(fleet.directory / "secrets" / "tokens")
+
+    def url() -> str:
+        return f"{fleet.url}/ws/?token={keys.sign(grant_of(['room'], ['subscribe']), 600)[0]}"
+
+    await asyncio.to_thread(fleet.until, steady)
+    async with connect(url()) as early:
+        assert '"welcome"' in str(await early.recv())
+        first = await asyncio.to_thread(fleet, "rotate", "--tokens")
+        if engine == "swarm":
+            assert (first.code, "a swarm's secrets can't be changed" in first.last) == (1, True)
+            return
+        assert first.code == 0, first.stderr
+        async with connect(url()) as late:
+            assert '"welcome"' in str(await late.recv())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(early.recv(), 3)
+            run = await asyncio.to_thread(fleet.ok, "rotate", "--tokens")
+            ended = time.monotonic()
+            assert "closed ten seconds later" in run.stdout
+            hint = json.loads(await early.recv())
+            assert (hint["type"], hint["within_ms"]) == ("reconnect", 10_000)
+            await early.wait_closed()
+            assert early.close_code == 1008
+            assert time.monotonic() - ended < 15
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(late.recv(), 1)
 
 
 @pytest.mark.parametrize("kind,index", [("replicas", 0), ("edges", 1), ("shards", 1), ("redis", 2)])

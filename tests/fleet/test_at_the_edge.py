@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from tests.fleet.runner import Commands
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(600)]
 
+HSTS = "Strict-Transport-Security"
 SMALL = ("--replicas", "1", "--shards", "1", "--edges", "1")
 
 
@@ -87,14 +89,30 @@ async def test_a_certificate_comes_changes_and_goes_and_no_socket_is_lost(comman
                 await connect(f"{secure}/ws/", ssl=trust)
             await asyncio.to_thread(commands.ok, "promote")
             assert await shown(commands.port) != before, "a promote writes it too"
-            assert "max-age=86400" in await header(commands.port, trusting=second, name="Strict-Transport-Security")
+            assert await header(commands.port, trusting=second, name=HSTS) == "", "nobody is told what nobody asked for"
             assert await led(commands.port) == f"https://127.0.0.1:{commands.port}/livez"
-            await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
+            run = await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
+            assert "by TLS only" not in run.stderr
             commands.ok("publish", "--group", "lobby", "--data", '"in the clear"')
             for socket in (early, late):
                 assert '"by TLS"' in str(await socket.recv())
                 assert '"in the clear"' in str(await socket.recv())
     assert not list(commands.directory.rglob("certificate*"))
+
+
+async def test_browsers_are_told_to_come_by_tls_only_where_that_is_asked_for_and_it_can_be_taken_back(
+    commands: Commands, tmp_path: Path
+) -> None:
+    own = certificate_in(tmp_path / "1")
+    shows = ("--tls-certificate", str(own), "--tls-key", str(own))
+    await asyncio.to_thread(commands.ok, "up", *SMALL, *shows, INVOKE_FLEET_HSTS_SECONDS="600")
+    assert await header(commands.port, trusting=own, name=HSTS) == "max-age=600"
+    run = await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
+    assert "warning: browsers that were here come by TLS only for up to 600 s" in run.stderr
+    run = await asyncio.to_thread(commands.ok, "up", *shows, INVOKE_FLEET_HSTS_SECONDS="0")
+    assert await header(commands.port, trusting=own, name=HSTS) == "max-age=0"
+    run = await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
+    assert "by TLS only" not in run.stderr
 
 
 def agreed(port: int, *options: str) -> str:
@@ -186,6 +204,27 @@ async def test_an_address_connects_no_faster_than_it_may(commands: Commands) -> 
     assert all(int(one.headers["Retry-After"]) >= 0 for one in refusals)
     await asyncio.to_thread(commands.ok, "up", INVOKE_FLEET_ADDRESS_CONNECTS="0")
     assert {await answered(commands.url, "127.0.0.3") for _ in range(60)} == {101}
+
+
+async def test_what_address_a_client_is_at_is_for_the_edge_to_say(commands: Commands) -> None:
+    """Not for the client, whatever it sends: whose account it is on at a worker goes by that."""
+    limits = {"SHARDS_ADDRESS_SHARE": "0.02", "SHARDS_RATE_LIMIT": "50"}
+    await asyncio.to_thread(commands.ok, "up", *SMALL, **limits)
+
+    async def pings(address: str, claimed: str) -> list[str]:
+        said = dict.fromkeys(("X-Forwarded-For", "X-Real-Ip"), claimed) | {"Forwarded": f"for={claimed}"}
+        async with connect(f"{commands.url}/ws/", local_addr=(address, 0), additional_headers=said) as socket:
+            await socket.recv()
+            for _ in range(40):
+                await socket.send('{"type":"ping"}')
+            answers = [json.loads(await socket.recv()) for _ in range(40)]
+        return [answer.get("code", answer["type"]) for answer in answers]
+
+    # 100 at once for an address, and one more a second.
+    told = [await pings("127.0.0.4", f"203.0.113.{number}") for number in range(6)]
+    assert told[0] == ["pong"] * 40
+    assert "rate_limited" in told[-1], "another address each time was believed"
+    assert await pings("127.0.0.5", "127.0.0.4") == ["pong"] * 40, "it takes nobody else's"
 
 
 async def test_an_edge_that_goes_also_asks_those_back_who_were_handed_over(commands: Commands) -> None:

@@ -73,6 +73,11 @@ def test_nonsense_is_refused_in_one_line(values: dict[str, object], words: str) 
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("", None), (None, None), ("0", 0), (0, 0), ("600", 600)])
+def test_to_say_nothing_of_tls_is_not_to_take_back_what_was_said(text: object, seconds: int | None) -> None:
+    assert read(hsts_seconds=text).hsts_seconds == seconds
+
+
 def test_the_url_is_one_that_this_host_reaches() -> None:
     assert read(port=8123).url == "http://127.0.0.1:8123"
     assert read(host="0.0.0.0").url == "http://127.0.0.1:8000"

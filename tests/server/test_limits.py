@@ -150,6 +150,23 @@ async def test_sockets_and_requests_of_one_subject_share(service: list[Replica])
     await client.close()
 
 
+async def test_sockets_of_one_subject_share_new_groups(service: list[Replica]) -> None:
+    """Who comes anew gets no new account."""
+
+    async def reach(subject: str, *groups: str) -> list[str]:
+        client = await enter(service[0].ws + f"?token={service[0].token('*', subject=subject)}")
+        told = [(await publish_all(client, group, 1, 10))[0] for group in groups]
+        await client.close()
+        return told
+
+    first, second = ([f"of-{name}-{number}" for number in range(GROUPS + 1)] for name in ("first", "second"))
+    left = 2 * GROUPS - len(first)
+    assert await reach("curious", *first) == ["ack"] * len(first)
+    assert await reach("curious", *second) == ["ack"] * left + ["too_many_groups"] * (len(second) - left)
+    assert await reach("curious", *first) == ["ack"] * len(first), "one that comes back to its groups is let in"
+    assert await reach("another", *second) == ["ack"] * len(second)
+
+
 @pytest.mark.parametrize("text", ["x", "x" * LARGE], ids=["frames", "bytes"])
 async def test_in_a_plain_room_who_says_too_much_is_closed_and_the_others_are_not(
     service: list[Replica], text: str

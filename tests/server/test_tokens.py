@@ -119,7 +119,10 @@ class KeyFile:
         self._first = path.read_text()
 
     def hold(self, *keys: str) -> None:
-        """Have it hold these keys, each written as its one letter; ``-`` is the one that it held first."""
+        """Have it hold these keys, each written as its one letter; ``-`` is the one that it held first.
+
+        Each test has letters of its own: a worker looks once a second, and may not see what was held for less.
+        """
         self._path.write_text("\n".join(self._first if key == "-" else key * 48 for key in keys))
 
 
@@ -145,6 +148,33 @@ async def test_whoever_came_with_a_key_that_is_taken_away_has_to_come_back_with_
     await other.say(type="ping")
     assert await other.hear() == {"type": "pong"}, "whose key is good is left alone"
     await other.close()
+
+
+async def test_to_be_handed_over_meanwhile_gives_no_more_time(service: list[Replica], keys: KeyFile) -> None:
+    old, new = service
+    client = await enter(old.ws + f"?token={old.token('open-*', seconds=600)}")
+    keys.hold("p")
+    assert (await client.hear(5))["within_ms"] == 10_000
+    told = time.monotonic()
+    await asyncio.sleep(4)
+    async with moving(old, new, 1):
+        pass
+    assert time.monotonic() - told < 9, "it has moved in time"
+    hint = await client.hear()
+    assert (hint["type"], hint["within_ms"] <= 6_000) == ("reconnect", True)
+    assert await closed_with(client) == 1008
+    assert 9 < time.monotonic() - told < 12
+
+
+async def test_a_key_that_comes_back_in_time_cuts_nobody(service: list[Replica], keys: KeyFile) -> None:
+    client = await enter(service[0].ws + f"?token={service[0].token('open-*', seconds=600)}")
+    keys.hold("q")
+    assert (await client.hear(5))["type"] == "reconnect"
+    keys.hold("q", "-")
+    await asyncio.sleep(11)
+    await client.say(type="ping")
+    assert await client.hear() == {"type": "pong"}
+    await client.close()
 
 
 async def test_sockets_stay_while_the_keys_cannot_be_read(service: list[Replica], keys: KeyFile) -> None:

@@ -125,13 +125,14 @@ class Tls:
         certificate: with those between it and its root, PEM.
         key: its private key, PEM.
         port: at which clients find the edges.
-        hsts_s: for so long browsers shall come by TLS only, in seconds; 0: they are not told.
+        hsts_s: for so long browsers shall come by TLS only, in seconds; 0: no longer; None: edges tell them
+            nothing.
     """
 
     certificate: str
     key: str = field(repr=False)
     port: int
-    hsts_s: int = 0
+    hsts_s: int | None = None
 
 
 def dynamic(route: Route, tls: Tls | None = None) -> dict[str, Any]:
@@ -149,10 +150,12 @@ def dynamic(route: Route, tls: Tls | None = None) -> dict[str, Any]:
     http = told["http"]
     for router in http["routers"].values():
         router["tls"] = {}
-    if tls.hsts_s:
+    if tls.hsts_s is not None:
         # Not on the router of sockets: who opens one from a page has that from here already.
         http["routers"][ROUTER]["middlewares"].insert(0, "hsts")
-        http["middlewares"]["hsts"] = {"headers": {"stsSeconds": tls.hsts_s}}
+        # Traefik's own setting for it knows no way back: it sends nothing for 0.
+        told_s = {"Strict-Transport-Security": f"max-age={tls.hsts_s}"}
+        http["middlewares"]["hsts"] = {"headers": {"customResponseHeaders": told_s}}
     http["routers"]["insecure"] = {
         "rule": "PathPrefix(`/`)",
         "entryPoints": ["web"],
