@@ -34,6 +34,9 @@ SCHEMES = ("light", "dark")
 COLORS = 128
 CHARTS_S = 125.0
 """How long it takes until the small charts are full."""
+
+BACK_S = 20.0
+"""How long it takes until a page that the stopped replica served has found another one, and draws again."""
 WAIT_MS = 60_000
 
 expect.set_options(timeout=WAIT_MS)
@@ -203,6 +206,7 @@ async def amiss(taking: Camera, of: Studio) -> None:
     try:
         for words in ("shared-1 does not answer", "blue-2 is missing"):
             await taking.each(lambda page, words=words: expect(page.locator("#state")).to_contain_text(words))  # type: ignore[misc]
+        await asyncio.sleep(BACK_S)
         await taking.take("dashboard-amiss", phone=True)
     finally:
         for process in stopped:

@@ -205,7 +205,7 @@ function reports(all) {
   byId("reports-part").hidden = !all.length;
   const make = (run) => {
     const amiss = run.wrong ? `, ${run.wrong} lost, doubled or out of order` : "";
-    const text = ` ${run.scenario}: ${whole.format(run.connections)} sockets, ${whole.format(run.delivered_per_s)}/s, p99 ${milliseconds(run.p99_ms)}${amiss}`;
+    const text = ` ${run.scenario}: ${whole.format(run.connections)} sockets, ${whole.format(run.delivered_per_s)}/s, p99 ${run.p99_ms} ms${amiss}`;
     return element("li", {}, element("strong", { class: run.verdict }, run.verdict), text);
   };
   list(byId("reports"), all, (run) => `${run.started} ${run.scenario}`, make, () => {});
