@@ -135,11 +135,14 @@ def promise(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The pages and the JavaScript client in real Chromium."""
+    """The pages and the JavaScript client in real Chromium; where no test is named, the docs' pictures too."""
     if shutil.which("chromium") is None:
         session.error("no chromium on PATH: `apt-get install chromium`, or your system's package")
     session.install("-e", ".[test]")
     _to_its_end(session, "pytest", "tests/browser", *session.posargs)
+    if not session.posargs:
+        pictures = Path(session.cache_dir) / "pictures"
+        _to_its_end(session, "python", "-m", "tests.browser.screenshots", "--into", str(pictures))
 
 
 @nox.session

@@ -47,7 +47,7 @@ async def test_nor_does_anything_when_it_matters(browser: Browser, alarm: str, w
         for version in (1, 2):
             await stage.show(view(version))
             await expect(page.locator("#ring-text")).to_contain_text(f"version {version}")
-        await expect(page.locator("body.amiss #state")).to_contain_text("shared-1 does not answer; blue-2 is missing")
+        await expect(page.locator("body.amiss #state")).to_contain_text("shared-1 does not answer; blue-2 is missing; ")
         await expect(page.locator("#trouble .some").first).to_be_visible()
         await expect(page.locator("#reports .fail")).to_be_visible()
         await expect(page.locator("rect.moved").first).to_be_visible()

@@ -27,10 +27,15 @@ FOLLOW = """([url, group, token]) => import("/static/shards.js").then(({ connect
 
 
 async def open_page(browser: Browser, proxy: Proxy, group: str) -> Page:
+    """Open the demo page of a group behind a proxy."""
+    return await open_page_at(browser, proxy.port, group)
+
+
+async def open_page_at(browser: Browser, port: int, group: str) -> Page:
     """Open the demo page of a group, both clients online; what goes wrong on it fails the test."""
     page = await browser.new_page()
     page.on("pageerror", lambda error: (_ for _ in ()).throw(AssertionError(error)))
-    await page.goto(f"http://127.0.0.1:{proxy.port}/?group={group}")
+    await page.goto(f"http://127.0.0.1:{port}/?group={group}")
     for pane in map(partial(pane_of, page), WHO):
         await expect(pane.locator(".state")).to_have_text("online")
         await expect(pane.locator(".offset")).to_have_text(re.compile("[0-9]+"))
