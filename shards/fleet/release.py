@@ -14,43 +14,53 @@ UNCOMMITTED = "+dirty."
 
 _DIGEST_BYTES = 4
 _NOT_OF_THE_APP = {"__pycache__", "node_modules", "venv"}
+_CODE = ("*.py", "*.html", "*.css", "*.js")
 
 
 def release_of(app_dir: Path) -> str:
     """Name the release, the same each time until the directory changes.
 
     Git's short commit; where files differ from it, ``+dirty.`` and a digest of how. What an app writes while it runs
-    makes no other release of it: files that git does not know, other than Python's, and those that are no text, such as
-    a database. Outside git it is a digest of the Python files.
+    makes no other release of it: files that git does not know, unless they are code, templates or styles by their
+    names, and those that are no text, such as a database. Outside git it is a digest of the Python files.
     """
     commit = _git(app_dir, "rev-parse", "--short", "HEAD")
     if not commit:
         return f"files-{_digest(app_dir, _python_files(app_dir))}"
-    changes, new = _changes(app_dir), _unknown_python_files(app_dir)
+    changes, new = _changes(app_dir), _unknown_code(app_dir)
+    if changes is None or new is None:
+        return f"{commit}{UNCOMMITTED}unknown"
     return f"{commit}{UNCOMMITTED}{_digest(app_dir, new, changes)}" if changes or new else commit
 
 
-def _unknown_python_files(app_dir: Path) -> list[Path]:
-    """List those that git does not know and that the app may import all the same."""
-    listed = _git(app_dir, "ls-files", "-z", "--others", "--exclude-standard", "*.py").split("\0")[:-1]
-    return [app_dir / name for name in listed if all(map(_is_the_apps, Path(name).parts[:-1]))]
+def _unknown_code(app_dir: Path) -> list[Path] | None:
+    """List what git does not know and the app may use all the same; None: git does not say."""
+    listed = _git(app_dir, "ls-files", "-z", "--others", "--exclude-standard", *_CODE)
+    if listed is None:
+        return None
+    names = listed.split("\0")[:-1]
+    return [app_dir / name for name in names if all(map(_is_the_apps, Path(name).parts[:-1]))]
 
 
-def _changes(app_dir: Path) -> str:
-    """Tell how the text files below a directory differ from git's commit."""
+def _changes(app_dir: Path) -> str | None:
+    """Tell how the text files below a directory differ from git's commit; None: git does not say."""
     compared = ("diff", "HEAD", "--relative", "--no-renames", "--no-ext-diff", "--no-color")
-    counted = [line.split("\t", 2) for line in _git(app_dir, *compared, "--numstat", "-z").split("\0")[:-1]]
-    texts = [name for added, _, name in counted if added != "-"]
-    return _git(app_dir, *compared, "--", *texts) if texts else ""
+    counted = _git(app_dir, *compared, "--numstat", "-z")
+    if not counted:
+        return counted
+    lines = [line.split("\t", 2) for line in counted.split("\0")[:-1]]
+    no_texts = [f":(exclude,literal){name}" for added, _, name in lines if added == "-"]
+    return _git(app_dir, *compared, "--", ".", *no_texts)
 
 
-def _git(directory: Path, *arguments: str) -> str:
+def _git(directory: Path, *arguments: str) -> str | None:
+    """Ask git; None: it fails, there is none, or it takes too long."""
     try:
         # Replicas that start at once ask at once: none of them may take the lock of the repository's index.
         command = ["git", "--no-optional-locks", "-C", str(directory), *arguments]
         answer = subprocess.run(command, capture_output=True, errors="surrogateescape", timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return answer.stdout.strip("\n")
 
 

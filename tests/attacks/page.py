@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
 from tests.attacks.judge import markdown
 from tests.fleet.runner import ROOT
+from tests.made_pages import with_made
 
 FOUND, KEPT, PAGE = ROOT / "reports" / "attacks.json", ROOT / "docs" / "attacks.json", ROOT / "docs" / "security.md"
-
-_BEGIN, _END = "<!-- made of docs/attacks.json by `python -m tests.attacks.page` -->", "<!-- end -->"
 
 
 def with_table(page: str, result: str) -> str:
@@ -22,8 +20,7 @@ def with_table(page: str, result: str) -> str:
         page: its text.
         result: what a session has left, JSON.
     """
-    made = f"{_BEGIN}\n{markdown(json.loads(result))}\n{_END}"
-    return re.sub(rf"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: made, page, flags=re.S)
+    return with_made(page, "docs/attacks.json", "python -m tests.attacks.page", markdown(json.loads(result)))
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
 """What the kernel's settings change for a whole fleet: each alone, and all of docker/sysctl.conf together.
 
-Not a test: ``python -m tests.bench.kernel_settings``, as root, prints a table, and leaves ``reports/settings.json``.
-Each run is a fleet of its own in a network namespace of its own, which begins with the kernel's defaults, so nothing of
-the host's is changed. Clients connect as fast as the load tool gets them to, then get messages. Where a setting belongs
-to the host, its counter tells whether it could have mattered: nothing was dropped for want of it, or so much was.
+Not a test: ``python -m tests.bench.kernel_settings``, as root, keeps what it found in docs/tuning.json, and makes
+the table of docs/tuning.md of it. Each run is a fleet of its own in a network namespace of its own, which begins with
+the kernel's defaults, so nothing of the host's is changed. Where a setting belongs to the host, its counter tells
+whether it could have mattered: nothing was dropped for want of it, or so much was.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,16 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from shards.host.tuning import read_settings
 from shards.load.scenarios import repository
+from tests.made_pages import with_made
 
 BEFORE_LINUX_5_4 = {"net.core.somaxconn": "128"}
 OF_THE_HOST = ("net.core.netdev_max_backlog", "net.netfilter.nf_conntrack_max")
 COUNTED = ("ListenOverflows", "ListenDrops", "TCPReqQFullDoCookies", "TCPReqQFullDrop", "TCPTimeouts")
-_INSIDE = "--inside"
 _DROPPED = "softnet dropped"
+KEPT, PAGE = repository() / "docs" / "tuning.json", repository() / "docs" / "tuning.md"
+_COUNTED_TOO = {
+    "TCPReqQFullDoCookies": "queues of half-done handshakes that were full, and cookies sent (`TCPReqQFullDoCookies`)",
+    "TCPReqQFullDrop": "likewise, and dropped (`TCPReqQFullDrop`)",
+    _DROPPED: "packets for which a CPU's queue had no place (the second column of `/proc/net/softnet_stat`)",
+}
+_LOAD_S = 10
+_INSIDE = "--inside"
 _RUN_S = 240
 
 Settings = Mapping[str, str]
@@ -82,6 +88,8 @@ def inside(settings: Settings, load: Sequence[str]) -> dict[str, Any]:
         found = json.loads(report.read_text())
     connections, latency = found["connections"], found["latency_ms"]
     return {
+        "edges": len(found["fleet"]["edges"]),
+        "replicas": len(found["fleet"]["replicas"]),
         "opened": connections["opened"],
         "failed": connections["failed"],
         "connect_p50_ms": connections["took_p50_ms"],
@@ -103,25 +111,38 @@ def _measured(settings: Settings, load: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _shown(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    counted = [*COUNTED, _DROPPED]
-    table = Table("setting", "failed", "connect p50 / p99 ms", "connects a second", "p99 ms", "lost", *counted)
-    for name, found in runs.items():
-        each = [str([one["counted"][key] for one in found]) for key in counted]
-        table.add_row(
-            name,
-            str([one["failed"] for one in found]),
-            f"{_median(found, 'connect_p50_ms'):.0f} / {_median(found, 'connect_p99_ms'):.0f}",
-            f"{_median(found, 'per_s'):,.0f}",
-            f"{_median(found, 'p99_ms'):.1f}",
-            str(sum(one["lost"] for one in found)),
-            *each,
-        )
-    return table
+def markdown(found: Mapping[str, Any]) -> str:
+    """Make a table of all runs, those of one setting beside each other.
+
+    Args:
+        found: what `main` leaves.
+    """
+    lines = [
+        f"{found['connections']:,} clients at once, which then get {found['rate']:,} messages/s for {_LOAD_S} s:",
+        "",
+        "| setting | failed | connect p99, ms | connects a second | messages' p99, ms | backlog full | TCP timeouts |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in found["runs"].items():
+        cells = [
+            ", ".join(str(run["failed"]) for run in runs),
+            ", ".join(f"{run['connect_p99_ms']:,.0f}" for run in runs),
+            ", ".join(f"{run['per_s']:,.0f}" for run in runs),
+            ", ".join(f"{run['p99_ms']:.1f}" for run in runs),
+            ", ".join(str(run["counted"]["ListenOverflows"]) for run in runs),
+            ", ".join(str(run["counted"]["TCPTimeouts"]) for run in runs),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    every = [run for runs in found["runs"].values() for run in runs]
+    lines += ["", f"In all {len(every)} runs together:", ""]
+    lines += [f"- {what}: {sum(run['counted'][key] for run in every)}" for key, what in _COUNTED_TOO.items()]
+    lines += [f"- messages lost: {sum(run['lost'] for run in every)}"]
+    return "\n".join(lines)
 
 
-def _median(found: Sequence[Mapping[str, Any]], key: str) -> float:
-    return float(statistics.median(one[key] for one in found))
+def page(text: str, kept: str) -> str:
+    """Put the table into docs/tuning.md, whose text this is, of what is kept, JSON."""
+    return with_made(text, "docs/tuning.json", "python -m tests.bench.kernel_settings", markdown(json.loads(kept)))
 
 
 def main() -> None:
@@ -131,12 +152,13 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(prog="python -m tests.bench.kernel_settings", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=5000, help="(default: %(default)s)")
-    chosen, load = parser.parse_known_args()
+    parser.add_argument("--connections", type=int, default=1000, help="(default: %(default)s)")
+    parser.add_argument("--rate", type=int, default=4000, help="messages a second (default: %(default)s)")
+    chosen = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("namespaces of their own take root: sudo")
     most = str(chosen.connections)
-    load = ["--connections", most, "--connect-rate", most, "--rate", most, "--duration", "10", *load]
+    load = ["--connections", most, "--connect-rate", most, "--rate", str(chosen.rate), "--duration", str(_LOAD_S)]
     runs: dict[str, list[dict[str, Any]]] = {}
     console = Console()
     for number in range(chosen.rounds):
@@ -144,10 +166,8 @@ def main() -> None:
             found = _measured(settings, load)
             runs.setdefault(name, []).append(found)
             console.print(f"round {number + 1}, {name}: {found}")
-    console.print(_shown(runs))
-    report = Path("reports/settings.json")
-    report.parent.mkdir(exist_ok=True)
-    report.write_text(json.dumps({"connections": chosen.connections, "runs": runs}, indent=1))
+    KEPT.write_text(json.dumps({"connections": chosen.connections, "rate": chosen.rate, "runs": runs}, indent=1) + "\n")
+    PAGE.write_text(page(PAGE.read_text(), KEPT.read_text()))
 
 
 if __name__ == "__main__":

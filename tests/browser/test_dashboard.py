@@ -81,7 +81,7 @@ async def test_charts_tell_figures_and_leave_room_above_a_steady_line(browser: B
         await expect(page.locator("#p99-top")).to_have_text("500 ms")
         await expect(page.locator("#rate-text")).to_have_text("now 10,000/s, at most 10,000/s")
         await expect(page.locator("#rate-top")).to_have_text("20,000/s")
-        await expect(page.locator("#rate path")).to_have_attribute("d", re.compile(r"^M[\d.]+,24.0L[\d.]+,24.0$"))
+        await expect(page.locator("#rate path")).to_have_attribute("d", re.compile(r"^M[\d.]+,24.0h1L[\d.]+,24.0$"))
         await page.close()
 
 

@@ -70,7 +70,9 @@ def test_in_git_it_is_the_commit_and_what_differs_from_it(committed: Path) -> No
     git(committed, "checkout", "-q", ".")
     (committed / "chat" / "new.py").write_text("")
     assert release_of(committed).startswith(f"{commit}+dirty."), "Python imports what git does not know yet"
-    (committed / "chat" / "new.py").unlink()
+    (committed / "chat" / "new.py").rename(committed / "chat" / "new.html")
+    assert release_of(committed).startswith(f"{commit}+dirty."), "so does a view use a template"
+    (committed / "chat" / "new.html").unlink()
     assert release_of(committed) == commit, "put back, it is what it was"
 
 
@@ -87,3 +89,10 @@ def test_in_git_what_an_app_writes_while_it_runs_makes_no_other_release(committe
 def test_a_part_of_a_repository_is_named_by_what_differs_in_it(committed: Path) -> None:
     (committed / "mysite.py").write_text("changed = True")
     assert release_of(committed / "chat") == git(committed, "rev-parse", "--short", "HEAD")
+
+
+def test_where_git_does_not_say_what_differs_it_is_not_called_clean(
+    committed: Path,
+) -> None:
+    git(committed, "config", "diff.algorithm", "none of git's")
+    assert release_of(committed) == git(committed, "rev-parse", "--short", "HEAD") + "+dirty.unknown"

@@ -110,7 +110,8 @@ function chart(id, points, text) {
   const steps = points.map(({ at, value }, index) => {
     const goesOn = index && at - points[index - 1].at < STALE_MS;
     const x = 240 * (1 - (performance.now() - at) / KEPT_MS);
-    return `${goesOn ? "L" : "M"}${x.toFixed(1)},${(48 * (1 - value / top)).toFixed(1)}`;
+    // Something of a point is seen before the next one comes, too.
+    return `${goesOn ? "L" : "M"}${x.toFixed(1)},${(48 * (1 - value / top)).toFixed(1)}${goesOn ? "" : "h1"}`;
   });
   mark(byId(id).querySelector("path"), "d", steps.join(""));
   show(`${id}-text`, `now ${text(values.at(-1))}, at most ${text(most)}`);
