@@ -411,7 +411,7 @@ def test_a_node_that_did_not_answer_is_not_waited_for_again(told: list[str]) -> 
     assert waited == ["sha256:1"]
 
 
-def test_one_that_says_no_has_answered(told: list[str]) -> None:
+def test_one_that_says_no_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(client: docker.DockerClient) -> str:
         node = cast(Any, client).node
         asked.append(node)
@@ -429,6 +429,8 @@ def test_one_that_says_no_has_answered(told: list[str]) -> None:
     silent.clear()
     assert found.each(ask) == ["id1"], "the manager's is asked on"
     assert sorted(asked) == ["id1", "id3"]
+    monkeypatch.setattr(daemons, "_LEFT_OUT_S", 0.0)
+    assert sorted(found.each(ask)) == ["id1", "id2"], "one that was being restarted is asked again after a while"
 
 
 def test_a_node_that_joins_gets_the_images_that_run_and_is_asked_once(told: list[str]) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +29,15 @@ from shards.fleet.engines.swarm.reach import reach
 
 T = TypeVar("T")
 
+_LEFT_OUT_S = 120.0
+"""How long a daemon is not asked that did not answer, in seconds: each question would wait a minute for it."""
+
+
+@dataclass(frozen=True)
+class _Silence:
+    since: float
+    why: str
+
 
 class Daemons:
     """The daemons of a swarm.
@@ -38,7 +49,7 @@ class Daemons:
     def __init__(self, others: Sequence[str]) -> None:
         self._others = others
         self._unreached: list[str] = []
-        self._silent: dict[str, str] = {}
+        self._silences: dict[str, _Silence] = {}
         self._lock = threading.RLock()
         self._manager: docker.DockerClient | None = None
         self._opened: dict[str, docker.DockerClient] | None = None
@@ -49,7 +60,7 @@ class Daemons:
             opened = [self._manager, *(self._opened or {}).values()]
             self._manager = self._opened = None
             self._unreached.clear()
-            self._silent.clear()
+            self._silences.clear()
         for client in dict.fromkeys(one for one in opened if one):
             client.close()
 
@@ -85,7 +96,14 @@ class Daemons:
         """The daemons that answer, by their nodes' ids."""
         with self._lock:
             self._opened = self._open_all() if self._opened is None else self._opened
-            return {node: client for node, client in self._opened.items() if node not in self._silent}
+            silent = self._silent()
+            return {node: client for node, client in self._opened.items() if node not in silent}
+
+    def _silent(self) -> dict[str, str]:
+        """Give the nodes whose daemons did not answer lately, by their ids, and why."""
+        now = time.monotonic()
+        with self._lock:
+            return {node: one.why for node, one in self._silences.items() if now - one.since < _LEFT_OUT_S}
 
     def _open_all(self) -> dict[str, docker.DockerClient]:
         with daemon.errors():
@@ -107,8 +125,8 @@ class Daemons:
 
     def why_not(self, node: Node) -> str:
         """Say why a node's daemon is not among `by_node`, as far as that is known, and what to do."""
-        if node.id in self._silent:
-            return f"its Docker daemon does not answer: {self._silent[node.id]}"
+        if why := self._silent().get(node.id):
+            return f"its Docker daemon does not answer: {why}"
         name = f"name its daemon in docker.daemons (INVOKE_DOCKER_DAEMONS), for instance ssh://{node.name}"
         named = [f"of those that are named, {reason}" for reason in self._unreached]
         return "; ".join([name, *named])
@@ -121,8 +139,9 @@ class Daemons:
         Raises:
             ShardsError: one has not; says which, and why.
         """
-        for node in self.nodes() if self._silent else ():
-            if node.answers and node.id in self._silent:
+        silent = self._silent()
+        for node in self.nodes() if silent else ():
+            if node.answers and node.id in silent:
                 raise ShardsError(f"{node.name}: what is there can't be told: {self.why_not(node)}")
 
     def unasked(self) -> list[Node]:
@@ -143,9 +162,9 @@ class Daemons:
 
     @contextlib.contextmanager
     def heeding(self, node: str) -> Iterator[None]:
-        """Ask the daemon of a node, by its id; one that does not answer then is left out from now on.
+        """Ask the daemon of a node, by its id; one that does not answer then is left out for a while.
 
-        Each question would wait for it as long again. The manager's is asked on: without it nothing goes on anyway.
+        The manager's is asked on: without it nothing goes on anyway.
         """
         try:
             yield
@@ -155,7 +174,7 @@ class Daemons:
         except (DockerException, requests.RequestException, OSError) as error:
             with self._lock:
                 if (self._opened or {}).get(node) is not self._manager:
-                    self._silent[node] = " ".join(str(error).split())[:300]
+                    self._silences[node] = _Silence(time.monotonic(), " ".join(str(error).split())[:300])
             raise
 
 
