@@ -89,6 +89,9 @@ def _shares(settings: Settings, share: float) -> tuple[Shares, Shares, Reaches] 
     return (
         Shares(settings.rate_limit * share, settings.rate_limit * at_once * 2),
         Shares(settings.bytes_limit * share, settings.bytes_at_once * at_once),
-        # No more are known than of one socket: who comes back to his groups over and over has named no new ones.
-        Reaches(groups / settings.history_seconds * share, 2 * groups * at_once, 2 * groups),
+        # As many are known as it may reach at once: who has the sockets of its share, and they their groups, comes back
+        # to them over and over without naming new ones.
+        Reaches(
+            groups / settings.history_seconds * share, 2 * groups * at_once, int(2 * groups * at_once), least=2 * groups
+        ),
     )
