@@ -483,7 +483,7 @@ class GroupConsumer:
             most, seconds = self.settings.groups_per_socket, self.settings.history_seconds
             raise Refused("too_many_groups", f"a socket may reach {most} new groups within {seconds:g} s", id, group)
         # Asked in between, so that neither counts a group that the other one refuses.
-        if self._account is not None and not self._account.may_reach(group, now):
+        if self._account is not None and not self._account.may_reach(group, now, known=group in self._reach):
             raise Refused("too_many_groups", "too many new groups on all of your connections together", id, group)
         self._reach.takes(group, now)
 

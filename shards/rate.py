@@ -73,24 +73,28 @@ class Reach:
     def __len__(self) -> int:
         return len(self._last)
 
+    def __contains__(self, group: str) -> bool:
+        return group in self._last
+
     def would_take(self, group: str, now: float) -> bool:
         """Tell whether `group` may be reached at the moment `now`, in seconds, and count nothing."""
         return group in self._last or self.bucket.has(now)
 
-    def takes(self, group: str, now: float, known: int | None = None) -> bool:
+    def takes(self, group: str, now: float, known: int | None = None, *, free: bool = False) -> bool:
         """Tell whether `group` may be reached at the moment `now`, in seconds.
 
         Args:
             group: its name.
             now: the moment.
             known: so many are known from now on, where these are fewer than ever.
+            free: it does not count, also where it is new.
         """
         if group in self._last:
             # By use and not by first come: one that is reached again and again stays known, whatever else is reached.
             del self._last[group]
             self._last[group] = None
             return True
-        if not self.bucket.take(now):
+        if not (free or self.bucket.take(now)):
             return False
         most = self._known if known is None else min(self._known, known)
         if len(self._last) >= most:
@@ -190,8 +194,8 @@ class Reaches:
         self._looked_at = float("-inf")
         self._reaches = _Each(lambda: Reach(rate, burst, known), most, self._forgotten)
 
-    def takes(self, name: str, group: str, now: float) -> bool:
-        """Tell whether `name` may reach `group` at the moment `now`, in seconds."""
+    def takes(self, name: str, group: str, now: float, *, free: bool = False) -> bool:
+        """Tell whether `name` may reach `group` at the moment `now`, in seconds; `free`: it may, and is known then."""
         if self._beyond >= self._most_beyond and now >= self._looked_at + _LOOKS_S:
             self._looked_at = now
             self._reaches.forget(now)
@@ -199,7 +203,7 @@ class Reaches:
         before = self._beyond_least(reach)
         # Where all together have no room, no more are known of this one than now.
         known = max(self._least, len(reach)) if self._beyond >= self._most_beyond else None
-        taken = reach.takes(group, now, known)
+        taken = reach.takes(group, now, known, free=free)
         self._beyond += self._beyond_least(reach) - before
         return taken
 

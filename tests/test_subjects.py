@@ -21,7 +21,10 @@ class Sockets:
     def __init__(self, number: int) -> None:
         self.settings = Settings()
         self.most = self.settings.groups_per_socket
-        account = Subjects(self.settings).account("backend")
+        subjects = Subjects(self.settings)
+        for _ in range(number):
+            subjects.enter("backend")
+        account = subjects.account("backend")
         assert account
         self.account: Account = account
         self.reaches = [self.another() for _ in range(number)]
@@ -33,7 +36,7 @@ class Sockets:
         """Give what a socket that reaches a group hears: nothing, or whose limit it is over."""
         if not self.reaches[which].would_take(group, now):
             return "its own"
-        if not self.account.may_reach(group, now):
+        if not self.account.may_reach(group, now, known=group in self.reaches[which]):
             return "the subject's"
         assert self.reaches[which].takes(group, now)
         return ""
@@ -69,6 +72,29 @@ def test_groups_that_are_reached_all_the_time_are_not_new_however_many_others_ar
             assert subject.told(1 + second // 3 % 9, f"once-{next(fresh)}", float(second)) == ""
         assert subject.told(0, f"home-{second % (2 * subject.most)}", float(second)) == "", second
     assert next(fresh) >= known
+
+
+def come_back(sockets: int) -> list[str]:
+    """Have nine name new groups for half an hour, and the rest come back to theirs then, and name as many new ones."""
+    subject = Sockets(sockets)
+    both = 2 * subject.most
+    assert not any(subject.told(which, f"{which}-{n}", 0.0) for which in range(9, sockets) for n in range(both))
+    for second in range(1800):
+        for which in range(9):
+            if second % 3 == 0:
+                assert subject.told(which, f"once-{which}-{second}", float(second)) == ""
+    back = [f"{{}}-{number}" for number in range(both)] + [f"{{}}-more-{number}" for number in range(both)]
+    told = [subject.told(which, group.format(which), 1800.0) for group in back for which in range(9, sockets)]
+    return told + [subject.told(w, f"{w}-last-{n}", 1800.0) for n in range(both) for w in range(9)]
+
+
+def test_so_many_sockets_as_the_share_is_of_are_never_refused_for_the_subject() -> None:
+    """Also where the subject's account no longer knows what is known to a socket."""
+    assert set(come_back(10)) == {""}
+
+
+def test_of_more_sockets_each_counts_what_the_subject_does_not_know() -> None:
+    assert "the subject's" in come_back(15)
 
 
 def test_new_groups_without_end_are_refused_all_the_same() -> None:
