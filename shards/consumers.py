@@ -479,12 +479,13 @@ class GroupConsumer:
     def _check_reach(self, group: str, id: str | None = None) -> None:
         """Refuse a group that its shard would have to keep for a client which has had it keep as many as it may."""
         now = time.monotonic()
-        if not self._reach.takes(group, now):
+        if not self._reach.would_take(group, now):
             most, seconds = self.settings.groups_per_socket, self.settings.history_seconds
             raise Refused("too_many_groups", f"a socket may reach {most} new groups within {seconds:g} s", id, group)
-        if self._account is not None and not self._account.may_reach(group, now):
-            self._reach.forget(group)
+        # Asked in between, so that neither counts a group that the other one refuses.
+        if self._account is not None and not self._account.may_reach(group, now, known=group in self._reach):
             raise Refused("too_many_groups", "too many new groups on all of your connections together", id, group)
+        self._reach.takes(group, now)
 
     async def _publish_if_allowed(self, command: Publish) -> None:
         group, id, data = self._checked_publish(command)

@@ -6,7 +6,9 @@ What a socket may say and follow is limited for each, so this limits who opens m
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from shards.addresses import network_of
 from shards.rate import Reaches, Shares
@@ -19,9 +21,11 @@ class Account:
 
     Attributes:
         name: whose it is.
+        few: tells whether it has no more sockets than its share is of.
     """
 
     name: str
+    few: Callable[[], bool]
     _words: Shares
     _bytes: Shares
     _groups: Reaches
@@ -34,9 +38,16 @@ class Account:
         """Tell whether `size` bytes more may be published at the moment `now`, in seconds."""
         return self._bytes.take(self.name, now, size)
 
-    def may_reach(self, group: str, now: float) -> bool:
-        """Tell whether `group` may be reached at the moment `now`, in seconds: it is no new one, or one that it may."""
-        return self._groups.takes(self.name, group, now)
+    def may_reach(self, group: str, now: float, *, known: bool = False) -> bool:
+        """Tell whether a group may be reached: it is no new one, or one that it may.
+
+        Args:
+            group: its name.
+            now: the moment, in seconds.
+            known: to the socket it is not new. So many as the share is of know no more than all may reach at once; and
+                since each has counted what is new to it, all together are never over the limit of all.
+        """
+        return self._groups.takes(self.name, group, now, free=known and self.few())
 
 
 class Subjects:
@@ -49,6 +60,7 @@ class Subjects:
     def __init__(self, settings: Settings) -> None:
         self._most = settings.sockets_per_subject
         self._sockets: Counter[str] = Counter()
+        self._subject_share = settings.subject_share
         self._of_subjects = _shares(settings, settings.subject_share)
         self._of_addresses = _shares(settings, settings.address_share)
 
@@ -76,8 +88,16 @@ class Subjects:
             address: where it comes from; empty: it is not known.
         """
         if subject:
-            return Account(subject, *self._of_subjects) if self._of_subjects else None
-        return Account(network_of(address), *self._of_addresses) if self._of_addresses and address else None
+            return Account(subject, partial(self._has_few, subject), *self._of_subjects) if self._of_subjects else None
+        # Sockets of an address are not counted.
+        return Account(network_of(address), _never, *self._of_addresses) if self._of_addresses and address else None
+
+    def _has_few(self, subject: str) -> bool:
+        return self._sockets[subject] <= self._subject_share
+
+
+def _never() -> bool:
+    return False
 
 
 def _shares(settings: Settings, share: float) -> tuple[Shares, Shares, Reaches] | None:
@@ -89,6 +109,9 @@ def _shares(settings: Settings, share: float) -> tuple[Shares, Shares, Reaches] 
     return (
         Shares(settings.rate_limit * share, settings.rate_limit * at_once * 2),
         Shares(settings.bytes_limit * share, settings.bytes_at_once * at_once),
-        # No more are known than of one socket: who comes back to his groups over and over has named no new ones.
-        Reaches(groups / settings.history_seconds * share, 2 * groups * at_once, 2 * groups),
+        # As many are known as it may reach at once: who has the sockets of its share, and they their groups, comes back
+        # to them over and over without naming new ones.
+        Reaches(
+            groups / settings.history_seconds * share, 2 * groups * at_once, int(2 * groups * at_once), least=2 * groups
+        ),
     )

@@ -34,26 +34,36 @@ class TestReach:
         assert not [number for number in range(998) if f"g{number}" in reach._last]
         assert len(reach._last) == 2
 
-    def test_one_that_was_not_reached_after_all_is_new(self) -> None:
-        reach = Reach(0.01, 2)
+    def test_one_that_is_reached_again_and_again_stays_known(self) -> None:
+        reach = Reach(1.0, 2)
+        for number in range(1000):
+            assert reach.takes("home", float(number))
+            assert reach.takes(f"g{number}", float(number))
+        assert reach.would_take("home", 1000.0)
+        assert len(reach) == 2
+
+    def test_to_ask_counts_nothing(self) -> None:
+        reach = Reach(0.01, 1)
+        assert reach.would_take("a", 0.0)
+        assert reach.would_take("b", 0.0)
         assert reach.takes("a", 0.0)
-        reach.forget("a")
-        assert reach.takes("a", 0.0)
-        assert not reach.takes("b", 0.0), "it has counted twice"
+        assert reach.would_take("a", 0.0)
+        assert not reach.would_take("b", 0.0)
+        assert Reach(0.0, 1).would_take("b", 0.0), "without a rate there is no limit"
 
 
 class TestReaches:
     """New groups of each name."""
 
     def test_each_has_its_own_and_comes_back_to_it_free(self) -> None:
-        reaches = Reaches(0.01, 4.0, 2)
+        reaches = Reaches(0.01, 4.0, 2, least=2)
         assert [reaches.takes("x", f"g{number}", 0.0) for number in range(5)] == [True] * 4 + [False]
         assert reaches.takes("x", "g3", 0.0)
         assert not reaches.takes("x", "g0", 0.0), "only the last ones are known"
         assert reaches.takes("y", "g0", 0.0)
 
     def test_who_may_name_as_many_as_ever_is_forgotten_and_who_may_not_is_not(self) -> None:
-        reaches = Reaches(0.01, 2.0, 2, most=10)
+        reaches = Reaches(0.01, 2.0, 2, least=2, most=10)
         assert all(reaches.takes("busy", group, 0.0) for group in "ab")
         for number in range(1000):
             reaches.takes(f"passing-{number}", "a", number * 0.01)
@@ -61,6 +71,28 @@ class TestReaches:
         for number in range(1000):
             reaches.takes(f"later-{number}", "a", 1e6 + number * 1000)
         assert len(reaches._reaches) <= 2000
+
+    def test_all_together_have_a_bound_beyond_what_each_has_in_any_case(self) -> None:
+        reaches = Reaches(0.01, 10.0, 10, least=2, beyond=20)
+        for name in "abcdef":
+            assert all(reaches.takes(name, f"{name}{number}", 0.0) for number in range(10))
+        kept = reaches._reaches._kept
+        assert {name: len(reach) for name, reach in kept.items()} == dict.fromkeys("ab", 10) | {
+            "c": 6,
+            **dict.fromkeys("def", 2),
+        }
+        assert reaches.takes("a", "a0", 0.0)
+        assert not reaches.takes("f", "f0", 0.0)
+        assert reaches.takes("f", "f9", 0.0)
+
+    def test_the_room_of_those_who_are_forgotten_is_the_others(self) -> None:
+        reaches = Reaches(0.01, 10.0, 10, least=2, beyond=8)
+        assert all(reaches.takes("early", f"g{number}", 0.0) for number in range(10))
+        assert reaches._beyond == 8
+        assert all(reaches.takes("late", f"g{number}", 2000.0) for number in range(10))
+        assert reaches._beyond == 8
+        assert all(reaches.takes("late", f"g{number}", 2000.0) for number in range(10)), "all are known"
+        assert set(reaches._reaches._kept) == {"late"}
 
 
 class TestShares:

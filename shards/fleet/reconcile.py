@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,13 +76,21 @@ async def up(
 
 
 def _warn_of_locked_out(fleet: Fleet, state: FleetState | None, wanted: FleetSpec) -> None:
-    """Tell who can't come any more where edges that have told browsers to come by TLS only speak none from now on."""
-    if state is None or wanted.tls_certificate or not (state.spec.tls_certificate and state.spec.hsts_seconds):
+    """Tell who can't come any more where edges speak no TLS from now on, and what browsers are not told without it."""
+    if wanted.tls_certificate:
         return
-    fleet.note(
-        f"warning: browsers that were here come by TLS only for up to {state.spec.hsts_seconds:,} s, and find none: "
-        "to take that back first, show the certificate with fleet.hsts_seconds at 0 for as long"
-    )
+    now = time.time()
+    left_s = round(state.promised(now) - now) if state else 0
+    if left_s > 0:
+        fleet.note(
+            f"warning: browsers that were here come by TLS only for up to {left_s:,} s, and find none: "
+            "to take that back first, show the certificate with fleet.hsts_seconds at 0 for as long"
+        )
+    if wanted.hsts_seconds:
+        fleet.note(
+            f"warning: fleet.hsts_seconds is {wanted.hsts_seconds:,}, but without a certificate "
+            "(--tls-certificate, --tls-key) browsers are told nothing"
+        )
 
 
 async def _first(
@@ -115,6 +124,7 @@ async def _first(
         # Data is where it was.
         places=remembered.places if remembered else {},
         settings=settings,
+        hsts_until=remembered.promised(time.time()) if remembered else 0.0,
     )
     state = fleet.placed(fresh)
     try:
@@ -143,7 +153,8 @@ def _as_before(remembered: FleetState | None, now: FleetState) -> FleetState | N
     """
     if remembered is None:
         return None
-    return replace(remembered, **_where(now), up=False, deployed={})
+    # Its edges may have told browsers something.
+    return replace(remembered, **_where(now), up=False, deployed={}, hsts_until=now.promised(time.time()))
 
 
 def _where(now: FleetState) -> dict[str, Any]:
@@ -228,13 +239,18 @@ async def _until_registered(fleet: Fleet, control: Control, state: FleetState) -
 # -- a fleet that runs already
 
 
+def _with_edges(state: FleetState, wanted: FleetSpec) -> FleetState:
+    """Give the state in which edges do what is wanted of them; what they have told browsers until now is kept."""
+    at_the_edge = {name: getattr(wanted, name) for name in _AT_THE_EDGE}
+    return replace(state, spec=replace(state.spec, **at_the_edge), hsts_until=state.promised(time.time()))
+
+
 async def _reshape(fleet: Fleet, state: FleetState, wanted: FleetSpec, drain_s: float) -> FleetState:
     engine = fleet.engine(state.spec)
     async with fleet.control(state) as control:
         await refuse_amid_cutover(control)
         # What was on a host that is gone goes elsewhere.
-        at_the_edge = {name: getattr(wanted, name) for name in _AT_THE_EDGE}
-        state = fleet.placed(replace(state, spec=replace(state.spec, **at_the_edge)))
+        state = fleet.placed(_with_edges(state, wanted))
         certificate.keep(fleet.directory, state.spec)
         fleet.directory.write(state)
         engine = fleet.engine(state.spec)
@@ -423,7 +439,7 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
         stopped = await engine.stop()
         if state and not purge:
             # Before a purge there may be no room for it: that is what makes some.
-            fleet.directory.write(replace(state, up=False, deployed={}))
+            fleet.directory.write(replace(state, up=False, deployed={}, hsts_until=state.promised(time.time())))
         if purge:
             elsewhere = [shard.url for shard in (state.shards if state else ()) if shard.url]
             if elsewhere:

@@ -77,6 +77,8 @@ class FleetState:
         restarting: the part that `inv restart` replaces, from when another one begins to stand in for it.
         to_renew: replicas of the active color that still run with another number of workers than is deployed.
         settings: what was chosen for the app when the fleet was started, by variable; see `shards.settings.chosen`.
+        hsts_until: until when browsers may come by TLS only for what edges have told them before they told what `spec`
+            says, seconds since 1970; see `promised`.
     """
 
     spec: FleetSpec
@@ -91,6 +93,15 @@ class FleetState:
     restarting: str | None = None
     to_renew: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
+    hsts_until: float = 0.0
+
+    def promised(self, now: float) -> float:
+        """Give until when browsers may come by TLS only if from the moment `now` on nobody tells them so any more.
+
+        Not the last that was told counts but the longest: who has not been here since then knows of nothing else.
+        """
+        told_s = (self.spec.hsts_seconds or 0) if self.up and self.spec.tls_certificate else 0
+        return max(self.hsts_until, now + told_s) if told_s else self.hsts_until
 
     @property
     def restarts_an_edge(self) -> bool:

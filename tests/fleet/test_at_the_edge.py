@@ -111,8 +111,15 @@ async def test_browsers_are_told_to_come_by_tls_only_where_that_is_asked_for_and
     assert "warning: browsers that were here come by TLS only for up to 600 s" in run.stderr
     run = await asyncio.to_thread(commands.ok, "up", *shows, INVOKE_FLEET_HSTS_SECONDS="0")
     assert await header(commands.port, trusting=own, name=HSTS) == "max-age=0"
+    # Who was not here meanwhile has not heard of that: what was told first still counts.
     run = await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
-    assert "by TLS only" not in run.stderr
+    (left_s,) = re.findall(r"by TLS only for up to (\d+) s", run.stderr)
+    assert 400 < int(left_s) < 600
+    run = await asyncio.to_thread(commands.ok, "up", INVOKE_FLEET_HSTS_SECONDS="60")
+    assert "fleet.hsts_seconds is 60, but without a certificate" in run.stderr
+    await asyncio.to_thread(commands.ok, "down")
+    run = await asyncio.to_thread(commands.ok, "up", *SMALL)
+    assert "by TLS only for up to" in run.stderr, "it is remembered while the fleet is down"
 
 
 def agreed(port: int, *options: str) -> str:

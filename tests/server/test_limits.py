@@ -167,6 +167,22 @@ async def test_sockets_of_one_subject_share_new_groups(service: list[Replica]) -
     assert await reach("another", *second) == ["ack"] * len(second)
 
 
+async def test_who_is_refused_for_all_sockets_together_is_not_refused_for_its_own_afterwards(
+    service: list[Replica],
+) -> None:
+    token = service[0].token("*", subject="together")
+    early, late = [await enter(service[0].ws + f"?token={token}") for _ in range(2)]
+    for number in range(2 * GROUPS):
+        assert await publish_all(early, f"together-{number}", 1, 10) == ["ack"]
+    for number in range(2 * GROUPS + 3):
+        await late.say(type="publish", group=f"more-{number}", id="m", data=1)
+        error = await late.hear()
+        assert error["code"] == "too_many_groups"
+        assert "on all of your connections together" in error["message"]
+    for client in (early, late):
+        await client.close()
+
+
 @pytest.mark.parametrize("text", ["x", "x" * LARGE], ids=["frames", "bytes"])
 async def test_in_a_plain_room_who_says_too_much_is_closed_and_the_others_are_not(
     service: list[Replica], text: str
