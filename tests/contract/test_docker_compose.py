@@ -15,6 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 import yaml
+from websockets.asyncio.client import connect
 
 from shards.fleet import probe
 from shards.fleet.engines.docker.stack import FLEET_LABEL
@@ -99,6 +100,14 @@ def test_compose_takes_the_committed_file() -> None:
     assert (replica["mem_limit"] if "mem_limit" in replica else replica["memswap_limit"]) == str(4 * 2**30)
 
 
+async def publish(url: str, group: str) -> None:
+    """Publish to a group as a client does: commands leave a fleet of Compose's alone."""
+    async with asyncio.timeout(30), connect(f"{url}/ws/") as client:
+        await client.send(json.dumps({"type": "publish", "group": group, "data": 1, "id": "1"}))
+        while json.loads(await client.recv())["type"] != "ack":
+            pass
+
+
 def goes_on_with_what_compose_has_left(commands: DockerCommands, root: Path) -> None:
     """See that its data is gone on with, and is nobody else's from then on, though its volumes carry no mark."""
     small = ("--replicas", "1", "--shards", "2", "--edges", "1")
@@ -139,7 +148,7 @@ async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path:
         if watches:
             run("--profile", "monitoring", "up", "-d", "prometheus")
             assert await until_watched(published(f"{here}/compose.yml", "prometheus")) == {"fleet", "edges"}
-        commands.ok("publish", "--group", "g", "--data", "1")
+        await publish(commands.url, "g")
         run("--profile", "monitoring", "down")
         goes_on_with_what_compose_has_left(commands, tmp_path)
     finally:
