@@ -21,6 +21,7 @@ from shards.errors import ShardsError, UsageError
 from shards.fleet import certificate, health, layout, probe, processes, sharding
 from shards.fleet.edges import remove_edges
 from shards.fleet.engines.base import EdgePart, Engine
+from shards.fleet.engines.docker import by_hand
 from shards.fleet.fleet import Fleet, refuse_amid_cutover
 from shards.fleet.release import release_of
 from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_orders, tell_release, until_routed
@@ -407,7 +408,9 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
     Raises:
         ShardsError: another command is changing it, or its directory can't be written.
     """
-    if not fleet.directory.path.exists():
+    begun_here = fleet.directory.path.exists()
+    # One that Compose has started from the committed file runs without any of it.
+    if not begun_here and by_hand.find(fleet.directory.project) is None:
         return Ended(left=await fleet.left_alone(None))
     with fleet.directory.lock("down"):
         try:
@@ -421,7 +424,7 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
         if any(part.up for part in (await engine.running()).values()):
             fleet.say("stopping the parts")
         stopped = await engine.stop()
-        if state and not purge:
+        if state and begun_here and not purge:
             # Before a purge there may be no room for it: that is what makes some.
             fleet.directory.write(replace(state, up=False, deployed={}))
         if purge:

@@ -341,15 +341,15 @@ def test_all_images_go_and_what_does_not_is_told() -> None:
 class Alone:
     """An engine with nothing of its own."""
 
-    def __init__(self, left: str = "", fails: bool = False) -> None:
-        self.left, self.fails = left, fails
-        self.asked: list[str] = []
+    def __init__(self, left: str = "", fails: bool = False, runs: bool = False) -> None:
+        self.left, self.fails, self.runs = left, fails, runs
 
     async def running(self) -> dict[str, Any]:
         return {}
 
     async def stop(self) -> bool:
-        return False
+        stopped, self.runs = self.runs, False
+        return stopped
 
     async def purge(self) -> None:
         pass
@@ -393,6 +393,20 @@ async def test_down_tells_what_it_leaves_alone(tmp_path: Path, purge: bool, kept
     assert ended.deleted is (purge and kept != "nothing")
     assert fleet.directory.path.exists() is (not purge and kept != "nothing")
     assert "docker" in fleet.__dict__["asked"]
+
+
+@pytest.mark.parametrize("purge", [False, True])
+@pytest.mark.parametrize("has_directory", [False, True])
+async def test_down_takes_down_what_compose_has_started_with_a_directory_of_it_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, purge: bool, has_directory: bool
+) -> None:
+    fleet = WithEngine(tmp_path, Alone(runs=True))
+    monkeypatch.setattr(by_hand, "find", lambda project: FleetState(FleetSpec(project, "docker"), up=True))
+    if has_directory:
+        fleet.directory.create()
+    assert (await reconcile.down(fleet, purge)).stopped
+    assert fleet.__dict__["asked"][0] == "docker"
+    assert fleet.directory.path.exists() is (has_directory and not purge)
 
 
 async def test_down_does_without_docker(tmp_path: Path) -> None:
