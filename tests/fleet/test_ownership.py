@@ -247,6 +247,44 @@ def test_data_without_a_mark_is_anybodys_until_one_goes_on_with_it(daemon: Any) 
     assert not daemon.volumes.kept
 
 
+class Things:
+    """Containers, or networks, of a daemon."""
+
+    def __init__(self, kept: dict[str, dict[str, str]]) -> None:
+        self.kept = kept
+
+    def list(self, **asked: object) -> list[Thing]:
+        return [Thing(self.kept, name, labels) for name, labels in self.kept.items()]
+
+
+class Thing:
+    """A container, or a network."""
+
+    def __init__(self, kept: dict[str, dict[str, str]], name: str, labels: dict[str, str]) -> None:
+        self._kept, self.name, self.labels, self.attrs = kept, name, labels, {"Labels": labels}
+
+    def stop(self) -> None:
+        """It stops at once."""
+
+    def remove(self, **how: bool) -> None:
+        del self._kept[self.name]
+
+
+def test_what_compose_runs_is_anybodys_to_see_and_take_down_whoevers_the_data_is(daemon: Any) -> None:
+    in_docker(daemon, OURS).claim()
+    compose, marked = {FLEET_LABEL: "p"}, {FLEET_LABEL: "p", MARK_LABEL: OURS}
+    daemon.containers = Things({"p-redis_shared": compose, "p-pause_0": compose, "p-shared-0": marked})
+    daemon.networks = Things({"p": compose, "p_other": marked})
+    theirs = in_docker(daemon, ANOTHERS)
+    assert set(theirs.found()) == {"p-redis_shared", "p-pause_0"}
+    assert theirs.has_network()
+    before = set(daemon.volumes.kept)
+    assert theirs.remove_all()
+    assert (set(daemon.containers.kept), set(daemon.networks.kept)) == ({"p-shared-0"}, {"p_other"})
+    theirs.remove_everything_kept()
+    assert set(daemon.volumes.kept) == before
+
+
 def test_the_mark_beside_the_data_says_where_the_directory_is_now(daemon: Any) -> None:
     in_docker(daemon, OURS).claim()
     moved = mark_of("a1", Path("/moved"), "here")
