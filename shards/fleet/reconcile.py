@@ -128,11 +128,19 @@ async def _first(
         fleet.say("stopping what was started")
         await engine.stop()
         if remembered is None and not kept:
-            await engine.purge()
+            await _purge_or_tell(fleet, engine)
         now = fleet.directory.read() or state
         fleet.directory.forget(_as_before(remembered or (state if kept else None), now))
         raise
     return state
+
+
+async def _purge_or_tell(fleet: Fleet, engine: Engine) -> None:
+    """Delete what a start that failed has made: why it failed, which is told next, matters more than what is left."""
+    try:
+        await engine.purge()
+    except ShardsError as error:
+        fleet.note(str(error))
 
 
 def _as_before(remembered: FleetState | None, now: FleetState) -> FleetState | None:

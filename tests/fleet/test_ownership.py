@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from shards.fleet.engines.docker.stack import FLEET_LABEL
 from shards.fleet.engines.swarm.services import Services
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import FleetSpec
-from shards.fleet.state import FleetDir, FleetState
+from shards.fleet.state import FleetDir, FleetState, Place
 
 OURS = mark_of("a1", Path("/a/.fleet/p"), "here")
 ANOTHERS = mark_of("b2", Path("/b/.fleet/p"), "there")
@@ -373,7 +374,7 @@ def test_all_images_go_and_what_does_not_is_told() -> None:
     assert removed == ["app:p-1", "app:p-2", "2", "5"]
 
 
-# -- `inv down`
+# -- a first `inv up` that fails
 
 
 class Alone:
@@ -401,9 +402,9 @@ class Alone:
 class WithEngine(Fleet):
     """A fleet whose engine is another one."""
 
-    def __init__(self, root: Path, engine: Alone) -> None:
+    def __init__(self, root: Path, engine: Alone, say: Callable[[str], None] = lambda text: None) -> None:
         nothing: Any = None
-        super().__init__(FleetDir(root, "p"), nothing, lambda text: None)
+        super().__init__(FleetDir(root, "p"), nothing, say)
         self.__dict__.update(alone=engine, asked=[])
 
     def engine(self, spec: FleetSpec) -> Engine:
@@ -416,6 +417,52 @@ class WithEngine(Fleet):
 def no_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing found that Compose has started."""
     monkeypatch.setattr(by_hand, "find", lambda project: None)
+
+
+class Fails(Alone):
+    """An engine that can't start anything, nor delete all that it has made."""
+
+    def free_port(self, taken: object) -> int:
+        return 1
+
+    def place(self, state: FleetState, only: object = None) -> dict[str, Place]:
+        return {}
+
+    def newest(self, state: FleetState) -> dict[str, str]:
+        return {}
+
+    async def alive(self) -> bool:
+        return False
+
+    def check(self, port_is_ours: bool) -> None:
+        """Everything is there."""
+
+    async def check_app(self, release: str) -> None:
+        """It imports."""
+
+    async def kept(self) -> set[str]:
+        return set()
+
+    async def lost_hosts(self) -> set[str]:
+        return set()
+
+    async def start(self) -> None:
+        raise ShardsError("blue-0 does not import")
+
+    async def purge(self) -> None:
+        raise ShardsError("not all images are deleted")
+
+
+async def test_a_purge_that_fails_does_not_hide_why_a_first_start_did(tmp_path: Path) -> None:
+    told: list[str] = []
+    fleet = WithEngine(tmp_path, Fails(), told.append)
+    with pytest.raises(ShardsError, match="blue-0 does not import"):
+        await reconcile.up(fleet, FleetSpec("p", "docker", app_dir=str(tmp_path)), 1.0)
+    assert "not all images are deleted" in told
+    assert fleet.directory.read() is None
+
+
+# -- `inv down`
 
 
 @pytest.mark.parametrize("purge", [False, True])
