@@ -56,9 +56,27 @@ def test_a_fleet_that_is_anothers_is_told_with_where_it_is_kept() -> None:
     assert "`mkdir -p /a/.fleet/p && echo b2 > /a/.fleet/p/id`" in said
 
 
+def test_a_directory_that_has_lost_its_id_is_told_how_to_have_it_again() -> None:
+    file, now = Path("/a/.fleet/p/id"), mark_of("new", Path("/a/.fleet/p"), "here")
+    said = refusal("p", [OURS], now, file)
+    assert said is not None
+    assert said.startswith("fleet p is this directory's, which has lost its id: ")
+    assert "`mkdir -p /a/.fleet/p && echo a1 > /a/.fleet/p/id` gives it back" in said
+    assert "run its commands from there" not in said
+    # Of the same path on another host nothing is known.
+    said = refusal("p", [mark_of("a1", Path("/a/.fleet/p"), "there")], now, file)
+    assert said is not None
+    assert "run its commands from there" in said
+    left = left_alone("p", [OURS, ANOTHERS], now, file)
+    assert "kept in /b/.fleet/p on host there is left alone" in left
+    assert "`mkdir -p /a/.fleet/p && echo a1 > /a/.fleet/p/id`" in left
+    assert left_alone("p", [OURS], now, file).startswith("what Docker has of fleet p under an id that this directory")
+
+
 def test_what_is_left_alone_is_told_in_one_line() -> None:
-    assert left_alone("p", ["", OURS], OURS) == ""
-    said = left_alone("p", ["", OURS, ANOTHERS, mark_of("c3", Path("/c"), "there")], OURS)
+    file = Path("id")
+    assert left_alone("p", ["", OURS], OURS, file) == ""
+    said = left_alone("p", ["", OURS, ANOTHERS, mark_of("c3", Path("/c"), "there")], OURS, file)
     assert (
         said == "what Docker has of a fleet p that is kept in /b/.fleet/p on host there, /c on host there is left alone"
     )

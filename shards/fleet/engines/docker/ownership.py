@@ -82,27 +82,48 @@ def refusal(project: str, marks: Iterable[str], ours: str, id_file: Path) -> str
         id_file: where that has its id.
     """
     for found in sorted(marks):
-        if is_anothers(found, ours):
-            return (
-                f"there is a fleet {project} already, kept in {_where(found)}: run its commands from there "
-                "(`inv down --purge` deletes it), or choose another name with --project; if that directory is gone "
-                f"for good, `mkdir -p {id_file.parent} && echo {_id_of(found)} > {id_file}` makes the fleet this one's"
-            )
+        if not is_anothers(found, ours):
+            continue
+        if _place_of(found) == _place_of(ours):
+            return f"fleet {project} is this directory's, which has lost its id: {_take(found, id_file)} gives it back"
+        return (
+            f"there is a fleet {project} already, kept in {_where(found)}: run its commands from there "
+            "(`inv down --purge` deletes it), or choose another name with --project; if that directory is gone "
+            f"for good, {_take(found, id_file)} makes the fleet this one's"
+        )
     return None
 
 
-def left_alone(project: str, marks: Iterable[str], ours: str) -> str:
+def left_alone(project: str, marks: Iterable[str], ours: str, id_file: Path) -> str:
     """Say what is left alone since it is another's; empty: there is nothing.
 
     Args:
         project: the fleets' name.
         marks: of all that is called so.
         ours: that of the fleet that asks.
+        id_file: where that has its id.
     """
-    places = sorted({_where(found) for found in marks if is_anothers(found, ours)})
-    return f"what Docker has of a fleet {project} that is kept in {', '.join(places)} is left alone" if places else ""
+    others = sorted(found for found in marks if is_anothers(found, ours))
+    lost = [found for found in others if _place_of(found) == _place_of(ours)]
+    places = sorted({_where(found) for found in others if found not in lost})
+    said = [f"what Docker has of a fleet {project} that is kept in {', '.join(places)} is left alone"] if places else []
+    said += [
+        f"what Docker has of fleet {project} under an id that this directory has lost is left alone: "
+        f"{_take(found, id_file)} makes it this one's again"
+        for found in lost
+    ]
+    return "; ".join(said)
+
+
+def _take(mark: str, id_file: Path) -> str:
+    """Give the command that makes a fleet that of a directory."""
+    return f"`mkdir -p {id_file.parent} && echo {_id_of(mark)} > {id_file}`"
+
+
+def _place_of(mark: str) -> str:
+    return mark.partition(" ")[2]
 
 
 def _where(mark: str) -> str:
-    host, _, path = mark.partition(" ")[2].partition(":")
+    host, _, path = _place_of(mark).partition(":")
     return f"{path} on host {host}"
