@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from shards.fleet.state import FleetDir, FleetState, Place
 
 OURS = mark_of("a1", Path("/a/.fleet/p"), "here")
 ANOTHERS = mark_of("b2", Path("/b/.fleet/p"), "there")
+NOBODYS = mark_of("", Path("/b/.fleet/p"), "there")
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,16 @@ ANOTHERS = mark_of("b2", Path("/b/.fleet/p"), "there")
         (mark_of("a1", Path("/moved/.fleet/p"), "renamed"), False),
         (ANOTHERS, True),
         (mark_of("b2", Path("/a/.fleet/p"), "here"), True),
+        (NOBODYS, False),
     ],
-    ids=["no mark", "ours", "ours, from before it was moved", "another's", "another's that was kept here before"],
+    ids=[
+        "no mark",
+        "ours",
+        "ours, from before it was moved",
+        "another's",
+        "another's that was kept here before",
+        "of a directory without an id",
+    ],
 )
 def test_whose_something_is(found: str, anothers: bool) -> None:
     assert is_anothers(found, OURS) is anothers
@@ -90,7 +100,7 @@ def test_what_has_no_mark_is_whose_the_data_is_and_nobody_is_asked_for_nothing()
         return mark
 
     marked = [{MARK_LABEL: OURS}, {MARK_LABEL: ANOTHERS}]
-    unmarked: list[Any] = [None, {"other": "label"}]
+    unmarked: list[Any] = [None, {"other": "label"}, {MARK_LABEL: NOBODYS}]
     assert Claim(OURS, lambda: beside_data("")).among(marked, lambda one: one) == marked[:1]
     assert asked == []
     assert Claim(OURS, lambda: beside_data("")).among(unmarked, lambda one: one) == unmarked
@@ -109,6 +119,32 @@ def test_a_fleet_keeps_its_id_and_takes_it_along(tmp_path: Path) -> None:
     before = first.id()
     shutil.move(first.path, moved.path)
     assert moved.id() == before
+
+
+def test_whatever_changes_a_fleet_gives_it_an_id_where_it_has_none(tmp_path: Path) -> None:
+    directory = FleetDir(tmp_path, "p")
+    directory.create()
+    directory.id_file.unlink()
+    with directory.lock("promote"):
+        made = directory.id()
+        assert made
+        with pytest.raises(ShardsError, match="is changing fleet p"), directory.lock("up"):
+            pass
+    with directory.lock("restart"):
+        assert directory.id() == made
+    directory.id_file.write_text("\n")
+    with directory.lock("reshard"):
+        assert directory.id() not in ("", made)
+
+
+def test_a_disk_that_is_full_keeps_nobody_from_holding_a_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shards.fleet.state.write_atomically", full)
+    directory = FleetDir(tmp_path, "p")
+    with directory.lock("down"):
+        assert directory.id() == ""
 
 
 def test_a_directory_with_nothing_but_an_id_is_not_left(tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def is_anothers(found: str, ours: str) -> bool:
     """Tell whether a mark is that of a fleet of the same name which is kept from elsewhere.
 
     Args:
-        found: the mark; empty: there is none, so that it is nobody's.
+        found: the mark; without an id in it, or empty, it is nobody's.
         ours: that of the fleet that asks.
     """
-    return bool(found) and _id_of(found) != _id_of(ours)
+    return bool(_id_of(found)) and _id_of(found) != _id_of(ours)
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Claim:
 
     Attributes:
         mark: the fleet's.
-        beside_data: finds the mark beside the data; empty: there is none. It is asked only where something has no mark.
+        beside_data: finds the mark beside the data; empty: there is none. It is asked only where something is nobody's.
     """
 
     mark: str
     beside_data: Callable[[], str]
 
     def among(self, found: Iterable[T], labels_of: Callable[[T], Labels]) -> list[T]:
-        """Choose what is not another's: what has no mark of its own is whose the data is."""
+        """Choose what is not another's: what is nobody's by itself is whose the data is."""
         marks = [(one, mark_on(labels_of(one))) for one in found]
-        data = self.beside_data() if any(not mark for _, mark in marks) else ""
-        return [one for one, mark in marks if not is_anothers(mark or data, self.mark)]
+        data = self.beside_data() if any(not _id_of(mark) for _, mark in marks) else ""
+        return [one for one, mark in marks if not is_anothers(mark if _id_of(mark) else data, self.mark)]
 
 
 def mark_on(labels: Labels) -> str:
