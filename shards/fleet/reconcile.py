@@ -426,9 +426,8 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
         except ShardsError as damaged:
             fleet.note(str(damaged))
             state = None
-        engine = fleet.engine(
-            state.spec if state else FleetSpec(fleet.directory.project, _engine_in(fleet.directory.path))
-        )
+        spec = state.spec if state else FleetSpec(fleet.directory.project, _engine_in(fleet.directory.path))
+        engine = fleet.engine(spec)
         if any(part.up for part in (await engine.running()).values()):
             fleet.say("stopping the parts")
         stopped = await engine.stop()
@@ -440,7 +439,7 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
             if elsewhere:
                 fleet.note(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
             await engine.purge()
-        left = await fleet.left_alone(engine if state else None)
+        left = await fleet.left_alone(engine if state or spec.engine != "local" else None)
         if purge:
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
     return Ended(stopped, purge, left)

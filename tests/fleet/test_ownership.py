@@ -559,4 +559,15 @@ async def test_what_nothing_remembers_is_taken_down_by_the_engine_that_has_had_i
     if engine != "local":
         (fleet.directory.path / engine).mkdir()
     await reconcile.down(fleet, purge=False)
-    assert fleet.__dict__["asked"][0] == engine
+    # Where it is that of this host, nobody knows whether Docker has one of that name as well.
+    assert fleet.__dict__["asked"] == (["local", "docker"] if engine == "local" else [engine])
+
+
+@pytest.mark.parametrize("engine", ["docker", "swarm"])
+async def test_the_engine_of_a_damaged_state_tells_what_it_leaves_alone(tmp_path: Path, engine: str) -> None:
+    fleet = WithEngine(tmp_path, Alone("that of another"))
+    fleet.directory.create()
+    (fleet.directory.path / engine).mkdir()
+    (fleet.directory.path / "fleet.json").write_text("{")
+    assert (await reconcile.down(fleet, purge=True)).left == "that of another"
+    assert fleet.__dict__["asked"] == [engine]
