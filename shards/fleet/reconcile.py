@@ -22,6 +22,7 @@ from shards.errors import ShardsError, UsageError
 from shards.fleet import certificate, health, layout, probe, processes, sharding
 from shards.fleet.edges import remove_edges
 from shards.fleet.engines.base import EdgePart, Engine
+from shards.fleet.engines.docker import by_hand
 from shards.fleet.fleet import Fleet, refuse_amid_cutover
 from shards.fleet.release import release_of
 from shards.fleet.replicas import add_replicas, grow, renew, shrink, take_back_orders, tell_release, until_routed
@@ -137,11 +138,19 @@ async def _first(
         fleet.say("stopping what was started")
         await engine.stop()
         if remembered is None and not kept:
-            await engine.purge()
+            await _purge_or_tell(fleet, engine)
         now = fleet.directory.read() or state
         fleet.directory.forget(_as_before(remembered or (state if kept else None), now))
         raise
     return state
+
+
+async def _purge_or_tell(fleet: Fleet, engine: Engine) -> None:
+    """Delete what a start that failed has made: why it failed, which is told next, matters more than what is left."""
+    try:
+        await engine.purge()
+    except ShardsError as error:
+        fleet.note(str(error))
 
 
 def _as_before(remembered: FleetState | None, now: FleetState) -> FleetState | None:
@@ -423,7 +432,9 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
     Raises:
         ShardsError: another command is changing it, or its directory can't be written.
     """
-    if not fleet.directory.path.exists():
+    begun_here = fleet.directory.path.exists()
+    # One that Compose has started from the committed file runs without any of it.
+    if not begun_here and by_hand.find(fleet.directory.project) is None:
         return Ended(left=await fleet.left_alone(None))
     with fleet.directory.lock("down"):
         try:
@@ -431,13 +442,12 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
         except ShardsError as damaged:
             fleet.note(str(damaged))
             state = None
-        engine = fleet.engine(
-            state.spec if state else FleetSpec(fleet.directory.project, _engine_in(fleet.directory.path))
-        )
+        spec = state.spec if state else FleetSpec(fleet.directory.project, _engine_in(fleet.directory.path))
+        engine = fleet.engine(spec)
         if any(part.up for part in (await engine.running()).values()):
             fleet.say("stopping the parts")
         stopped = await engine.stop()
-        if state and not purge:
+        if state and begun_here and not purge:
             # Before a purge there may be no room for it: that is what makes some.
             fleet.directory.write(replace(state, up=False, deployed={}, hsts_until=state.promised(time.time())))
         if purge:
@@ -445,7 +455,7 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
             if elsewhere:
                 fleet.note(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
             await engine.purge()
-        left = await fleet.left_alone(engine if state else None)
+        left = await fleet.left_alone(engine if state or spec.engine != "local" else None)
         if purge:
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
     return Ended(stopped, purge, left)

@@ -160,8 +160,11 @@ class FleetDir:
                     write_atomically(file, new_secret())
             if not self.credentials_file.exists():
                 write_atomically(self.credentials_file, "{}")
-            if not self.id_file.exists():
-                write_atomically(self.id_file, secrets.token_hex(8))
+            self._make_id()
+
+    def _make_id(self) -> None:
+        if not self.id():
+            write_atomically(self.id_file, secrets.token_hex(8))
 
     def id(self) -> str:
         """Tell this fleet from others of its name, wherever its directory is moved to; empty: it was never made.
@@ -293,7 +296,7 @@ class FleetDir:
 
     @contextlib.contextmanager
     def lock(self, command: str) -> Iterator[None]:
-        """Hold the fleet: one command at a time changes it.
+        """Hold the fleet: one command at a time changes it. One that has no id gets one, for what is made meanwhile.
 
         Args:
             command: what holds it, for the message that the next one gives.
@@ -315,6 +318,8 @@ class FleetDir:
             with contextlib.suppress(OSError):
                 # A disk that is full must not keep anybody from `down --purge`, and who holds it is only told.
                 lock.write(msgspec.json.encode(Holder(command, os.getpid(), time.time())))
+                # One from before there were ids has none, nor has a backup of it.
+                self._make_id()
             try:
                 yield
             finally:

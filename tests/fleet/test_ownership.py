@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from shards.fleet.engines.docker.stack import FLEET_LABEL
 from shards.fleet.engines.swarm.services import Services
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import FleetSpec
-from shards.fleet.state import FleetDir, FleetState
+from shards.fleet.state import FleetDir, FleetState, Place
 
 OURS = mark_of("a1", Path("/a/.fleet/p"), "here")
 ANOTHERS = mark_of("b2", Path("/b/.fleet/p"), "there")
+NOBODYS = mark_of("", Path("/b/.fleet/p"), "there")
 
 
 @pytest.mark.parametrize(
@@ -35,8 +38,16 @@ ANOTHERS = mark_of("b2", Path("/b/.fleet/p"), "there")
         (mark_of("a1", Path("/moved/.fleet/p"), "renamed"), False),
         (ANOTHERS, True),
         (mark_of("b2", Path("/a/.fleet/p"), "here"), True),
+        (NOBODYS, False),
     ],
-    ids=["no mark", "ours", "ours, from before it was moved", "another's", "another's that was kept here before"],
+    ids=[
+        "no mark",
+        "ours",
+        "ours, from before it was moved",
+        "another's",
+        "another's that was kept here before",
+        "of a directory without an id",
+    ],
 )
 def test_whose_something_is(found: str, anothers: bool) -> None:
     assert is_anothers(found, OURS) is anothers
@@ -55,9 +66,27 @@ def test_a_fleet_that_is_anothers_is_told_with_where_it_is_kept() -> None:
     assert "`mkdir -p /a/.fleet/p && echo b2 > /a/.fleet/p/id`" in said
 
 
+def test_a_directory_that_has_lost_its_id_is_told_how_to_have_it_again() -> None:
+    file, now = Path("/a/.fleet/p/id"), mark_of("new", Path("/a/.fleet/p"), "here")
+    said = refusal("p", [OURS], now, file)
+    assert said is not None
+    assert said.startswith("fleet p is this directory's, which has lost its id: ")
+    assert "`mkdir -p /a/.fleet/p && echo a1 > /a/.fleet/p/id` gives it back" in said
+    assert "run its commands from there" not in said
+    # Of the same path on another host nothing is known.
+    said = refusal("p", [mark_of("a1", Path("/a/.fleet/p"), "there")], now, file)
+    assert said is not None
+    assert "run its commands from there" in said
+    left = left_alone("p", [OURS, ANOTHERS], now, file)
+    assert "kept in /b/.fleet/p on host there is left alone" in left
+    assert "`mkdir -p /a/.fleet/p && echo a1 > /a/.fleet/p/id`" in left
+    assert left_alone("p", [OURS], now, file).startswith("what Docker has of fleet p under an id that this directory")
+
+
 def test_what_is_left_alone_is_told_in_one_line() -> None:
-    assert left_alone("p", ["", OURS], OURS) == ""
-    said = left_alone("p", ["", OURS, ANOTHERS, mark_of("c3", Path("/c"), "there")], OURS)
+    file = Path("id")
+    assert left_alone("p", ["", OURS], OURS, file) == ""
+    said = left_alone("p", ["", OURS, ANOTHERS, mark_of("c3", Path("/c"), "there")], OURS, file)
     assert (
         said == "what Docker has of a fleet p that is kept in /b/.fleet/p on host there, /c on host there is left alone"
     )
@@ -71,7 +100,7 @@ def test_what_has_no_mark_is_whose_the_data_is_and_nobody_is_asked_for_nothing()
         return mark
 
     marked = [{MARK_LABEL: OURS}, {MARK_LABEL: ANOTHERS}]
-    unmarked: list[Any] = [None, {"other": "label"}]
+    unmarked: list[Any] = [None, {"other": "label"}, {MARK_LABEL: NOBODYS}]
     assert Claim(OURS, lambda: beside_data("")).among(marked, lambda one: one) == marked[:1]
     assert asked == []
     assert Claim(OURS, lambda: beside_data("")).among(unmarked, lambda one: one) == unmarked
@@ -90,6 +119,32 @@ def test_a_fleet_keeps_its_id_and_takes_it_along(tmp_path: Path) -> None:
     before = first.id()
     shutil.move(first.path, moved.path)
     assert moved.id() == before
+
+
+def test_whatever_changes_a_fleet_gives_it_an_id_where_it_has_none(tmp_path: Path) -> None:
+    directory = FleetDir(tmp_path, "p")
+    directory.create()
+    directory.id_file.unlink()
+    with directory.lock("promote"):
+        made = directory.id()
+        assert made
+        with pytest.raises(ShardsError, match="is changing fleet p"), directory.lock("up"):
+            pass
+    with directory.lock("restart"):
+        assert directory.id() == made
+    directory.id_file.write_text("\n")
+    with directory.lock("reshard"):
+        assert directory.id() not in ("", made)
+
+
+def test_a_disk_that_is_full_keeps_nobody_from_holding_a_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shards.fleet.state.write_atomically", full)
+    directory = FleetDir(tmp_path, "p")
+    with directory.lock("down"):
+        assert directory.id() == ""
 
 
 def test_a_directory_with_nothing_but_an_id_is_not_left(tmp_path: Path) -> None:
@@ -247,6 +302,44 @@ def test_data_without_a_mark_is_anybodys_until_one_goes_on_with_it(daemon: Any) 
     assert not daemon.volumes.kept
 
 
+class Things:
+    """Containers, or networks, of a daemon."""
+
+    def __init__(self, kept: dict[str, dict[str, str]]) -> None:
+        self.kept = kept
+
+    def list(self, **asked: object) -> list[Thing]:
+        return [Thing(self.kept, name, labels) for name, labels in self.kept.items()]
+
+
+class Thing:
+    """A container, or a network."""
+
+    def __init__(self, kept: dict[str, dict[str, str]], name: str, labels: dict[str, str]) -> None:
+        self._kept, self.name, self.labels, self.attrs = kept, name, labels, {"Labels": labels}
+
+    def stop(self) -> None:
+        """It stops at once."""
+
+    def remove(self, **how: bool) -> None:
+        del self._kept[self.name]
+
+
+def test_what_compose_runs_is_anybodys_to_see_and_take_down_whoevers_the_data_is(daemon: Any) -> None:
+    in_docker(daemon, OURS).claim()
+    compose, marked = {FLEET_LABEL: "p"}, {FLEET_LABEL: "p", MARK_LABEL: OURS}
+    daemon.containers = Things({"p-redis_shared": compose, "p-pause_0": compose, "p-shared-0": marked})
+    daemon.networks = Things({"p": compose, "p_other": marked})
+    theirs = in_docker(daemon, ANOTHERS)
+    assert set(theirs.found()) == {"p-redis_shared", "p-pause_0"}
+    assert theirs.has_network()
+    before = set(daemon.volumes.kept)
+    assert theirs.remove_all()
+    assert (set(daemon.containers.kept), set(daemon.networks.kept)) == ({"p-shared-0"}, {"p_other"})
+    theirs.remove_everything_kept()
+    assert set(daemon.volumes.kept) == before
+
+
 def test_the_mark_beside_the_data_says_where_the_directory_is_now(daemon: Any) -> None:
     in_docker(daemon, OURS).claim()
     moved = mark_of("a1", Path("/moved"), "here")
@@ -335,21 +428,21 @@ def test_all_images_go_and_what_does_not_is_told() -> None:
     assert removed == ["app:p-1", "app:p-2", "2", "5"]
 
 
-# -- `inv down`
+# -- a first `inv up` that fails
 
 
 class Alone:
     """An engine with nothing of its own."""
 
-    def __init__(self, left: str = "", fails: bool = False) -> None:
-        self.left, self.fails = left, fails
-        self.asked: list[str] = []
+    def __init__(self, left: str = "", fails: bool = False, runs: bool = False) -> None:
+        self.left, self.fails, self.runs = left, fails, runs
 
     async def running(self) -> dict[str, Any]:
         return {}
 
     async def stop(self) -> bool:
-        return False
+        stopped, self.runs = self.runs, False
+        return stopped
 
     async def purge(self) -> None:
         pass
@@ -363,9 +456,9 @@ class Alone:
 class WithEngine(Fleet):
     """A fleet whose engine is another one."""
 
-    def __init__(self, root: Path, engine: Alone) -> None:
+    def __init__(self, root: Path, engine: Alone, say: Callable[[str], None] = lambda text: None) -> None:
         nothing: Any = None
-        super().__init__(FleetDir(root, "p"), nothing, lambda text: None)
+        super().__init__(FleetDir(root, "p"), nothing, say)
         self.__dict__.update(alone=engine, asked=[])
 
     def engine(self, spec: FleetSpec) -> Engine:
@@ -378,6 +471,52 @@ class WithEngine(Fleet):
 def no_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing found that Compose has started."""
     monkeypatch.setattr(by_hand, "find", lambda project: None)
+
+
+class Fails(Alone):
+    """An engine that can't start anything, nor delete all that it has made."""
+
+    def free_port(self, taken: object) -> int:
+        return 1
+
+    def place(self, state: FleetState, only: object = None) -> dict[str, Place]:
+        return {}
+
+    def newest(self, state: FleetState) -> dict[str, str]:
+        return {}
+
+    async def alive(self) -> bool:
+        return False
+
+    def check(self, port_is_ours: bool) -> None:
+        """Everything is there."""
+
+    async def check_app(self, release: str) -> None:
+        """It imports."""
+
+    async def kept(self) -> set[str]:
+        return set()
+
+    async def lost_hosts(self) -> set[str]:
+        return set()
+
+    async def start(self) -> None:
+        raise ShardsError("blue-0 does not import")
+
+    async def purge(self) -> None:
+        raise ShardsError("not all images are deleted")
+
+
+async def test_a_purge_that_fails_does_not_hide_why_a_first_start_did(tmp_path: Path) -> None:
+    told: list[str] = []
+    fleet = WithEngine(tmp_path, Fails(), told.append)
+    with pytest.raises(ShardsError, match="blue-0 does not import"):
+        await reconcile.up(fleet, FleetSpec("p", "docker", app_dir=str(tmp_path)), 1.0)
+    assert "not all images are deleted" in told
+    assert fleet.directory.read() is None
+
+
+# -- `inv down`
 
 
 @pytest.mark.parametrize("purge", [False, True])
@@ -395,6 +534,20 @@ async def test_down_tells_what_it_leaves_alone(tmp_path: Path, purge: bool, kept
     assert "docker" in fleet.__dict__["asked"]
 
 
+@pytest.mark.parametrize("purge", [False, True])
+@pytest.mark.parametrize("has_directory", [False, True])
+async def test_down_takes_down_what_compose_has_started_with_a_directory_of_it_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, purge: bool, has_directory: bool
+) -> None:
+    fleet = WithEngine(tmp_path, Alone(runs=True))
+    monkeypatch.setattr(by_hand, "find", lambda project: FleetState(FleetSpec(project, "docker"), up=True))
+    if has_directory:
+        fleet.directory.create()
+    assert (await reconcile.down(fleet, purge)).stopped
+    assert fleet.__dict__["asked"][0] == "docker"
+    assert fleet.directory.path.exists() is (has_directory and not purge)
+
+
 async def test_down_does_without_docker(tmp_path: Path) -> None:
     assert (await reconcile.down(WithEngine(tmp_path, Alone(fails=True)), purge=True)).left == ""
 
@@ -406,4 +559,15 @@ async def test_what_nothing_remembers_is_taken_down_by_the_engine_that_has_had_i
     if engine != "local":
         (fleet.directory.path / engine).mkdir()
     await reconcile.down(fleet, purge=False)
-    assert fleet.__dict__["asked"][0] == engine
+    # Where it is that of this host, nobody knows whether Docker has one of that name as well.
+    assert fleet.__dict__["asked"] == (["local", "docker"] if engine == "local" else [engine])
+
+
+@pytest.mark.parametrize("engine", ["docker", "swarm"])
+async def test_the_engine_of_a_damaged_state_tells_what_it_leaves_alone(tmp_path: Path, engine: str) -> None:
+    fleet = WithEngine(tmp_path, Alone("that of another"))
+    fleet.directory.create()
+    (fleet.directory.path / engine).mkdir()
+    (fleet.directory.path / "fleet.json").write_text("{")
+    assert (await reconcile.down(fleet, purge=True)).left == "that of another"
+    assert fleet.__dict__["asked"] == [engine]

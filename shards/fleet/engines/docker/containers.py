@@ -52,6 +52,8 @@ class Containers:
     def __init__(self, client: docker.DockerClient, project: str, directory: Path, mark: str) -> None:
         self._client, self.project, self._directory, self._mark = client, project, directory, mark
         self._claim = ownership.Claim(mark, self._owner)
+        # Containers without a mark run by Compose's word, and come and go without the data: they are anybody's.
+        self._claim_of_what_runs = ownership.Claim(mark, lambda: "")
 
     @property
     def _called_so(self) -> dict[str, str | list[str] | bool]:
@@ -77,7 +79,7 @@ class Containers:
         """Find all containers of the fleet, those that do not run as well, by their services' names."""
         with errors():
             found = self._client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
-        ours = self._claim.among(found, lambda container: container.labels)
+        ours = self._claim_of_what_runs.among(found, lambda container: container.labels)
         return {container.labels.get(stack.SERVICE_LABEL) or str(container.name): container for container in ours}
 
     def has_network(self) -> bool:
@@ -87,7 +89,7 @@ class Containers:
     def _networks(self) -> list[Any]:
         with errors():
             found = self._client.networks.list(filters=self._called_so)
-        return self._claim.among(found, _labels)
+        return self._claim_of_what_runs.among(found, _labels)
 
     def _volumes(self) -> list[Any]:
         with errors():

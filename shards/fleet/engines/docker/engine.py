@@ -320,7 +320,8 @@ class DockerEngine(Engine):
         await asyncio.to_thread(files.write_secrets, self.path, self.directory)
 
     async def left_alone(self) -> str:
-        return ownership.left_alone(self.spec.project, await asyncio.to_thread(self._containers.marks), self._mark)
+        marks = await asyncio.to_thread(self._containers.marks)
+        return ownership.left_alone(self.spec.project, marks, self._mark, self.directory.id_file)
 
     async def purge(self) -> None:
         await asyncio.to_thread(self._containers.remove_everything_kept)

@@ -42,10 +42,10 @@ def is_anothers(found: str, ours: str) -> bool:
     """Tell whether a mark is that of a fleet of the same name which is kept from elsewhere.
 
     Args:
-        found: the mark; empty: there is none, so that it is nobody's.
+        found: the mark; without an id in it, or empty, it is nobody's.
         ours: that of the fleet that asks.
     """
-    return bool(found) and _id_of(found) != _id_of(ours)
+    return bool(_id_of(found)) and _id_of(found) != _id_of(ours)
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Claim:
 
     Attributes:
         mark: the fleet's.
-        beside_data: finds the mark beside the data; empty: there is none. It is asked only where something has no mark.
+        beside_data: finds the mark beside the data; empty: there is none. It is asked only where something is nobody's.
     """
 
     mark: str
     beside_data: Callable[[], str]
 
     def among(self, found: Iterable[T], labels_of: Callable[[T], Labels]) -> list[T]:
-        """Choose what is not another's: what has no mark of its own is whose the data is."""
+        """Choose what is not another's: what is nobody's by itself is whose the data is."""
         marks = [(one, mark_on(labels_of(one))) for one in found]
-        data = self.beside_data() if any(not mark for _, mark in marks) else ""
-        return [one for one, mark in marks if not is_anothers(mark or data, self.mark)]
+        data = self.beside_data() if any(not _id_of(mark) for _, mark in marks) else ""
+        return [one for one, mark in marks if not is_anothers(mark if _id_of(mark) else data, self.mark)]
 
 
 def mark_on(labels: Labels) -> str:
@@ -82,27 +82,48 @@ def refusal(project: str, marks: Iterable[str], ours: str, id_file: Path) -> str
         id_file: where that has its id.
     """
     for found in sorted(marks):
-        if is_anothers(found, ours):
-            return (
-                f"there is a fleet {project} already, kept in {_where(found)}: run its commands from there "
-                "(`inv down --purge` deletes it), or choose another name with --project; if that directory is gone "
-                f"for good, `mkdir -p {id_file.parent} && echo {_id_of(found)} > {id_file}` makes the fleet this one's"
-            )
+        if not is_anothers(found, ours):
+            continue
+        if _place_of(found) == _place_of(ours):
+            return f"fleet {project} is this directory's, which has lost its id: {_take(found, id_file)} gives it back"
+        return (
+            f"there is a fleet {project} already, kept in {_where(found)}: run its commands from there "
+            "(`inv down --purge` deletes it), or choose another name with --project; if that directory is gone "
+            f"for good, {_take(found, id_file)} makes the fleet this one's"
+        )
     return None
 
 
-def left_alone(project: str, marks: Iterable[str], ours: str) -> str:
+def left_alone(project: str, marks: Iterable[str], ours: str, id_file: Path) -> str:
     """Say what is left alone since it is another's; empty: there is nothing.
 
     Args:
         project: the fleets' name.
         marks: of all that is called so.
         ours: that of the fleet that asks.
+        id_file: where that has its id.
     """
-    places = sorted({_where(found) for found in marks if is_anothers(found, ours)})
-    return f"what Docker has of a fleet {project} that is kept in {', '.join(places)} is left alone" if places else ""
+    others = sorted(found for found in marks if is_anothers(found, ours))
+    lost = [found for found in others if _place_of(found) == _place_of(ours)]
+    places = sorted({_where(found) for found in others if found not in lost})
+    said = [f"what Docker has of a fleet {project} that is kept in {', '.join(places)} is left alone"] if places else []
+    said += [
+        f"what Docker has of fleet {project} under an id that this directory has lost is left alone: "
+        f"{_take(found, id_file)} makes it this one's again"
+        for found in lost
+    ]
+    return "; ".join(said)
+
+
+def _take(mark: str, id_file: Path) -> str:
+    """Give the command that makes a fleet that of a directory."""
+    return f"`mkdir -p {id_file.parent} && echo {_id_of(mark)} > {id_file}`"
+
+
+def _place_of(mark: str) -> str:
+    return mark.partition(" ")[2]
 
 
 def _where(mark: str) -> str:
-    host, _, path = mark.partition(" ")[2].partition(":")
+    host, _, path = _place_of(mark).partition(":")
     return f"{path} on host {host}"

@@ -368,7 +368,8 @@ class SwarmEngine(Engine):
         )
 
     async def left_alone(self) -> str:
-        return ownership.left_alone(self.spec.project, await asyncio.to_thread(self._services.marks), self._mark)
+        marks = await asyncio.to_thread(self._services.marks)
+        return ownership.left_alone(self.spec.project, marks, self._mark, self.directory.id_file)
 
     async def purge(self) -> None:
         await asyncio.to_thread(self._services.remove_data)
