@@ -18,6 +18,7 @@ import yaml
 from websockets.asyncio.client import connect
 
 from shards.fleet import probe
+from shards.fleet.engines.docker.ownership import MARK_LABEL, OWNER, mark_of
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from tests.contract.engines import AnyCommands, DockerCommands, on_this_host
 from tests.fleet.clients import crowd
@@ -154,3 +155,34 @@ async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path:
     finally:
         run("--profile", "monitoring", "down", "--volumes")
     assert commands("status").code == 1
+
+
+def test_down_ends_what_compose_runs_from_anywhere_whoevers_the_data_is(commands: AnyCommands, tmp_path: Path) -> None:
+    assert isinstance(commands, DockerCommands)
+    here, nowhere = str(tmp_path / "files"), replace(commands, state_dir=tmp_path / "nowhere")
+    commands.ok("render", "--into", here, "--replicas", "1", "--shards", "1")
+    commands.ok("build", "--into", here)
+    called_so = {"label": f"{FLEET_LABEL}={commands.project}"}
+    less = {f"SHARDS_{kind}_CPUS": "1" for kind in ("APP", "EDGE", "REDIS", "SHARED")} | {"SHARDS_NOFILE": "4096"}
+    client = docker.from_env()
+    labels = {FLEET_LABEL: commands.project, MARK_LABEL: mark_of("another", Path("/another"), "there")}
+    client.volumes.create(f"{commands.project}_{OWNER}", labels=labels)
+    try:
+        subprocess.run(
+            [compose(), "-f", f"{here}/compose.yml", "up", "-d"], check=True, env={**os.environ, **less}, timeout=120
+        )
+        commands.until(lambda status: status["state"] == "steady", 90)
+        said = nowhere.ok("down").stdout
+        assert f"fleet {commands.project} is down" in said
+        assert "kept in /another on host there is left alone" in said
+        assert not nowhere.directory.exists()
+        assert client.containers.list(all=True, filters=called_so) == []
+        assert client.networks.list(filters=called_so) == []
+        assert f"{commands.project}_shared-0_data" in {one.name for one in client.volumes.list(filters=called_so)}
+    finally:
+        for container in client.containers.list(all=True, filters=called_so):
+            container.remove(force=True, v=True)
+        client.networks.prune(filters=called_so)
+        for volume in client.volumes.list(filters=called_so):
+            volume.remove()
+        client.close()
