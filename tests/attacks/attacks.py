@@ -18,7 +18,7 @@ import ssl
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvloop
 from websockets.frames import Frame, Opcode
@@ -367,22 +367,32 @@ async def big_publishes_to_new_groups(attacker: Attacker) -> None:
     await attacker.flood(20, 400, frame, at_once=1, counted=("ack",))
 
 
+async def _come_and_publish(
+    attacker: Attacker, messages: Sequence[tuple[str, str]], heard: Callable[[Raw, bytes], None]
+) -> None:
+    """Connect, publish 60 KB for each of `messages`, a group and an id, hear what is said to that, and be gone."""
+    async with attacker.connection() as raw:
+        if not await raw.handshake("/ws/"):
+            attacker.count[raw.status] += 1
+            return
+        for group, id in messages:
+            said = f'{{"type":"publish","group":"{group}","id":"{id}","data":"{"x" * 60_000}"}}'
+            await raw.say(masked(Opcode.TEXT, said.encode()))
+        for _ in range(1 + len(messages)):  # the welcome, and an answer to each
+            _, payload = await raw.frame()
+            heard(raw, payload)
+
+
 @attack("ack", may=("rate_limited", "closed 1008", "not closed", "cut", "too_many_groups"))
 async def publishes_by_newcomers(attacker: Attacker) -> None:
     """40 clients a second that come, publish 500 KB to new groups, and are gone: no socket is ever over its limit."""
     run = random.randbytes(4).hex()
 
     async def one(index: int) -> None:
-        async with attacker.connection() as raw:
-            if not await raw.handshake("/ws/"):
-                attacker.count[raw.status] += 1
-                return
-            for number in range(8):
-                said = f'{{"type":"publish","group":"{run}-{index}-{number}","id":"1","data":"{"x" * 60_000}"}}'
-                await raw.say(masked(Opcode.TEXT, said.encode()))
-            for _ in range(9):  # the welcome, and eight answers
-                _, payload = await raw.frame()
-                attacker.count["ack"] += payload.startswith(b'{"type":"ack"')
+        def heard(_: Raw, payload: bytes) -> None:
+            attacker.count["ack"] += payload.startswith(b'{"type":"ack"')
+
+        await _come_and_publish(attacker, [(f"{run}-{index}-{number}", "1") for number in range(8)], heard)
 
     await attacker.repeat(40, one)
 
@@ -486,17 +496,11 @@ async def full_shard(attacker: Attacker) -> None:
     groups = await attacker.groups_of_a_shard(20)
 
     async def one(index: int) -> None:
-        async with attacker.connection() as raw:
-            if not await raw.handshake("/ws/"):
-                attacker.count[raw.status] += 1
-                return
-            for number in range(8):
-                group = groups[(index + number) % len(groups)]
-                said = f'{{"type":"publish","group":"{group}","id":"{index}-{number}","data":"{"x" * 60_000}"}}'
-                await raw.say(masked(Opcode.TEXT, said.encode()))
-            for _ in range(9):  # the welcome, and eight answers
-                _, payload = await raw.frame()
-                raw.note(payload, ("ack",))
+        def heard(raw: Raw, payload: bytes) -> None:
+            raw.note(payload, ("ack",))
+
+        told = [(groups[(index + number) % len(groups)], f"{index}-{number}") for number in range(8)]
+        await _come_and_publish(attacker, told, heard)
 
     await attacker.hold(int(40 * attacker.left), 40, one, holding=True)
 

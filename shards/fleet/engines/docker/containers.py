@@ -69,7 +69,7 @@ class Containers:
         """Read the mark beside the data; empty: there is none."""
         with errors():
             try:
-                return ownership.mark_on(self._client.volumes.get(self.volume(ownership.OWNER)).attrs.get("Labels"))
+                return ownership.mark_on(ownership.labels_of(self._client.volumes.get(self.volume(ownership.OWNER))))
             except NotFound:
                 return ""
 
@@ -89,12 +89,12 @@ class Containers:
     def _networks(self) -> list[Any]:
         with errors():
             found = self._client.networks.list(filters=self._called_so)
-        return self._claim_of_what_runs.among(found, _labels)
+        return self._claim_of_what_runs.among(found, ownership.labels_of)
 
     def _volumes(self) -> list[Any]:
         with errors():
             found = self._client.volumes.list(filters=self._called_so)
-        return self._claim.among(found, _labels)
+        return self._claim.among(found, ownership.labels_of)
 
     def kept(self) -> set[str]:
         """Name the parts that there is data of."""
@@ -108,7 +108,7 @@ class Containers:
             containers = self._client.containers.list(all=True, filters=self._called_so, ignore_removed=True)
             networks = self._client.networks.list(filters=self._called_so)
             volumes = self._client.volumes.list(filters=self._called_so)
-        labels = [one.labels for one in containers] + [_labels(one) for one in (*networks, *volumes)]
+        labels = [one.labels for one in containers] + [ownership.labels_of(one) for one in (*networks, *volumes)]
         return {ownership.mark_on(one) for one in labels}
 
     # -- making
@@ -266,8 +266,8 @@ class Containers:
             ShardsError: some of it is still there.
         """
         # Whose it is goes last: until then somebody may be stopped, and run this again.
-        mark = self.volume(ownership.OWNER)
-        self._remove(sorted(self._volumes(), key=lambda volume: volume.name == mark))
+        owner = self.volume(ownership.OWNER)
+        self._remove(sorted(self._volumes(), key=lambda volume: volume.name == owner))
         # Images have names only: those of another fleet of this name are the same.
         if any(ownership.is_anothers(mark, self._mark) for mark in self.marks()):
             return
@@ -275,12 +275,6 @@ class Containers:
             left = forget_all(self._client, self.project)
         if left:
             raise ShardsError(not_all("images", left))
-
-
-def _labels(one: Any) -> Mapping[str, str] | None:
-    """Give the labels of a network or a volume."""
-    found: Mapping[str, str] | None = one.attrs.get("Labels")
-    return found
 
 
 def _end(container: Container) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import docker
 from docker.errors import APIError, BuildError, ImageNotFound, NotFound
+from docker.models.images import Image
 
 from shards.errors import ShardsError
 from shards.fleet.engines import app_check
@@ -234,7 +235,7 @@ def forget_releases(client: docker.DockerClient, project: str, keep: Collection[
         ShardsError: the daemon fails.
     """
     with errors():
-        for image in client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}):
+        for image in _of_fleet(client, project):
             for name in superfluous(project, str(image.id), image.tags, keep):
                 # A container that has ended may still be of it: then it goes after the next promote.
                 with contextlib.suppress(APIError):
@@ -255,7 +256,7 @@ def forget_all(client: docker.DockerClient, project: str) -> list[str]:
         DockerException: the daemon fails; see `errors`.
     """
     left = []
-    for image in client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}):
+    for image in _of_fleet(client, project):
         for name in image.tags or [str(image.id)]:
             try:
                 client.images.remove(name, force=True)
@@ -264,6 +265,10 @@ def forget_all(client: docker.DockerClient, project: str) -> list[str]:
             except APIError as error:
                 left.append(reason_of(error))
     return left
+
+
+def _of_fleet(client: docker.DockerClient, project: str) -> list[Image]:
+    return list(client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}))
 
 
 def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str]) -> list[str]:

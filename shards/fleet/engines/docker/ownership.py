@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 MARK_LABEL = "shards.owner"
 
@@ -65,6 +65,12 @@ class Claim:
         marks = [(one, mark_on(labels_of(one))) for one in found]
         data = self.beside_data() if any(not _id_of(mark) for _, mark in marks) else ""
         return [one for one, mark in marks if not is_anothers(mark if _id_of(mark) else data, self.mark)]
+
+
+def labels_of(one: Any) -> Labels:
+    """Give the labels of a network or a volume, as the SDK has it."""
+    found: Labels = one.attrs.get("Labels")
+    return found
 
 
 def mark_on(labels: Labels) -> str:

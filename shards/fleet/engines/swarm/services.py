@@ -63,7 +63,7 @@ class Services:
 
     def _owner(self) -> str:
         """Read the mark beside the data; empty: there is none."""
-        return next((ownership.mark_on(_labels(one)) for one in self._owners()), "")
+        return next((ownership.mark_on(_labels_of(one)) for one in self._owners()), "")
 
     # -- what there is
 
@@ -71,7 +71,7 @@ class Services:
         """Ask the manager for services, secrets or configurations of the fleet."""
         with errors():
             found = ask(filters=self._called_so)
-        return self._claim.among(found, _labels)
+        return self._claim.among(found, _labels_of)
 
     def found(self) -> dict[str, Mapping[str, Any]]:
         """Find the services of the fleet, by their names in it."""
@@ -82,14 +82,14 @@ class Services:
         """Give the marks of all that belongs to a fleet of this name, as far as the nodes' daemons answer."""
         with errors():
             asks = (self._api.services, self._api.secrets, self._api.configs)
-            labels = [_labels(one) for ask in asks for one in ask(filters=self._called_so)]
+            labels = [_labels_of(one) for ask in asks for one in ask(filters=self._called_so)]
         for volumes in self._daemons.each(lambda client: client.volumes.list(filters=self._called_so)):
-            labels += [volume.attrs.get("Labels") for volume in volumes]
+            labels += map(ownership.labels_of, volumes)
         return {ownership.mark_on(one) for one in labels}
 
     def are_deployed_by_hand(self) -> bool:
         """Tell whether `docker stack deploy` has made services of this name, which no command of ours keeps."""
-        return any(not ownership.mark_on(_labels(one)) for one in self.found().values())
+        return any(not ownership.mark_on(_labels_of(one)) for one in self.found().values())
 
     def kept(self) -> dict[str, str]:
         """Give the nodes, by their ids, that have the data of parts; by the parts' names.
@@ -109,7 +109,7 @@ class Services:
 
     def _volumes(self, client: docker.DockerClient) -> list[Any]:
         found = client.volumes.list(filters=self._called_so)
-        return self._claim.among(found, lambda volume: volume.attrs.get("Labels"))
+        return self._claim.among(found, ownership.labels_of)
 
     def tasks(self) -> dict[str, Task]:
         """Give the newest task of each service that shall run, by the service's name in the fleet."""
@@ -166,7 +166,7 @@ class Services:
                 self._api.create_config(name, self._mark.encode(), labels=self._labels)
 
     def _disclaim(self) -> None:
-        for one in self._claim.among(self._owners(), _labels):
+        for one in self._claim.among(self._owners(), _labels_of):
             with errors(), contextlib.suppress(NotFound):
                 self._api.remove_config(one["ID"])
 
@@ -306,7 +306,7 @@ class Services:
         self._disclaim()
 
 
-def _labels(one: Mapping[str, Any]) -> Mapping[str, str] | None:
+def _labels_of(one: Mapping[str, Any]) -> Mapping[str, str] | None:
     """Give the labels of a service, a secret or a configuration."""
     found: Mapping[str, str] | None = one["Spec"].get("Labels")
     return found
