@@ -97,6 +97,7 @@ def _warn_of_locked_out(fleet: Fleet, state: FleetState | None, wanted: FleetSpe
 async def _first(
     fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec, forewarn: Callable[[], Awaitable[None]]
 ) -> FleetState:
+    _refuse_to_leave_data(remembered, wanted)
     _refuse_to_split(remembered, wanted)
     settings = chosen(os.environ)
     engine = fleet.engine(wanted)
@@ -169,6 +170,16 @@ def _as_before(remembered: FleetState | None, now: FleetState) -> FleetState | N
 def _where(now: FleetState) -> dict[str, Any]:
     """Give what says where slots and data are."""
     return {"shards": now.shards, "ports": now.ports, "primaries": now.primaries, "places": now.places}
+
+
+def _refuse_to_leave_data(remembered: FleetState | None, wanted: FleetSpec) -> None:
+    """Another engine would begin with no data, and forget whose it is that the one before has."""
+    if remembered and remembered.spec.engine != wanted.engine:
+        engine, project = remembered.spec.engine, wanted.project
+        raise UsageError(
+            f"the data of fleet {project} is with the {engine} engine: `inv up --engine {engine} --project {project}` "
+            f"goes on with it, `inv down --purge --project {project}` deletes it; or choose another name with --project"
+        )
 
 
 def _refuse_to_split(remembered: FleetState | None, wanted: FleetSpec) -> None:
@@ -455,10 +466,31 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
             if elsewhere:
                 fleet.note(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
             await engine.purge()
-        left = await fleet.left_alone(engine if state or spec.engine != "local" else None)
+            if spec.engine == "local":
+                await _purge_docker(fleet)
+        # What Docker has matters where it was asked, and where nobody knows which engine had the fleet.
+        elsewhere_too = spec.engine == "local" and (purge or not state)
+        left = await fleet.left_alone(None if elsewhere_too else engine)
         if purge:
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
     return Ended(stopped, purge, left)
+
+
+async def _purge_docker(fleet: Fleet) -> None:
+    """Delete what Docker has that carries the fleet's mark, though the engine of this host was the last to have it.
+
+    Raises:
+        ShardsError: some of it is still there.
+    """
+    docker = fleet.engine(FleetSpec(fleet.directory.project, "docker"))
+    try:
+        has_ours = await docker.has_ours()
+    except ShardsError:
+        # There is no Docker here, or it can't be asked.
+        return
+    if has_ours:
+        await docker.stop()
+        await docker.purge()
 
 
 def _engine_in(directory: Path) -> str:

@@ -397,7 +397,8 @@ def down(context: Context, purge: bool = False, project: str | None = None, debu
             others = [] if ended.stopped else await fleet.others()
         deleted = ", and its data, logs and secrets are deleted" if ended.deleted else ""
         was = "is down" if ended.stopped else "was not up"
-        left = f"; {ended.left}" if ended.left else ""
+        kept = "; its data is kept" if ended.stopped and not ended.deleted else ""
+        left = f"; {ended.left}" if ended.left else kept
         print(f"fleet {fleet.directory.project} {was}{deleted}{left}{view.beside(others)}")
 
     run(work(), debug=debug)

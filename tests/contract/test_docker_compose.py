@@ -120,6 +120,31 @@ def goes_on_with_what_compose_has_left(commands: DockerCommands, root: Path) -> 
     assert "is left alone" in other.ok("down", "--purge").stdout
 
 
+def is_deleted_only_by_whom_it_is(commands: DockerCommands, root: Path) -> None:
+    """See that a purge deletes no data of Compose's by guess, and says so."""
+    guest = replace(commands, state_dir=root / "guests")
+    guest.directory.mkdir(parents=True)
+    said = guest.ok("down", "--purge").stdout
+    assert f"label={FLEET_LABEL}={commands.project}" in said, said
+    assert not guest.directory.exists()
+    assert volumes(commands.project)
+
+
+def is_deleted_though_files_that_told_of_it_are_lost(commands: DockerCommands) -> None:
+    (commands.directory / "fleet.json").unlink()
+    shutil.rmtree(commands.directory / "docker")
+    assert "left alone" not in commands.ok("down", "--purge").stdout
+    assert volumes(commands.project) == set()
+
+
+def volumes(project: str) -> set[str]:
+    client = docker.from_env()
+    try:
+        return {str(one.name) for one in client.volumes.list(filters={"label": f"{FLEET_LABEL}={project}"})}
+    finally:
+        client.close()
+
+
 async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path: Path) -> None:
     assert isinstance(commands, DockerCommands)
     program = compose()
@@ -151,7 +176,9 @@ async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path:
             assert await until_watched(published(f"{here}/compose.yml", "prometheus")) == {"fleet", "edges"}
         await publish(commands.url, "g")
         run("--profile", "monitoring", "down")
+        is_deleted_only_by_whom_it_is(commands, tmp_path)
         goes_on_with_what_compose_has_left(commands, tmp_path)
+        is_deleted_though_files_that_told_of_it_are_lost(commands)
     finally:
         run("--profile", "monitoring", "down", "--volumes")
     assert commands("status").code == 1

@@ -38,6 +38,14 @@ def test_the_committed_files_are_what_is_rendered_for_the_defaults() -> None:
         assert (ROOT / "docker" / name).read_text() == text, f"`inv render --into docker` writes {name} anew"
 
 
+def test_fleets_of_several_files_run_side_by_side() -> None:
+    """Those of the committed file and of another port had the same ports for their parts."""
+    fleets = [compose.fresh(FleetSpec(port=port, replicas=20, edges=4)) for port in (8000, 8100, 9000, 12_600, 27_586)]
+    ports = [port for fleet in fleets for port in {*fleet.ports.values(), fleet.spec.port}]
+    assert len(ports) == len(set(ports))
+    assert max(ports) < 32_768, "from there on Linux gives them to connections that go out"
+
+
 def test_the_image_installs_what_the_project_says_the_service_needs() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lines = (ROOT / "docker" / "requirements.in").read_text().splitlines()

@@ -315,7 +315,7 @@ async def test_after_a_reboot_up_starts_it_again_with_its_data(commands: Command
     for group, acked in ledger.acked.items():
         assert acked <= await history(commands.url, group), "what was acked is there"
     down = commands.ok("down")
-    assert down.stdout.strip() == "fleet t is down"
+    assert down.stdout.strip() == "fleet t is down; its data is kept"
     commands.gone()
     assert commands.ok("down").stdout.strip() == "fleet t was not up"
     assert commands("status", "--json").code == 1

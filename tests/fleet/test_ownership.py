@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from docker.errors import APIError, NotFound
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, UsageError
 from shards.fleet import reconcile
 from shards.fleet.engines.base import Engine
 from shards.fleet.engines.docker import by_hand
 from shards.fleet.engines.docker.containers import Containers
 from shards.fleet.engines.docker.images import forget_all
-from shards.fleet.engines.docker.ownership import MARK_LABEL, Claim, is_anothers, left_alone, mark_of, refusal
+from shards.fleet.engines.docker.ownership import MARK_LABEL, Claim, is_anothers, left_alone, mark_of, nobodys, refusal
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from shards.fleet.engines.swarm.services import Services
 from shards.fleet.fleet import Fleet
@@ -434,8 +434,8 @@ def test_all_images_go_and_what_does_not_is_told() -> None:
 class Alone:
     """An engine with nothing of its own."""
 
-    def __init__(self, left: str = "", fails: bool = False, runs: bool = False) -> None:
-        self.left, self.fails, self.runs = left, fails, runs
+    def __init__(self, left: str = "", fails: bool = False, runs: bool = False, ours: bool = False) -> None:
+        self.left, self.fails, self.runs, self.ours = left, fails, runs, ours
 
     async def running(self) -> dict[str, Any]:
         return {}
@@ -444,8 +444,13 @@ class Alone:
         stopped, self.runs = self.runs, False
         return stopped
 
+    async def has_ours(self) -> bool:
+        if self.fails:
+            raise ShardsError("no Docker daemon answers")
+        return self.ours
+
     async def purge(self) -> None:
-        pass
+        self.ours = False
 
     async def left_alone(self) -> str:
         if self.fails:
@@ -456,14 +461,16 @@ class Alone:
 class WithEngine(Fleet):
     """A fleet whose engine is another one."""
 
-    def __init__(self, root: Path, engine: Alone, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, root: Path, engine: Alone, say: Callable[[str], None] = lambda text: None, local: Alone | None = None
+    ) -> None:
         nothing: Any = None
         super().__init__(FleetDir(root, "p"), nothing, say)
-        self.__dict__.update(alone=engine, asked=[])
+        self.__dict__.update(alone=engine, local=local or engine, asked=[])
 
     def engine(self, spec: FleetSpec) -> Engine:
         self.__dict__["asked"].append(spec.engine)
-        engine: Engine = self.__dict__["alone"]
+        engine: Engine = self.__dict__["local" if spec.engine == "local" else "alone"]
         return engine
 
 
@@ -571,3 +578,47 @@ async def test_the_engine_of_a_damaged_state_tells_what_it_leaves_alone(tmp_path
     (fleet.directory.path / "fleet.json").write_text("{")
     assert (await reconcile.down(fleet, purge=True)).left == "that of another"
     assert fleet.__dict__["asked"] == [engine]
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_a_purge_deletes_what_docker_has_under_our_mark_though_another_engine_was_the_last(
+    tmp_path: Path, remembered: bool
+) -> None:
+    """An `up` on another engine than the last is refused, but files can be lost, and older ones did not refuse."""
+    in_docker = Alone(ours=True)
+    fleet = WithEngine(tmp_path, in_docker, local=Alone())
+    fleet.directory.create()
+    if remembered:
+        fleet.directory.write(FleetState(FleetSpec("p", "local")))
+    await reconcile.down(fleet, purge=False)
+    assert in_docker.ours
+    await reconcile.down(fleet, purge=True)
+    assert not in_docker.ours
+
+
+async def test_a_purge_of_a_local_fleet_does_without_docker(tmp_path: Path) -> None:
+    fleet = WithEngine(tmp_path, Alone(fails=True))
+    fleet.directory.create()
+    assert (await reconcile.down(fleet, purge=True)).deleted
+
+
+def test_data_that_nobody_has_marked_is_told_of_with_what_deletes_it() -> None:
+    """It is not ours to delete: Compose has made it."""
+    said = nobodys("p", ["", ""])
+    assert "`inv up --engine docker --project p` goes on with its data" in said
+    assert "docker volume ls -q --filter label=shards.fleet=p" in said
+    assert nobodys("p", ["", OURS]) == nobodys("p", []) == ""
+
+
+# -- `inv up` on another engine than before
+
+
+@pytest.mark.parametrize("up", [True, False])
+async def test_data_of_one_engine_is_not_left_behind_by_another(tmp_path: Path, up: bool) -> None:
+    fleet = WithEngine(tmp_path, Fails())
+    fleet.directory.create()
+    was = FleetState(FleetSpec("p", "docker"), up=up)
+    fleet.directory.write(was)
+    with pytest.raises(UsageError, match=r"`inv up --engine docker --project p` goes on with it"):
+        await reconcile.up(fleet, FleetSpec("p", "local", app_dir=str(tmp_path)), 1.0)
+    assert fleet.directory.read() == was

@@ -318,6 +318,10 @@ class Engine(ABC):
     async def purge(self) -> None:
         """Delete what is kept of a fleet that does not run elsewhere than in its directory: all its data."""
 
+    async def has_ours(self) -> bool:
+        """Tell whether anything that is kept elsewhere than in the fleet's directory carries its mark."""
+        return False
+
     async def left_alone(self) -> str:
-        """Say what there is of a fleet of the same name that is kept from elsewhere; empty: there is nothing."""
+        """Say what there is of a fleet of the same name that this one did not make; empty: there is nothing."""
         return ""

@@ -17,8 +17,8 @@ from shards.fleet.shard_list import converge
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import Deployment, FleetState
 
-FIRST_PORT = 28_001
-"""Of the ports, on this host's loopback, by which commands reach the parts of a fleet that was never up."""
+_GIVEN_OUT = 32_768
+"""From here on Linux gives ports to connections that go out (ip_local_port_range)."""
 
 RELEASE = "dev"
 
@@ -34,6 +34,19 @@ _HEAD = """\
 """
 
 
+def first_port(port: int) -> int:
+    """Choose where the ports begin by which commands reach the parts of a fleet that was never up.
+
+    They follow from the fleet's own, since there is nobody to look which are free: fleets whose ports are some
+    dozens apart run side by side.
+
+    Args:
+        port: the fleet's.
+    """
+    above = port + 20_001
+    return above if above + 100 < _GIVEN_OUT else port - 10_000
+
+
 def fresh(spec: FleetSpec, engine: str = "docker") -> FleetState:
     """Give the state of a fleet that was never up: what it is after `inv up`, with ports that are always the same."""
     deployed = {"blue": Deployment(RELEASE, spec.replicas, spec.workers)}
@@ -44,9 +57,8 @@ def fresh(spec: FleetSpec, engine: str = "docker") -> FleetState:
         up=True,
         shards=converge((), spec.shards),
     )
-    return layout.with_ports(
-        state, lambda taken: max([FIRST_PORT - 1, *(port for port in taken if port != spec.port)]) + 1
-    )
+    first = first_port(spec.port)
+    return layout.with_ports(state, lambda taken: max([first - 1, *(port for port in taken if port != spec.port)]) + 1)
 
 
 def services(state: FleetState, options: DockerOptions) -> list[Service]:

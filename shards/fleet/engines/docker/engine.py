@@ -319,9 +319,14 @@ class DockerEngine(Engine):
         # What containers mount are directories: they see a file that takes another one's place.
         await asyncio.to_thread(files.write_secrets, self.path, self.directory)
 
+    async def has_ours(self) -> bool:
+        marks = await asyncio.to_thread(self._containers.marks)
+        return any(mark and not ownership.is_anothers(mark, self._mark) for mark in marks)
+
     async def left_alone(self) -> str:
         marks = await asyncio.to_thread(self._containers.marks)
-        return ownership.left_alone(self.spec.project, marks, self._mark, self.directory.id_file)
+        others = ownership.left_alone(self.spec.project, marks, self._mark, self.directory.id_file)
+        return others or ownership.nobodys(self.spec.project, marks)
 
     async def purge(self) -> None:
         await asyncio.to_thread(self._containers.remove_everything_kept)

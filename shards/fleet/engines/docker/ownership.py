@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shards.fleet.engines.docker.stack import FLEET_LABEL
+
 MARK_LABEL = "shards.owner"
 
 OWNER = "owner"
@@ -119,6 +121,22 @@ def left_alone(project: str, marks: Iterable[str], ours: str, id_file: Path) -> 
         for found in lost
     ]
     return "; ".join(said)
+
+
+def nobodys(project: str, marks: Iterable[str]) -> str:
+    """Say what is left alone since Compose has made it and no `inv up` has gone on with it; empty: there is nothing.
+
+    Args:
+        project: the fleet's name.
+        marks: of all that is called so.
+    """
+    if set(marks) != {""}:
+        return ""
+    return (
+        f"what Docker has of a fleet {project} that Compose has made is left alone: "
+        f"`inv up --engine docker --project {project}` goes on with its data, `docker compose down --volumes` with its "
+        f"file deletes it, as `docker volume rm $(docker volume ls -q --filter label={FLEET_LABEL}={project})` does"
+    )
 
 
 def _take(mark: str, id_file: Path) -> str:
