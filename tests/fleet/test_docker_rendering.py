@@ -38,6 +38,18 @@ def test_the_committed_files_are_what_is_rendered_for_the_defaults() -> None:
         assert (ROOT / "docker" / name).read_text() == text, f"`inv render --into docker` writes {name} anew"
 
 
+def test_the_head_names_what_puts_images_and_secrets_where_the_file_finds_them() -> None:
+    head = compose.render(compose.fresh(FleetSpec("other")), OPTIONS, "/srv/my fleet").partition("\nname:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    commands = {line[1:].split("  images")[0].strip() for line in head.splitlines() if "inv build" in line}
+    assert commands == {"inv build --into '/srv/my fleet' --project other"}
+    assert "docker compose -f '/srv/my fleet/compose.yml' up -d" in head
+    assert "/srv/my fleet/secrets/grafana" in head
+    assert "docker/" not in head
+    assert "a test keeps it so" not in head
+    assert "#   inv build   " in compose.render(FLEET, OPTIONS)
+
+
 def test_the_image_installs_what_the_project_says_the_service_needs() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lines = (ROOT / "docker" / "requirements.in").read_text().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,16 +23,10 @@ FIRST_PORT = 28_001
 
 RELEASE = "dev"
 
-_HEAD = """\
-# Written by `inv render --engine docker`: a test keeps it so. docs/docker.md says how to use it.
-#
-#   inv build                                      images, and secrets in docker/secrets
-#   docker compose -f docker/compose.yml up -d     the fleet, at http://127.0.0.1:{port}
-#   … --profile monitoring up -d                   also Prometheus at http://127.0.0.1:{prometheus},
-#                                                  Grafana at :{grafana}; its password is in docker/secrets/grafana
-#
-# SHARDS_NOFILE, SHARDS_<APP|REDIS|SHARED|EDGE>_CPUS and _MEMORY fit it to a host that has less.
-"""
+HERE = "docker"
+"""The directory in the clone that `inv build` puts secrets in where it is not told another."""
+
+_GAP = 5
 
 
 def fresh(spec: FleetSpec, engine: str = "docker") -> FleetState:
@@ -61,12 +56,13 @@ def services(state: FleetState, options: DockerOptions) -> list[Service]:
     return [*servers, shape.prepare(), *map(shape.pause, holders), *apps, *proxies, *shape.monitoring()]
 
 
-def render(state: FleetState, options: DockerOptions) -> str:
+def render(state: FleetState, options: DockerOptions, into: str = HERE) -> str:
     """Write the Compose file of a fleet.
 
     Args:
         state: what it is.
         options: limits.
+        into: the directory that it goes to, as its head shall name it.
     """
     found = services(state, options)
     common = {kind: _common(kind, found) for kind in dict.fromkeys(one.kind for one in found)}
@@ -78,17 +74,48 @@ def render(state: FleetState, options: DockerOptions) -> str:
     label = {stack.FLEET_LABEL: project}
     document["volumes"] = {name: {"name": f"{project}_{name}", "labels": label} for name in volumes}
     document["networks"] = {"default": {"name": project, "labels": label}}
-    head = _HEAD.format(port=state.spec.port, **{name: state.ports[name] for name in layout.MONITORING})
-    return head + _dump(document, {id(value): kind for kind, value in common.items()})
+    return _head(state, into) + _dump(document, {id(value): kind for kind, value in common.items()})
 
 
-def written(state: FleetState, options: DockerOptions) -> dict[str, str]:
-    """Give all files of a fleet but its secrets: the Compose file, and beside it those that containers mount."""
-    found = {"compose.yml": render(state, options)}
+def written(state: FleetState, options: DockerOptions, into: str = HERE) -> dict[str, str]:
+    """Give all files of a fleet but its secrets: the Compose file, and beside it those that containers mount.
+
+    Args:
+        state: what it is.
+        options: limits.
+        into: the directory that they go to, as the Compose file's head shall name it.
+    """
+    found = {"compose.yml": render(state, options, into)}
     for part in layout.edge_parts(state):
         found[f"traefik/{stack.static_file(part)}"] = files.static(part)
     found |= {f"monitoring/targets/{name}.yml": text for name, text in files.targets(state.spec).items()}
     return found | {f"traefik/dynamic/{files.ROUTE_FILE}": files.dynamic(layout.route(state))}
+
+
+def _head(state: FleetState, into: str) -> str:
+    """Say how the file is used: by commands that find what is beside it."""
+    project = state.spec.project
+    flags = ["--into", into] if into != HERE else []
+    flags += ["--project", project] if project != FleetSpec().project else []
+    build = shlex.join(["inv", "build", *flags])
+    up = shlex.join(["docker", "compose", "-f", f"{into}/compose.yml", "up", "-d"])
+    prometheus, grafana = (state.ports[name] for name in layout.MONITORING)
+    width = max(len(build), len(up)) + _GAP
+    told = [
+        (build, f"images, and secrets in {into}/secrets"),
+        (up, f"the fleet, at http://127.0.0.1:{state.spec.port}"),
+        ("… --profile monitoring up -d", f"also Prometheus at http://127.0.0.1:{prometheus},"),
+        ("", f"Grafana at :{grafana}; its password is in {into}/secrets/grafana"),
+    ]
+    kept = "" if flags else ": a test keeps it so"
+    lines = [
+        f"Written by `inv render --engine docker`{kept}. docs/docker.md says how to use it.",
+        "",
+        *(f"  {command:{width}}{meaning}" for command, meaning in told),
+        "",
+        "SHARDS_NOFILE, SHARDS_<APP|REDIS|SHARED|EDGE>_CPUS and _MEMORY fit it to a host that has less.",
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
 def _common(kind: str, found: Sequence[Service]) -> dict[str, Any]:
