@@ -222,7 +222,7 @@ def up(
 def status(
     context: Context, project: str | None = None, json: bool = False, watch: bool = False, debug: bool = False
 ) -> None:
-    """Show what runs where, with live figures."""
+    """Show what runs where, with live figures; exit 1 only where nothing of the fleet runs."""
 
     async def work() -> looking.Status:
         if json and watch:
