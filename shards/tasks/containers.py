@@ -59,7 +59,8 @@ def build(
                 return
             beside = Path(into) if into else builder.options.root / "docker"
             files.write_secrets(beside, fleet.directory)
-        print(f"docker compose -f {beside}/compose.yml up -d")
+            smaller = await asyncio.to_thread(builder.smaller)
+        print(compose.started(str(beside), smaller))
 
     run(work(), debug=debug)
 

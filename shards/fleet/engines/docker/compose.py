@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -26,7 +27,11 @@ RELEASE = "dev"
 HERE = "docker"
 """The directory in the clone that `inv build` puts secrets in where it is not told another."""
 
+NOFILE = 65_536
+"""Files that a container of the file may open, where `SHARDS_NOFILE` does not say another number."""
+
 _GAP = 5
+_LIMITED = ("app", "redis", "shared", "edge")
 
 
 def fresh(spec: FleetSpec, engine: str = "docker") -> FleetState:
@@ -92,13 +97,37 @@ def written(state: FleetState, options: DockerOptions, into: str = HERE) -> dict
     return found | {f"traefik/dynamic/{files.ROUTE_FILE}": files.dynamic(layout.route(state))}
 
 
+def started(into: str, smaller: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Give the command that has Compose start the fleet of a file.
+
+    Args:
+        into: the directory of the file.
+        smaller: what the file is told on a host that has less, see `smaller`.
+    """
+    told = [f"{name}={value}" for name, value in smaller.items()]
+    return shlex.join([*told, "docker", "compose", "-f", f"{into}/compose.yml", "up", "-d"])
+
+
+def smaller(options: DockerOptions, nofile: int, cpus: float) -> dict[str, str]:
+    """Give the variables that the file needs where Docker would refuse what it asks for; none: the host has enough.
+
+    Args:
+        options: limits that the file asks for.
+        nofile: files that a container may open there.
+        cpus: cores that there are.
+    """
+    found = {"SHARDS_NOFILE": str(nofile)} if nofile < NOFILE else {}
+    asked = {kind: getattr(options, kind).cpus for kind in _LIMITED}
+    return found | {f"SHARDS_{kind.upper()}_CPUS": f"{cpus:g}" for kind, most in asked.items() if most > cpus}
+
+
 def _head(state: FleetState, into: str) -> str:
     """Say how the file is used: by commands that find what is beside it."""
     project = state.spec.project
     flags = ["--into", into] if into != HERE else []
     flags += ["--project", project] if project != FleetSpec().project else []
     build = shlex.join(["inv", "build", *flags])
-    up = shlex.join(["docker", "compose", "-f", f"{into}/compose.yml", "up", "-d"])
+    up = started(into)
     prometheus, grafana = (state.ports[name] for name in layout.MONITORING)
     width = max(len(build), len(up)) + _GAP
     told = [
@@ -121,7 +150,7 @@ def _head(state: FleetState, into: str) -> str:
 def _common(kind: str, found: Sequence[Service]) -> dict[str, Any]:
     """Give what the containers of a kind have in common."""
     one = next(service for service in found if service.kind == kind)
-    nofile = "${SHARDS_NOFILE:-65536}"
+    nofile = f"${{SHARDS_NOFILE:-{NOFILE}}}"
     common: dict[str, Any] = {
         "image": one.image,
         "init": True,
