@@ -22,6 +22,7 @@ from shards.fleet.engines.log_files import _Tail
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
 from shards.fleet.state import FleetDir
+from shards.settings_table import commented, variables
 from shards.tasks import console, view
 from shards.tasks import fleet as commands
 from shards.tasks.fleet import names_a_part
@@ -88,6 +89,38 @@ def test_status_fails_only_where_nothing_runs(
         commands.status.body(context_of(tmp_path), json=True)
     assert (ended.value.code if ended else 0) == code
     assert "1: nothing does" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("INVOKE_FLEET_PROT", "INVOKE_FLEET_PORT is meant?"),
+        ("INVOKE_DOCKER_REDISIMAGE", "INVOKE_DOCKER_REDIS_IMAGE is meant?"),
+        ("INVOKE_FLEET_CANARY_SECOND", "INVOKE_FLEET_CANARY_SECONDS is meant?"),
+        # Right, but for the section.
+        ("INVOKE_FLEET_APP_MEMORY", "INVOKE_DOCKER_APP_MEMORY is meant?"),
+        ("INVOKE_FLEET_QQQ", "docs/settings.md has all"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    told = console.Kept()
+    commands.fleet_of(context_of(tmp_path), None, told)
+    assert told.lines == [f"warning: {name} is no setting, and does nothing: {advice}"]
+
+
+def test_variables_that_are_settings_or_nothing_of_ours_are_not_told_of(tmp_path: Path) -> None:
+    ours = {
+        f"INVOKE_{section}_{name}".replace(".", "_").upper()
+        for section in ("fleet", "docker")
+        for name, default, _ in commented(section)
+        if default is not None
+    } | {name for name in variables() if name.startswith("INVOKE_")}
+    assert {"INVOKE_FLEET_STATE_DIR", "INVOKE_FLEET_CANARY_P99_MS", "INVOKE_DOCKER_NOFILE"} <= ours
+    config = {section: dict(context_of(tmp_path).config[section]) for section in ("fleet", "docker")}
+    assert console.unknown_variables([*ours, "INVOKE_RUN_ECHO", "INVOKE_FLEET", "FLEET_PROT"], config) == []
 
 
 def test_progress_says_each_thing_once_and_counts_down_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
