@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
@@ -255,6 +256,14 @@ def _warnings(seen: _Seen) -> list[str]:
         found.append(
             f"a restart of {name} stopped half-way: `inv restart {name}` goes on, `inv up` takes away what stands in"
         )
+    if seen.command is None and not seen.registry.resharding and (lacking := _lacking(seen)):
+        least, project = 1 + max(shard.number for shard in lacking), seen.state.spec.project
+        names = ", ".join(shard.name for shard in lacking)
+        found.append(
+            f"slots belong to {names}, which this fleet has not, so no replica gets ready: have Compose run a file "
+            f"with as many (`inv render --into DIR --shards {least}`), or `inv down`, then "
+            f"`inv up --engine docker --project {project}` goes on with the data"
+        )
     for name, used in sorted(seen.usage.items()):
         memory, cpu = used.memory_limit_bytes, used.cpu_limit_percent
         if memory and used.rss_bytes >= _NEAR * memory:
@@ -262,6 +271,19 @@ def _warnings(seen: _Seen) -> list[str]:
         if cpu and used.cpu_percent >= _NEAR * cpu:
             found.append(f"{name} uses {used.cpu_percent / cpu:.0%} of the CPU it may ({cpu / 100:g} cores)")
     return found
+
+
+def _lacking(seen: _Seen) -> list[FleetShard]:
+    """Give the shards in containers that own slots though the fleet has none of that name.
+
+    So it is where Compose runs a file on data that was resharded. Servers that run elsewhere may answer all the same.
+    """
+    table = seen.registry.table
+    if table is None:
+        return []
+    known, owners = {shard.name for shard in seen.state.shards}, set(table.owner_names())
+    own = [shard.name for shard in table.shards if urlsplit(shard.url).hostname == shard.name]
+    return [FleetShard(name) for name in own if name in owners - known]
 
 
 def _edge(seen: _Seen, part: EdgePart) -> Status:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from invoke.config import DataProxy
 from invoke.context import Context
 from invoke.exceptions import Exit
 from rich.console import Console
@@ -22,6 +24,7 @@ from rich.text import Text
 from shards.errors import ShardsError
 
 _INTERRUPTED = 130
+_PREFIX = "INVOKE_"
 _REPEAT_S = 2.0
 _COUNTDOWNS = {"waiting", "draining:", "moving", "watching"}
 
@@ -172,5 +175,47 @@ def given(section: str, name: str, flag: object) -> bool:
 
 def variable(section: str, name: str) -> str | None:
     """Name the variable of the environment that gives a setting; None: none does."""
-    named = f"INVOKE_{section}_{name}".upper()
+    named = f"{_PREFIX}{section}_{name}".upper()
     return named if named in os.environ else None
+
+
+def unknown_variables(environ: Iterable[str], config: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Tell of variables of the environment that look like settings and are none: Invoke says nothing of them.
+
+    Args:
+        environ: the names of all variables.
+        config: the settings, by section; only variables that begin as a section's do are looked at.
+
+    Returns:
+        A line each, with the setting that is meant, as far as that can be guessed.
+    """
+    known = {f"{_PREFIX}{section}_".upper(): set(_leaves(values)) for section, values in config.items()}
+    found = []
+    for name in sorted(environ):
+        prefix = next((one for one in known if name.startswith(one)), None)
+        if prefix is None or name.removeprefix(prefix) in known[prefix]:
+            continue
+        meant = _meant(prefix, name.removeprefix(prefix), known)
+        advice = f"{meant} is meant?" if meant else "docs/settings.md has all"
+        found.append(f"{name} is no setting, and does nothing: {advice}")
+    return found
+
+
+def _leaves(values: Mapping[str, object], before: str = "") -> Iterator[str]:
+    """Name the settings of a section as their variables end."""
+    for name, value in values.items():
+        if isinstance(value, Mapping | DataProxy):
+            yield from _leaves(dict(value), f"{before}{name}_")
+        else:
+            yield f"{before}{name}".upper()
+
+
+def _meant(prefix: str, rest: str, known: Mapping[str, Collection[str]]) -> str | None:
+    """Guess which setting a variable is to give: of another section, else one of its own that reads alike."""
+    elsewhere = next((one for one, names in known.items() if rest in names), None)
+    if elsewhere:
+        return elsewhere + rest
+    alike = difflib.get_close_matches(rest, known[prefix])
+    # Of those as near, one of the same letters: two that changed places are a slip of the hand.
+    alike.sort(key=lambda name: sorted(name) != sorted(rest))
+    return prefix + alike[0] if alike else None

@@ -59,7 +59,8 @@ def build(
                 return
             beside = Path(into) if into else builder.options.root / "docker"
             files.write_secrets(beside, fleet.directory)
-        print(f"docker compose -f {beside}/compose.yml up -d")
+            smaller = await asyncio.to_thread(builder.smaller)
+        print(compose.started(str(beside), smaller))
 
     run(work(), debug=debug)
 
@@ -127,13 +128,14 @@ def render(
 def _give_compose_files(fleet: Fleet, state: FleetState, options: DockerOptions, into: str | None) -> None:
     # A fleet that came up before there was a port for everything has one now.
     state = fleet.placed(state)
-    written = compose.written(replace(state, previous=None), options)
+    kept = options.root / "docker"
+    elsewhere = into is not None and Path(into).resolve() != kept.resolve()
+    written = compose.written(replace(state, previous=None), options, str(into) if elsewhere else compose.HERE)
     if into is None:
         print(written["compose.yml"], end="")
         return
-    kept = options.root / "docker" / "monitoring"
-    if (Path(into) / "monitoring").resolve() != kept.resolve():
-        shutil.copytree(kept, Path(into) / "monitoring", dirs_exist_ok=True)
+    if elsewhere:
+        shutil.copytree(kept / "monitoring", Path(into) / "monitoring", dirs_exist_ok=True)
     for name, text in written.items():
         path = Path(into) / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import os
 import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,9 +33,12 @@ from shards.fleet.state import FleetDir, FleetState
 from shards.host.plan import forewarned
 from shards.settings import Credentials
 from shards.tasks import view
-from shards.tasks.console import Kept, Lines, Progress, given, progress, run, setting, variable
+from shards.tasks.console import Kept, Lines, Progress, given, progress, run, setting, unknown_variables, variable
 
 SECTION = "fleet"
+_SECTIONS = (SECTION, "docker")
+"""Of `invoke.yaml`, those that the environment may override."""
+
 PROJECT = "name of the fleet; several run side by side"
 DEBUG = "show tracebacks of errors"
 DRAIN = "window in which sockets move to the other replicas, in seconds"
@@ -57,6 +61,8 @@ def fleet_of(context: Context, project: str | None, told: Progress | None = None
     directory = FleetDir(Path(setting(context, SECTION, "state_dir")), chosen)
     docker = DockerOptions.read(root.resolve(), dict(context.config["docker"]))
     told = told or Lines()
+    for line in unknown_variables(os.environ, {section: dict(context.config[section]) for section in _SECTIONS}):
+        told.keep(f"warning: {line}")
     return Fleet(directory, options, told.say, _number(context, "ready_seconds", None, 1), docker, told.keep)
 
 
@@ -222,7 +228,7 @@ def up(
 def status(
     context: Context, project: str | None = None, json: bool = False, watch: bool = False, debug: bool = False
 ) -> None:
-    """Show what runs where, with live figures."""
+    """Show what runs where, with live figures; exit 1 only where nothing of the fleet runs."""
 
     async def work() -> looking.Status:
         if json and watch:

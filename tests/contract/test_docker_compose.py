@@ -151,7 +151,8 @@ async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path:
     watches = prometheus_image(commands)
     here = str(tmp_path / "files")
     commands.ok("render", "--into", here, "--replicas", "2", "--shards", "2")
-    commands.ok("build", "--into", here)
+    told = commands.ok("build", "--into", here).stdout.splitlines()
+    assert told[-1].endswith(f"docker compose -f {here}/compose.yml up -d")
     check_images(commands.project)
     less = {"SHARDS_NOFILE": "4096", "SHARDS_APP_CPUS": "1", "SHARDS_EDGE_CPUS": "1"}
     less |= {"SHARDS_REDIS_CPUS": "1", "SHARDS_SHARED_CPUS": "1"}
@@ -169,8 +170,9 @@ async def test_compose_brings_up_the_same_fleet(commands: AnyCommands, tmp_path:
         async with crowd(commands.url, 20) as ledger:
             assert commands.status()["engine"] == "docker"
         assert (ledger.failures, ledger.faults) == ([], [])
-        refused = commands("promote")
-        assert (refused.code, "started by Docker Compose" in refused.last) == (1, True)
+        for command in (("promote",), ("up",), ("up", "--engine", "local"), ("publish", "--group", "g", "--data", "1")):
+            refused = commands(*command)
+            assert (refused.code, "started by Docker Compose" in refused.last) == (1, True), command
         if watches:
             run("--profile", "monitoring", "up", "-d", "prometheus")
             assert await until_watched(published(f"{here}/compose.yml", "prometheus")) == {"fleet", "edges"}

@@ -5,18 +5,26 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyte
 import pytest
+import yaml
+from invoke.config import Config
+from invoke.context import Context
+from invoke.exceptions import Exit
 from rich.console import Console
 
+from shards.fleet import status as looking
 from shards.fleet.engines.local import LocalOptions
 from shards.fleet.engines.log_files import _Tail
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
 from shards.fleet.state import FleetDir
+from shards.settings_table import commented, variables
 from shards.tasks import console, view
+from shards.tasks import fleet as commands
 from shards.tasks.fleet import names_a_part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +68,59 @@ def test_every_flag_has_its_help(command: str) -> None:
 )
 def test_logs_takes_a_name_where_one_is_given(line: str, named: bool) -> None:
     assert names_a_part(line.split()) is named
+
+
+def context_of(state_dir: Path) -> Context:
+    """Give what a task is given in the clone."""
+    settings = yaml.safe_load((ROOT / "invoke.yaml").read_text())
+    settings["fleet"] |= {"root": str(ROOT), "state_dir": str(state_dir), "app_dir": str(ROOT)}
+    return Context(Config(defaults=settings))
+
+
+@pytest.mark.parametrize(("state", "code"), [("steady", 0), ("degraded", 0), ("resharding", 0), ("down", 1)])
+def test_status_fails_only_where_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, code: int
+) -> None:
+    async def found(fleet: Fleet) -> dict[str, str]:
+        return {"state": state}
+
+    monkeypatch.setattr(looking, "status", found)
+    with pytest.raises(Exit) if code else nullcontext() as ended:
+        commands.status.body(context_of(tmp_path), json=True)
+    assert (ended.value.code if ended else 0) == code
+    assert "1: nothing does" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("INVOKE_FLEET_PROT", "INVOKE_FLEET_PORT is meant?"),
+        ("INVOKE_DOCKER_REDISIMAGE", "INVOKE_DOCKER_REDIS_IMAGE is meant?"),
+        ("INVOKE_FLEET_CANARY_SECOND", "INVOKE_FLEET_CANARY_SECONDS is meant?"),
+        # Right, but for the section.
+        ("INVOKE_FLEET_APP_MEMORY", "INVOKE_DOCKER_APP_MEMORY is meant?"),
+        ("INVOKE_FLEET_QQQ", "docs/settings.md has all"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    told = console.Kept()
+    commands.fleet_of(context_of(tmp_path), None, told)
+    assert told.lines == [f"warning: {name} is no setting, and does nothing: {advice}"]
+
+
+def test_variables_that_are_settings_or_nothing_of_ours_are_not_told_of(tmp_path: Path) -> None:
+    ours = {
+        f"INVOKE_{section}_{name}".replace(".", "_").upper()
+        for section in ("fleet", "docker")
+        for name, default, _ in commented(section)
+        if default is not None
+    } | {name for name in variables() if name.startswith("INVOKE_")}
+    assert {"INVOKE_FLEET_STATE_DIR", "INVOKE_FLEET_CANARY_P99_MS", "INVOKE_DOCKER_NOFILE"} <= ours
+    config = {section: dict(context_of(tmp_path).config[section]) for section in ("fleet", "docker")}
+    assert console.unknown_variables([*ours, "INVOKE_RUN_ECHO", "INVOKE_FLEET", "FLEET_PROT"], config) == []
 
 
 def test_progress_says_each_thing_once_and_counts_down_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

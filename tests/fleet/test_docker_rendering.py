@@ -46,6 +46,39 @@ def test_fleets_of_several_files_run_side_by_side() -> None:
     assert max(ports) < 32_768, "from there on Linux gives them to connections that go out"
 
 
+def test_the_head_names_what_puts_images_and_secrets_where_the_file_finds_them() -> None:
+    head = compose.render(compose.fresh(FleetSpec("other")), OPTIONS, "/srv/my fleet").partition("\nname:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    commands = {line[1:].split("  images")[0].strip() for line in head.splitlines() if "inv build" in line}
+    assert commands == {"inv build --into '/srv/my fleet' --project other"}
+    assert "docker compose -f '/srv/my fleet/compose.yml' up -d" in head
+    assert "/srv/my fleet/secrets/grafana" in head
+    assert "docker/" not in head
+    assert "a test keeps it so" not in head
+    assert "#   inv build   " in compose.render(FLEET, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("nofile", "cpus", "told"),
+    [
+        (65_536, 4, ""),
+        (20_000, 4, "SHARDS_NOFILE=20000"),
+        (65_536, 2, "SHARDS_APP_CPUS=2 SHARDS_EDGE_CPUS=2"),
+        (
+            4096,
+            1.5,
+            "SHARDS_NOFILE=4096 SHARDS_APP_CPUS=1.5 SHARDS_REDIS_CPUS=1.5 SHARDS_SHARED_CPUS=1.5 SHARDS_EDGE_CPUS=1.5",
+        ),
+    ],
+    ids=["enough", "files", "cores", "both"],
+)
+def test_compose_is_told_what_a_host_lacks_and_only_there(nofile: int, cpus: float, told: str) -> None:
+    command = compose.started("a b", compose.smaller(OPTIONS, nofile, cpus))
+    assert command == f"{told} docker compose -f 'a b/compose.yml' up -d".lstrip()
+    names = {word.partition("=")[0] for word in told.split()}
+    assert all(f"${{{name}:-" in compose.render(FLEET, OPTIONS) for name in names)
+
+
 def test_the_image_installs_what_the_project_says_the_service_needs() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lines = (ROOT / "docker" / "requirements.in").read_text().splitlines()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker.daemon import TookTooLong, run_once
@@ -111,3 +112,28 @@ def test_only_what_took_too_long_is_said_to_have(error: Exception, told: type[Ex
     client: Any = FakeDaemon(FakeContainer(ended=error))
     with pytest.raises(told):
         run_once(client, "image", ["true"])
+
+
+class EmptyDaemon:
+    """A daemon which lacks one image, and can't have it from anywhere."""
+
+    def __init__(self, lacks: str) -> None:
+        self.lacks = lacks
+        self.images = self
+
+    def get(self, image: str) -> None:
+        if image == self.lacks:
+            raise ImageNotFound("404 Client Error")
+
+    def pull(self, image: str) -> None:
+        raise _said("no route to host")
+
+
+@pytest.mark.parametrize("setting", ["python_image", "redis_image", "traefik_image"])
+def test_a_base_image_that_is_not_there_is_told_with_the_setting_that_names_it(tmp_path: Path, setting: str) -> None:
+    options = DockerOptions(ROOT, **{setting: "local/none:1"})  # type: ignore[arg-type]
+    client: Any = EmptyDaemon("local/none:1")
+    images = Images(client, FleetSpec("t"), options, tmp_path, lambda _: None)
+    with pytest.raises(ShardsError, match=r"local/none:1 is not there .*no route to host") as told:
+        images.build_servers()
+    assert set(re.findall(r"INVOKE_\w+", str(told.value))) == {f"INVOKE_DOCKER_{setting.upper()}"}

@@ -29,6 +29,7 @@ from shards.fleet import accounts, certificate, layout, probe, processes
 from shards.fleet.engines import app_check, log_files, redis_server, sentinel
 from shards.fleet.engines import edge as edges
 from shards.fleet.engines.base import EdgePart, Engine, Part, RedisPart, ReplicaPart, Route, Running, SentinelPart
+from shards.fleet.engines.docker import by_hand
 from shards.fleet.engines.log_files import last_line_of
 from shards.fleet.engines.supervisord import (
     ProcessInfo,
@@ -109,6 +110,10 @@ class LocalEngine(Engine):
         if error is None:
             return
         if error.errno == errno.EADDRINUSE:
+            # Of what Docker publishes, only its proxy could be named.
+            composed = by_hand.find(self.spec.project)
+            if composed and composed.spec.port == self.spec.port:
+                raise ShardsError(by_hand.elsewhere(self.spec.project))
             user = processes.listener(self.spec.port) or "another process"
             raise ShardsError(f"port {self.spec.port} is in use by {user}; choose another with --port")
         raise ShardsError(

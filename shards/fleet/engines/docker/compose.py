@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -22,16 +24,14 @@ _GIVEN_OUT = 32_768
 
 RELEASE = "dev"
 
-_HEAD = """\
-# Written by `inv render --engine docker`: a test keeps it so. docs/docker.md says how to use it.
-#
-#   inv build                                      images, and secrets in docker/secrets
-#   docker compose -f docker/compose.yml up -d     the fleet, at http://127.0.0.1:{port}
-#   … --profile monitoring up -d                   also Prometheus at http://127.0.0.1:{prometheus},
-#                                                  Grafana at :{grafana}; its password is in docker/secrets/grafana
-#
-# SHARDS_NOFILE, SHARDS_<APP|REDIS|SHARED|EDGE>_CPUS and _MEMORY fit it to a host that has less.
-"""
+HERE = "docker"
+"""The directory in the clone that `inv build` puts secrets in where it is not told another."""
+
+NOFILE = 65_536
+"""Files that a container of the file may open, where `SHARDS_NOFILE` does not say another number."""
+
+_GAP = 5
+_LIMITED = ("app", "redis", "shared", "edge")
 
 
 def first_port(port: int) -> int:
@@ -73,12 +73,13 @@ def services(state: FleetState, options: DockerOptions) -> list[Service]:
     return [*servers, shape.prepare(), *map(shape.pause, holders), *apps, *proxies, *shape.monitoring()]
 
 
-def render(state: FleetState, options: DockerOptions) -> str:
+def render(state: FleetState, options: DockerOptions, into: str = HERE) -> str:
     """Write the Compose file of a fleet.
 
     Args:
         state: what it is.
         options: limits.
+        into: the directory that it goes to, as its head shall name it.
     """
     found = services(state, options)
     common = {kind: _common(kind, found) for kind in dict.fromkeys(one.kind for one in found)}
@@ -90,23 +91,78 @@ def render(state: FleetState, options: DockerOptions) -> str:
     label = {stack.FLEET_LABEL: project}
     document["volumes"] = {name: {"name": f"{project}_{name}", "labels": label} for name in volumes}
     document["networks"] = {"default": {"name": project, "labels": label}}
-    head = _HEAD.format(port=state.spec.port, **{name: state.ports[name] for name in layout.MONITORING})
-    return head + _dump(document, {id(value): kind for kind, value in common.items()})
+    return _head(state, into) + _dump(document, {id(value): kind for kind, value in common.items()})
 
 
-def written(state: FleetState, options: DockerOptions) -> dict[str, str]:
-    """Give all files of a fleet but its secrets: the Compose file, and beside it those that containers mount."""
-    found = {"compose.yml": render(state, options)}
+def written(state: FleetState, options: DockerOptions, into: str = HERE) -> dict[str, str]:
+    """Give all files of a fleet but its secrets: the Compose file, and beside it those that containers mount.
+
+    Args:
+        state: what it is.
+        options: limits.
+        into: the directory that they go to, as the Compose file's head shall name it.
+    """
+    found = {"compose.yml": render(state, options, into)}
     for part in layout.edge_parts(state):
         found[f"traefik/{stack.static_file(part)}"] = files.static(part)
     found |= {f"monitoring/targets/{name}.yml": text for name, text in files.targets(state.spec).items()}
     return found | {f"traefik/dynamic/{files.ROUTE_FILE}": files.dynamic(layout.route(state))}
 
 
+def started(into: str, smaller: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Give the command that has Compose start the fleet of a file.
+
+    Args:
+        into: the directory of the file.
+        smaller: what the file is told on a host that has less, see `smaller`.
+    """
+    told = [f"{name}={value}" for name, value in smaller.items()]
+    return shlex.join([*told, "docker", "compose", "-f", f"{into}/compose.yml", "up", "-d"])
+
+
+def smaller(options: DockerOptions, nofile: int, cpus: float) -> dict[str, str]:
+    """Give the variables that the file needs where Docker would refuse what it asks for; none: the host has enough.
+
+    Args:
+        options: limits that the file asks for.
+        nofile: files that a container may open there.
+        cpus: cores that there are.
+    """
+    found = {"SHARDS_NOFILE": str(nofile)} if nofile < NOFILE else {}
+    asked = {kind: getattr(options, kind).cpus for kind in _LIMITED}
+    return found | {f"SHARDS_{kind.upper()}_CPUS": f"{cpus:g}" for kind, most in asked.items() if most > cpus}
+
+
+def _head(state: FleetState, into: str) -> str:
+    """Say how the file is used: by commands that find what is beside it."""
+    project = state.spec.project
+    flags = ["--into", into] if into != HERE else []
+    flags += ["--project", project] if project != FleetSpec().project else []
+    build = shlex.join(["inv", "build", *flags])
+    up = started(into)
+    prometheus, grafana = (state.ports[name] for name in layout.MONITORING)
+    width = max(len(build), len(up)) + _GAP
+    told = [
+        (build, f"images, and secrets in {into}/secrets"),
+        (up, f"the fleet, at http://127.0.0.1:{state.spec.port}"),
+        ("… --profile monitoring up -d", f"also Prometheus at http://127.0.0.1:{prometheus},"),
+        ("", f"Grafana at :{grafana}; its password is in {into}/secrets/grafana"),
+    ]
+    kept = "" if flags else ": a test keeps it so"
+    lines = [
+        f"Written by `inv render --engine docker`{kept}. docs/docker.md says how to use it.",
+        "",
+        *(f"  {command:{width}}{meaning}" for command, meaning in told),
+        "",
+        "SHARDS_NOFILE, SHARDS_<APP|REDIS|SHARED|EDGE>_CPUS and _MEMORY fit it to a host that has less.",
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
 def _common(kind: str, found: Sequence[Service]) -> dict[str, Any]:
     """Give what the containers of a kind have in common."""
     one = next(service for service in found if service.kind == kind)
-    nofile = "${SHARDS_NOFILE:-65536}"
+    nofile = f"${{SHARDS_NOFILE:-{NOFILE}}}"
     common: dict[str, Any] = {
         "image": one.image,
         "init": True,

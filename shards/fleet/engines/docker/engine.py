@@ -165,6 +165,18 @@ class DockerEngine(Engine):
         self._images.build_app(release)
         return self._images.check_app(release)
 
+    def smaller(self) -> dict[str, str]:
+        """Find out what Compose must be told to start the fleet here; its images are built.
+
+        Returns:
+            What `compose.smaller` does.
+
+        Raises:
+            ShardsError: the daemon fails.
+        """
+        nofile = daemon.descriptors(self._client, stack.redis_image(self.spec.project), compose.NOFILE)
+        return compose.smaller(self.options, nofile, daemon.cpus(self._client))
+
     async def forget_releases(self, stay: Collection[str]) -> None:
         # That of a fleet which Compose runs may be of the same name.
         project = self.spec.project

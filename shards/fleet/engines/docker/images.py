@@ -26,6 +26,9 @@ from shards.fleet.spec import REFERENCE_APP, FleetSpec
 _LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "venv", ".nox", ".fleet", "__pycache__", "*.egg-info", "node_modules", "reports", ".*_cache"
 )
+_BASES = {"python_image": "local/python:3.11", "redis_image": "local/redis:7", "traefik_image": "local/traefik:3.7"}
+"""The settings that name what images build on, each with what it could say; a build argument is called the same."""
+
 _PIP_S = 600
 _EPOCH = "315532800"
 """1980, before which there are no times in a wheel."""
@@ -85,7 +88,7 @@ class Images:
         Raises:
             ShardsError: the base image of Redis servers is not there.
         """
-        self._need(self._options.redis_image)
+        self._need("redis_image")
         return descriptors(self._client, self._options.redis_image, self._options.nofile)
 
     def check_app(self, release: str) -> str | None:
@@ -141,7 +144,7 @@ class Images:
 
     def _base_python(self) -> tuple[str, str]:
         """Ask the base image for its Python's version and platform, for which wheels are gathered."""
-        self._need(self._options.python_image)
+        self._need("python_image")
         said = b""
         with errors():
             try:
@@ -184,8 +187,16 @@ class Images:
             shutil.copytree(self._options.root / "shards", copy / "shards", ignore=_LEFT_OUT)
             _pip("wheel", "--no-deps", str(copy), into=into)
 
-    def _need(self, image: str) -> None:
-        """Have a base image on this host."""
+    def _need(self, setting: str) -> None:
+        """Have a base image on this host.
+
+        Args:
+            setting: which names it.
+
+        Raises:
+            ShardsError: it can't be had.
+        """
+        image = str(getattr(self._options, setting))
         try:
             self._client.images.get(image)
         except ImageNotFound:
@@ -193,16 +204,11 @@ class Images:
             try:
                 self._client.images.pull(image)
             except APIError as error:
-                raise ShardsError(_no_base(image, error.explanation or error)) from None
+                raise ShardsError(_no_base(setting, image, error.explanation or error)) from None
 
     def _build(self, context: str, target: str, tag: str) -> None:
-        bases = {
-            "PYTHON_IMAGE": self._options.python_image,
-            "REDIS_IMAGE": self._options.redis_image,
-            "TRAEFIK_IMAGE": self._options.traefik_image,
-        }
-        for image in bases.values():
-            self._need(image)
+        for setting in _BASES:
+            self._need(setting)
         self._say(f"building image {tag}")
         with errors():
             try:
@@ -210,7 +216,7 @@ class Images:
                     path=context,
                     target=target,
                     tag=tag,
-                    buildargs=bases,
+                    buildargs={name.upper(): getattr(self._options, name) for name in _BASES},
                     rm=True,
                     forcerm=True,
                     network_mode="none",
@@ -295,13 +301,13 @@ def _no_such_program(error: APIError) -> bool:
     return "executable file" in said or ("exec:" in said and "no such file or directory" in said)
 
 
-def _no_base(image: str, error: object) -> str:
+def _no_base(setting: str, image: str, error: object) -> str:
     reason = " ".join(str(error).split())
     if len(reason) > 160:
         reason = reason[:160] + "…"
     return (
         f"base image {image} is not there and can't be pulled ({reason}): `docker pull` it where there is a network, "
-        "or name another, for instance INVOKE_DOCKER_PYTHON_IMAGE=local/python:3.11"
+        f"or name another, for instance INVOKE_DOCKER_{setting.upper()}={_BASES[setting]}"
     )
 
 
