@@ -9,15 +9,55 @@ from pathlib import Path
 
 import pytest
 
+_REQUEST = ("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost")
 
-def certificate(folder: Path) -> Path:
-    """Make one for localhost and 127.0.0.1, its key in the same file."""
+_AUTHORITY = """
+[ca]
+default_ca = own
+[own]
+database = {folder}/index.txt
+new_certs_dir = {folder}
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+"""
+
+
+def certificate(folder: Path, days: int = 1) -> Path:
+    """Make one for localhost and 127.0.0.1 that is good for so many days, its key in the same file."""
+    path, key = _files(folder)
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    _run(*_REQUEST, "-x509", "-days", str(days), *names, "-keyout", key, "-out", path)
+    return _together(path, key)
+
+
+def expired(folder: Path) -> Path:
+    """Make one that was good in January 2020, its key in the same file."""
+    path, key = _files(folder)
+    request, authority = folder / "request.pem", folder / "authority"
+    authority.write_text(_AUTHORITY.format(folder=folder))
+    (folder / "index.txt").touch()
+    _run(*_REQUEST, "-keyout", key, "-out", request)
+    # `openssl req` makes none that is over already.
+    term = ["-startdate", "20200101000000Z", "-enddate", "20200201000000Z"]
+    own = ["openssl", "ca", "-batch", "-config", authority, "-selfsign", "-keyfile", key, "-notext"]
+    _run(*own, *term, "-in", request, "-out", path)
+    return _together(path, key)
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl to make a certificate")
-    path, key = folder / "certificate.pem", folder / "key.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run([*request, *names, "-keyout", key, "-out", path], check=True, capture_output=True)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _together(path: Path, key: Path) -> Path:
     path.write_text(path.read_text() + key.read_text())
     return path
 

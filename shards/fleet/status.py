@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from redis.exceptions import RedisError
 
 from shards.errors import ShardsError
-from shards.fleet import health, layout, probe
+from shards.fleet import certificate, health, layout, probe
 from shards.fleet.cutover import Cutover
 from shards.fleet.engines.base import EdgePart, Part, ReplicaPart, Running
 from shards.fleet.fleet import Fleet
@@ -59,6 +59,7 @@ class _Seen:
     clients: dict[str, int | None] = field(default_factory=dict)
     primaries: dict[str, str] = field(default_factory=dict)
     command: str | None = None
+    certificate: str | None = None
 
     def well(self, name: str) -> bool:
         if any(shard.name == name and shard.url for shard in self.state.shards):
@@ -95,9 +96,8 @@ async def status(fleet: Fleet) -> Status:
     found = dict(zip((part.name for part in parts), ailments, strict=True))
     holder = fleet.directory.holder()
     command = holder.command if holder else None
-    return _object(
-        _Seen(state, supervised, running, _living(registry, running), usage, found, clients, primaries, command)
-    )
+    seen = _Seen(state, supervised, running, _living(registry, running), usage, found, clients, primaries, command)
+    return _object(replace(seen, certificate=_certificate(fleet, state)))
 
 
 class Watch:
@@ -122,6 +122,15 @@ class Watch:
 def _parts(state: FleetState) -> list[Part]:
     replicas = [part for color in COLORS for part in layout.replica_parts(state, color)]
     return [*layout.redis_parts(state), *layout.sentinel_parts(state), *replicas, *layout.edge_parts(state)]
+
+
+def _certificate(fleet: Fleet, state: FleetState) -> str | None:
+    """Say what is amiss with the certificate that the edges show; None: nothing, or there is none."""
+    try:
+        until = certificate.expires(fleet.directory, state.spec)
+    except ShardsError as error:
+        return str(error)
+    return None if until is None else certificate.warning(until - time.time())
 
 
 async def _clients(fleet: Fleet, state: FleetState) -> dict[str, int | None]:
@@ -241,10 +250,12 @@ _NEAR = 0.8
 
 
 def _warnings(seen: _Seen) -> list[str]:
-    """Say which parts are near their limits, and what befell others."""
+    """Say which parts are near their limits, what befell others, and what is near its end."""
     found = [
         f"{name}: {running.note}; `inv logs {name}`" for name, running in sorted(seen.running.items()) if running.note
     ]
+    if seen.certificate:
+        found.append(seen.certificate)
     deployment = seen.state.deployed.get(seen.state.active)
     if deployment and deployment.layer:
         found.append(

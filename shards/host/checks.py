@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shards.descriptors import DESCRIPTORS_A_SOCKET, EDGE_RESERVE, MOST_EDGES, REPLICA_RESERVE, sockets_per_edge
+from shards.fleet import certificate
 from shards.fleet.engines.redis_server import RESERVED_DESCRIPTORS
 from shards.host.capacity import (
     CONNTRACK_A_SOCKET,
@@ -74,6 +75,7 @@ class Facts:
         containers: kernel limits found in the containers of a fleet that runs: somaxconn and files, by part; None:
             unknown.
         own: what that fleet uses already.
+        certificate_s: how much longer clients believe what its edges show, in seconds; None: they show no certificate.
     """
 
     host: Host
@@ -89,6 +91,7 @@ class Facts:
     versions: Mapping[str, str | None]
     containers: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
     own: Use = Use()
+    certificate_s: float | None = None
 
     @property
     def own_tracked(self) -> int:
@@ -158,6 +161,7 @@ def checks(
         *(_container(part, found, files[_kind(part)], backlog) for part, found in facts.containers.items()),
         _clock(facts),
         _disk(edges, fleet, facts),
+        *_certificate(facts),
         *_versions(facts),
     ]
 
@@ -317,6 +321,16 @@ def _disk(edges: int, fleet: Fleet, facts: Facts) -> Check:
     if facts.disk_free < need:
         return Check("disk", have, _gb(need), "warn", "free some, or INVOKE_FLEET_STATE_DIR=/on/another/disk")
     return Check("disk", have, _gb(need), "ok")
+
+
+def _certificate(facts: Facts) -> Iterable[Check]:
+    left_s = facts.certificate_s
+    if left_s is None:
+        return
+    verdict: Verdict = "fail" if left_s <= 0 else "warn" if certificate.soon(left_s) else "ok"
+    need = f"more than {certificate.SOON_DAYS} days: with less left a renewal has failed"
+    mend = "" if verdict == "ok" else f"renew it, then {certificate.RENEW}"
+    yield Check("certificate", certificate.term(left_s), need, verdict, mend)
 
 
 def programs(engine: str) -> set[str]:

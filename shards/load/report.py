@@ -180,13 +180,10 @@ def _limited(run: Run) -> list[dict[str, Any]]:
 
 
 def _cpu_share(run: Run) -> float | None:
-    """Give how much of its limit the busiest part used, the mean over the load; 1: all of it."""
-    shares = []
-    for part in _limited(run):
-        used = cpu_percent(run.resources, part["name"], *run.window)
-        if used is None:
-            return None
-        shares.append(used / float(part["cpu_limit_percent"]))
+    """Give how much of its limit the busiest part used, the mean over the load; 1: all of it; None: nobody looked."""
+    used = ((part, cpu_percent(run.resources, part["name"], *run.window)) for part in _limited(run))
+    # A part that came when the load was all but over, with a promote or a reshard, has no samples of it.
+    shares = [percent / float(part["cpu_limit_percent"]) for part, percent in used if percent is not None]
     return max(shares, default=None)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json as jsonlib
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,8 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from shards.descriptors import descriptor_limit
-from shards.errors import UsageError
+from shards.errors import ShardsError, UsageError
+from shards.fleet import certificate
 from shards.fleet import status as looking
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.fleet import Fleet
@@ -79,12 +82,21 @@ async def _examine(
     )
     if state is None or status["state"] == "down":
         return examining.examine(sockets, delivered, measured_costs(), looked, parts)
+    looked = replace(looked, certificate_s=_certificate_s(fleet, state))
     if spec.engine == "docker":
         looked = replace(looked, containers=await asyncio.to_thread(kernels_inside, status))
     if state.spec.engine != "swarm":
         looked = replace(looked, own=use(status))
     ails = examining.seen(status, symptoms(await gather(fleet, state, status)))
     return examining.examine(sockets, delivered, measured_costs(), looked, parts, ails)
+
+
+def _certificate_s(fleet: Fleet, state: FleetState) -> float | None:
+    # One that can't be read is among the warnings of the fleet's status.
+    with contextlib.suppress(ShardsError):
+        until = certificate.expires(fleet.directory, state.spec)
+        return None if until is None else until - time.time()
+    return None
 
 
 def _spec(context: Context, engine: str | None, running: FleetState | None) -> tuple[FleetSpec, int | None]:

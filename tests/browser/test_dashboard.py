@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 
 import pytest
-from playwright.async_api import Browser, expect
+from PIL import Image
+from playwright.async_api import Browser, Page, expect
 
 from tests.browser.stage import Stage, view
 from tests.browser.test_pages import focused
@@ -81,8 +83,32 @@ async def test_charts_tell_figures_and_leave_room_above_a_steady_line(browser: B
         await expect(page.locator("#p99-top")).to_have_text("500 ms")
         await expect(page.locator("#rate-text")).to_have_text("now 10,000/s, at most 10,000/s")
         await expect(page.locator("#rate-top")).to_have_text("20,000/s")
-        await expect(page.locator("#rate path")).to_have_attribute("d", re.compile(r"^M[\d.]+,24.0h1L[\d.]+,24.0$"))
+        await expect(page.locator("#rate path:not(.dots)")).to_have_attribute(
+            "d", re.compile(r"^M[\d.]+,24.0L[\d.]+,24.0$")
+        )
         await page.close()
+
+
+async def test_a_lone_point_of_a_chart_is_seen(browser: Browser) -> None:
+    """At once, at the very edge of the chart; with the next one there is a line instead."""
+    async with Stage() as stage:
+        page = await browser.new_page()
+        await page.goto(stage.url)
+        await stage.show(view(1))
+        await expect(page.locator("#rate-text")).to_contain_text("now")
+        assert await blue_pixels(page, "#rate") >= 20
+        await stage.show(view(1))
+        dots = page.locator("#rate .dots")
+        await expect(dots).to_have_attribute("d", "")
+        await page.close()
+
+
+async def blue_pixels(page: Page, selector: str) -> int:
+    """Count the pixels of the chart's color in the plot around it."""
+    shot = await page.locator(".plot", has=page.locator(selector)).screenshot()
+    with Image.open(io.BytesIO(shot)) as image:
+        colors = image.convert("RGB").getcolors(1 << 20) or []
+    return sum(count for count, (red, _, blue) in colors if blue > red + 100)  # type: ignore[misc]
 
 
 async def test_what_is_down_is_marked_where_it_stands_and_in_words(browser: Browser) -> None:

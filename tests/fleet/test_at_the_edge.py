@@ -66,6 +66,40 @@ async def header(port: int, *, trusting: Path, name: str) -> str:
     return found.partition(f"\r\n{name}: ")[2].partition("\r\n")[0]
 
 
+async def told_expiries(commands: Commands) -> list[str]:
+    """Ask the edge, as Prometheus does, when certificates expire that it has shown."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", commands.remembered()["ports"]["edge-0"])
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    found = (await reader.read()).decode()
+    writer.close()
+    return re.findall(r"^traefik_tls_certs_not_after\{.*", found, re.M)
+
+
+def examined(commands: Commands) -> dict[str, str]:
+    """Give what `inv doctor` says of the certificate; nothing where there is none to look at."""
+    found = json.loads(commands("doctor", "--connections", "100", "--json").stdout)
+    return next((check for check in found["checks"] if check["name"] == "certificate"), {})
+
+
+async def test_one_that_expires_soon_is_warned_of_until_it_is_renewed(commands: Commands, tmp_path: Path) -> None:
+    for name, days in (("1", 9), ("2", 90)):
+        (tmp_path / name).mkdir()
+        certificate(tmp_path / name, days)
+    soon, renewed = (str(tmp_path / name / "certificate.pem") for name in ("1", "2"))
+    await asyncio.to_thread(commands.ok, "up", *SMALL, "--tls-certificate", soon, "--tls-key", soon)
+    (warning,) = commands.status()["warnings"]
+    assert warning.startswith("the certificate that the edges show expires in 8 days: renew it, then `inv up --tls-c")
+    assert examined(commands)["verdict"] == "warn"
+    assert len(await told_expiries(commands)) == 1
+    await asyncio.to_thread(commands.ok, "up", "--tls-certificate", renewed, "--tls-key", renewed)
+    assert commands.status()["warnings"] == []
+    found = examined(commands)
+    assert (found["verdict"], found["have"]) == ("ok", "expires in 89 days")
+    assert len(await told_expiries(commands)) == 2, "why the alert goes by the last of them"
+    await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
+    assert examined(commands) == {}
+
+
 def certificate_in(folder: Path) -> Path:
     folder.mkdir()
     return certificate(folder)

@@ -163,6 +163,23 @@ def test_what_up_refuses_by_itself_or_has_no_bearing_on_sockets_is_not_said_twic
     assert warnings(10_000, Fleet(edges=2), COSTS, replace(FACTS, versions={"traefik": None})) == []
 
 
+@pytest.mark.parametrize(
+    ("days", "have", "verdict"),
+    [(15, "expires in 15 days", "ok"), (14, "expires in 14 days", "warn"), (-3, "expired 3 days ago", "fail")],
+)
+def test_the_certificate_of_a_fleet_that_runs_is_looked_at(days: int, have: str, verdict: str) -> None:
+    found = examine(10_000, 10_000, COSTS, replace(FACTS, certificate_s=days * 86_400.0), Fleet())
+    (check,) = [check for check in found["checks"] if check["name"] == "certificate"]
+    assert (check["have"], check["verdict"]) == (have, verdict)
+    assert check["need"].startswith("more than 14 days")
+    assert check["mend"] == ("" if days == 15 else "renew it, then inv up --tls-certificate FILE --tls-key FILE")
+    assert found["fits"] is (days > 0), "nobody gets in who is shown one that is over"
+
+
+def test_a_fleet_without_tls_has_no_certificate_to_look_at() -> None:
+    assert "certificate" not in {check["name"] for check in examine(1, 1, COSTS, FACTS, Fleet())["checks"]}
+
+
 def test_ports_that_are_reserved_do_not_count(tmp_path: object) -> None:
     class Told(Kernel):
         def read(self, key: str) -> str | None:

@@ -201,6 +201,14 @@ def test_a_part_with_a_limit_that_nobody_looked_at_was_not_measured() -> None:
     assert [one["measured"] for one in report.judge({"cpu_share": Target("< 0.8")}, limited())] == [None]
 
 
+def test_a_limited_part_that_came_after_the_load_hides_nothing_of_those_that_bore_it() -> None:
+    run = limited(("blue-0", 2, 90), ("green-0", 4, 100))
+    newcomer = {"name": "green-0", "cpu_limit_percent": 100.0}
+    run.fleet["replicas"].insert(0, newcomer)
+    (judged,) = report.judge({"cpu_share": Target("< 0.8")}, run)
+    assert (judged["measured"], judged["ok"]) == (0.45, True)
+
+
 def test_no_target_judged_is_no_pass() -> None:
     assert report.verdict([], outcome(), False) == "fail"
 

@@ -121,6 +121,17 @@ def test_requests_with_one_subjects_tokens_are_limited_together(service: list[Re
     assert ask(service[0], service[0].token("asked", subject="modest"), 10) == [200] * 10
 
 
+@pytest.mark.parametrize(("method", "body"), [("POST", b'{"data":1}'), ("GET", b"")], ids=["publish", "history"])
+def test_small_publishes_and_reads_of_the_history_are_requests_too(
+    service: list[Replica], method: str, body: bytes
+) -> None:
+    bearer = {"Authorization": f"Bearer {service[0].token('asked', subject=f'small {method}')}"}
+    told = [service[0].ask(method, "/api/groups/asked/messages", body, **bearer) for _ in range(150)]
+    assert [status for status, *_ in told[:100]] == [200] * 100
+    refused = [(answer["code"], headers["Retry-After"]) for status, answer, headers in told if status != 200]
+    assert set(refused) == {("rate_limited", "1")}
+
+
 def test_a_token_that_is_nobodys_has_a_share_of_its_own(service: list[Replica]) -> None:
     assert 429 in ask(service[0], service[0].token("asked", seconds=100), 150)
     assert ask(service[0], service[0].token("asked", seconds=101), 10) == [200] * 10

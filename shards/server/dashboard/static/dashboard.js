@@ -101,19 +101,25 @@ function ceiling(value) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
-/** Draw a line by the time of its points; where nothing was told for a while, nothing is drawn. */
+/** The paths of points by their time: lines, which end where nothing was told for a while, and a dot for a point with no neighbor. */
+export function paths(points, now, top) {
+  const goesOn = (index) => index > 0 && index < points.length && points[index].at - points[index - 1].at < STALE_MS;
+  const places = points.map(({ at, value }) => `${(240 * (1 - (now - at) / KEPT_MS)).toFixed(1)},${(48 * (1 - value / top)).toFixed(1)}`);
+  return {
+    lines: places.map((place, index) => `${goesOn(index) ? "L" : "M"}${place}`).join(""),
+    dots: places.filter((_, index) => !goesOn(index) && !goesOn(index + 1)).map((place) => `M${place}h0`).join(""),
+  };
+}
+
 function chart(id, points, text) {
   if (!points.length) return;
   const values = points.map(({ value }) => value);
   const most = Math.max(...values);
   const top = ceiling(HEADROOM * most || 1);
-  const steps = points.map(({ at, value }, index) => {
-    const goesOn = index && at - points[index - 1].at < STALE_MS;
-    const x = 240 * (1 - (performance.now() - at) / KEPT_MS);
-    // Something of a point is seen before the next one comes, too.
-    return `${goesOn ? "L" : "M"}${x.toFixed(1)},${(48 * (1 - value / top)).toFixed(1)}${goesOn ? "" : "h1"}`;
-  });
-  mark(byId(id).querySelector("path"), "d", steps.join(""));
+  const { lines, dots } = paths(points, performance.now(), top);
+  const svg = byId(id);
+  mark(svg.querySelector("path"), "d", lines);
+  mark(svg.querySelector(".dots") ?? svg.appendChild(drawn("path", { class: "dots" })), "d", dots);
   show(`${id}-text`, `now ${text(values.at(-1))}, at most ${text(most)}`);
   show(`${id}-top`, text(top));
 }
@@ -266,4 +272,5 @@ function live() {
   wait();
 }
 
-live();
+// Who tests what is pure has no page.
+if (globalThis.document) live();
