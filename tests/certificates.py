@@ -25,11 +25,14 @@ commonName = supplied
 """
 
 
-def certificate(folder: Path, days: int = 1) -> Path:
-    """Make one for localhost and 127.0.0.1 that is good for so many days, its key in the same file."""
+THIS_HOST = "DNS:localhost,IP:127.0.0.1"
+
+
+def certificate(folder: Path, days: int = 1, names: str = THIS_HOST) -> Path:
+    """Make one for some names that is good for so many days, its key in the same file."""
     path, key = _files(folder)
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    _run(*_REQUEST, "-x509", "-days", str(days), *names, "-keyout", key, "-out", path)
+    added = ["-addext", f"subjectAltName={names}"]
+    _run(*_REQUEST, "-x509", "-days", str(days), *added, "-keyout", key, "-out", path)
     return _together(path, key)
 
 

@@ -37,11 +37,11 @@ async def member(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[C
         yield socket
 
 
-async def shown(port: int) -> str:
-    """Shake hands with an edge; gives its certificate's fingerprint."""
+async def shown(port: int, name: str | None = None) -> str:
+    """Shake hands with an edge, as one who looks for a name or for none; gives its certificate's fingerprint."""
     anyone = ssl.create_default_context()
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=anyone)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=anyone, server_hostname=name)
     found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return hashlib.sha256(found).hexdigest()
@@ -98,6 +98,19 @@ async def test_one_that_expires_soon_is_warned_of_until_it_is_renewed(commands: 
     assert len(await told_expiries(commands)) == 2, "why the alert goes by the last of them"
     await asyncio.to_thread(commands.ok, "up", "--tls-certificate", "", "--tls-key", "")
     assert examined(commands) == {}
+
+
+async def test_one_for_a_domain_is_shown_to_everybody_by_whatever_name_they_come(
+    commands: Commands, tmp_path: Path
+) -> None:
+    """Commands come by an address, which no certificate of a public authority names; so do balancers that look."""
+    own = certificate(tmp_path, names="DNS:chat.example.org")
+    (pem, *_) = re.findall("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", own.read_text(), re.S)
+    expected = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    await asyncio.to_thread(commands.ok, "up", *SMALL, "--tls-certificate", str(own), "--tls-key", str(own))
+    for name in (None, "chat.example.org", "another.example.org"):
+        assert await shown(commands.port, name) == expected, name
+    assert (await asyncio.to_thread(commands.ok, "publish", "--group", "g", "--data", "1")).stdout.strip() == "1"
 
 
 def certificate_in(folder: Path) -> Path:

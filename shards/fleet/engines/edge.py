@@ -163,9 +163,13 @@ def dynamic(route: Route, tls: Tls | None = None) -> dict[str, Any]:
         "middlewares": ["to-https"],
     }
     http["middlewares"]["to-https"] = {"redirectScheme": {"scheme": "https", "port": str(tls.port)}}
+    shown = {"certFile": tls.certificate, "keyFile": tls.key}
     return told | {
         "tls": {
-            "certificates": [{"certFile": tls.certificate, "keyFile": tls.key}],
+            "certificates": [shown],
+            # Also to who comes by an address, or by a name that it does not have: else they are shown one that Traefik
+            # makes up, and our own commands come by an address.
+            "stores": {"default": {"defaultCertificate": shown}},
             # Mozilla's "intermediate": TLS 1.3, and of 1.2 only what keeps past sessions secret.
             "options": {"default": {"minVersion": "VersionTLS12", "cipherSuites": list(_CIPHERS)}},
         }
