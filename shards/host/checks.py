@@ -42,6 +42,8 @@ _LOG_BYTES = 30 * 10**6
 _REDIS_BYTES = 3 * 64 * 2**20
 """Of each server: an append-only file is rewritten once it has doubled, from 64 MB on, and both are there meanwhile."""
 
+_FEWEST_FILES = max(EDGE_RESERVE + DESCRIPTORS_A_SOCKET, REPLICA_RESERVE + 1)
+
 
 @dataclass(frozen=True)
 class Use:
@@ -64,6 +66,8 @@ class Facts:
         host: what limits it.
         engine: where the fleet's parts run: on the host itself, or in containers, of this host or of a swarm's nodes.
         soft: files that a process may open if it asks for no more.
+        anew: files that its parts could open if a fleet that runs on the host itself were taken down and started from
+            here; what they may open now is `host.descriptors`. None: none runs, or nobody could look.
         raisable: root may raise the hard limit.
         somaxconn: connections that the kernel lets wait to be accepted.
         conntrack: connections that the kernel tracks, and has room for; None: it tracks none.
@@ -92,6 +96,23 @@ class Facts:
     containers: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
     own: Use = Use()
     certificate_s: float | None = None
+    anew: int | None = None
+
+    def started_with(self, files: int | None) -> Facts:
+        """Give what limits a fleet that runs on the host itself: its files, not those of who asks.
+
+        Whatever keeps it has its limit from the command that started it, and so have the parts that `inv up`, a
+        restart or a promote adds.
+
+        Args:
+            files: that each of its processes may open; None: unknown, so those of who asks are taken for it.
+        """
+        if files is None:
+            return self
+        # With fewer not one socket would fit, and there would be no answer; what ails it is told by its symptoms.
+        files = max(files, _FEWEST_FILES)
+        clients = min(self.maxclients, files - RESERVED_DESCRIPTORS)
+        return replace(self, host=replace(self.host, descriptors=files), anew=self.host.descriptors, maxclients=clients)
 
     @property
     def own_tracked(self) -> int:
@@ -174,6 +195,8 @@ def _nofile(connections: int, edges: int, fleet: Fleet, facts: Facts) -> Check:
     have = f"soft {facts.soft:,} (parts raise it themselves), hard {hard:,} ({raised})"
     if facts.engine != "local":
         have = f"{hard:,} in a container"
+    elif facts.anew is not None:
+        have = f"this fleet was started with {hard:,}; from here it could have {facts.anew:,} ({raised})"
     alone = f" ({_in_edge(connections, 1):,} if there were one)" if edges > 1 else ""
     need = f"{in_edge:,} in {_each(edges, 'edge')}{alone}, {in_worker:,} in a worker"
     mends = []
@@ -204,8 +227,12 @@ def _raise(files: int, facts: Facts) -> str:
     wanted = max(65_536, files)
     if facts.engine != "local":
         return f"INVOKE_DOCKER_NOFILE={wanted}, and LimitNOFILE={wanted} of the Docker daemon"
+    # A process keeps the limit that it has, and what keeps the fleet gives its own to all that it starts.
+    start = "inv up" if facts.anew is None else "inv down, inv up"
+    if facts.anew is not None and facts.anew >= files:
+        return f"{start} from here"
     if facts.raisable:
-        return f"as root: prlimit --pid $$ --nofile={wanted}, then inv up (a service: LimitNOFILE={wanted})"
+        return f"as root: prlimit --pid $$ --nofile={wanted}, then {start} (a service: LimitNOFILE={wanted})"
     return f"LimitNOFILE={wanted} or --ulimit nofile={wanted} where this machine or container is started"
 
 

@@ -143,6 +143,24 @@ def _files(part: str, pid: int, unseen: Unseen) -> tuple[int | None, int | None]
     return min(found, key=lambda one: one[1] - one[0], default=(None, None))
 
 
+def files_limit(status: Status) -> int | None:
+    """Tell how many files each process of a fleet's edges and replicas may open: as many as that with the fewest may.
+
+    Args:
+        status: what `inv status` says of a fleet that runs on this host itself.
+
+    Returns:
+        None where nobody can tell: none of them runs, or they are another user's.
+    """
+    found: list[int] = []
+    pids = [row["pid"] for kind in ("edges", "replicas") for row in status.get(kind, ()) if row["pid"]]
+    for process in (one for pid in pids for one in _tree(pid)):
+        # macOS does not tell of other processes.
+        with contextlib.suppress(psutil.Error, OSError, AttributeError):
+            found.append(process.rlimit(psutil.RLIMIT_NOFILE)[0])
+    return min((limit for limit in found if limit != psutil.RLIM_INFINITY), default=None)
+
+
 def _tree(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)

@@ -12,11 +12,14 @@ from shards.fleet import status as looking
 from shards.fleet.engines.docker.options import DockerOptions
 from shards.fleet.fleet import Fleet as Commanded
 from shards.fleet.spec import FleetSpec
-from shards.host import nodes, running
+from shards.fleet.status import DOWN, Status
+from shards.host import nodes
 from shards.host.capacity import Fleet, Host, measured_costs
-from shards.host.checks import Use, programs
+from shards.host.checks import programs
 from shards.host.doctor import warnings
+from shards.host.evidence import files_limit
 from shards.host.facts import DEFAULT_PORTS, facts, this_host
+from shards.host.running import use
 
 _CONTAINER_PORTS = 65_535 - 1024 + 1 - 101
 """The engine gives containers the ports 1024-65535, without those that parts listen on."""
@@ -69,21 +72,34 @@ async def forewarned(fleet: Commanded, wanted: FleetSpec) -> list[str]:
         wanted: what it shall be.
     """
     try:
-        own = await _own(fleet)
-        return await asyncio.to_thread(_forewarned, fleet, wanted, own)
+        status = await _running(fleet)
+        return await asyncio.to_thread(_forewarned, fleet, wanted, status)
     except (ShardsError, OSError, ValueError) as error:
         return [f"whether {wanted.connections:,} sockets fit could not be told: {error}"]
 
 
-async def _own(fleet: Commanded) -> Use:
+def files_of(spec: FleetSpec, status: Status) -> int | None:
+    """Tell how many files the parts of a fleet may open where it runs on this host itself.
+
+    Args:
+        spec: what it is, or shall be.
+        status: what `inv status` says of it.
+
+    Returns:
+        None: it does not run there, or nobody can tell.
+    """
+    return files_limit(status) if spec.engine == status.get("engine") == "local" else None
+
+
+async def _running(fleet: Commanded) -> Status:
     state = fleet.directory.read()
     runs = state is not None and state.up and await fleet.engine(state.spec).alive()
-    return running.use(await looking.status(fleet)) if runs else Use()
+    return await looking.status(fleet) if runs else DOWN
 
 
-def _forewarned(fleet: Commanded, wanted: FleetSpec, own: Use) -> list[str]:
+def _forewarned(fleet: Commanded, wanted: FleetSpec, status: Status) -> list[str]:
     docker, directory = fleet.docker or DockerOptions(fleet.options.root), fleet.directory.path
     host, asked = host_of(wanted, docker, directory), programs(wanted.engine)
     seen = facts(wanted.engine, host, directory, fleet.options.redis_server, fleet.options.traefik, asked)
-    parts = parts_of(wanted, wanted.edges, docker)
-    return warnings(wanted.connections, parts, measured_costs(), replace(seen, own=own))
+    seen = replace(seen, own=use(status)).started_with(files_of(wanted, status))
+    return warnings(wanted.connections, parts_of(wanted, wanted.edges, docker), measured_costs(), seen)

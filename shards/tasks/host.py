@@ -25,7 +25,7 @@ from shards.host import doctor as examining
 from shards.host.capacity import measured_costs
 from shards.host.evidence import gather, kernels_inside
 from shards.host.facts import facts
-from shards.host.plan import host_of, parts_of
+from shards.host.plan import files_of, host_of, parts_of
 from shards.host.running import use
 from shards.host.symptoms import symptoms
 from shards.tasks.console import given, run, setting
@@ -87,7 +87,11 @@ async def _examine(
         looked = replace(looked, containers=await asyncio.to_thread(kernels_inside, status))
     if state.spec.engine != "swarm":
         looked = replace(looked, own=use(status))
-    ails = examining.seen(status, symptoms(await gather(fleet, state, status)))
+    evidence = await gather(fleet, state, status)
+    looked = looked.started_with(await asyncio.to_thread(files_of, spec, status))
+    if evidence.redis and spec.engine == state.spec.engine:
+        looked = replace(looked, maxclients=min(server.maxclients for server in evidence.redis))
+    ails = examining.seen(status, symptoms(evidence))
     return examining.examine(sockets, delivered, measured_costs(), looked, parts, ails)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -29,6 +30,16 @@ def test_each_of_them_is_looked_for(fleet: Commands) -> None:
     found = symptoms(fleet)
     assert set(found) == {"too many open files", "connection refused", "out of memory", "disk full", "high CPU"}
     assert found["too many open files"]["verdict"] == "ok"
+
+
+def test_the_files_are_those_of_the_fleet_and_not_of_the_shell_that_asks(fleet: Commands) -> None:
+    edge = psutil.Process(fleet.status()["edges"][0]["pid"])
+    done = replace(fleet, before="ulimit -n 1400")("doctor", "--connections", "800", "--json")
+    found = json.loads(done.stdout)
+    assert found["host"]["descriptors"] == edge.rlimit(psutil.RLIMIT_NOFILE)[0]
+    nofile = next(check for check in found["checks"] if check["name"] == "nofile")
+    assert nofile["have"].startswith("this fleet was started with")
+    assert "from here it could have 1,400" in nofile["have"]
 
 
 def test_an_edge_that_can_open_no_more_files_is_found(fleet: Commands) -> None:

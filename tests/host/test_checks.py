@@ -112,6 +112,43 @@ def test_whether_files_can_be_raised_decides_what_to_do() -> None:
     assert "cannot be raised here" in checked("nofile").have
 
 
+@pytest.mark.parametrize(
+    ("started", "here", "have", "mend"),
+    [
+        (4_000, 20_000, "was started with 4,000; from here it could have 20,000", "inv down, inv up from here"),
+        (4_000, 5_000, "was started with 4,000; from here it could have 5,000", "then inv down, inv up (a service"),
+        (4_000, 4_000, "was started with 4,000; from here it could have 4,000", "then inv down, inv up (a service"),
+    ],
+)
+def test_a_fleet_that_runs_is_judged_by_the_files_it_was_started_with(
+    started: int, here: int, have: str, mend: str
+) -> None:
+    """What keeps it gives its own limit to all that it starts: a higher one of a shell is for a fleet started anew."""
+    seen = replace(FACTS, host=replace(HOST, descriptors=here), raisable=True).started_with(started)
+    takes = needed(6_000, 6_000, COSTS, seen.host)
+    found = {one.name: one for one in checks(6_000, Fleet(edges=2), 110, 4096, seen, takes)}
+    assert found["nofile"].verdict == "fail"
+    assert have in found["nofile"].have
+    assert "inv up --edges 4" in found["nofile"].mend
+    assert mend in found["nofile"].mend
+    assert found["maxclients"].have == f"{started - 32:,}"
+    told = examine(6_000, 6_000, COSTS, seen, Fleet(edges=2))
+    assert (told["fits"], told["holds"]["sockets"]) == (False, 3_500)
+
+
+def test_a_fleet_that_may_open_more_files_than_who_asks_holds_what_these_allow() -> None:
+    seen = replace(FACTS, host=replace(HOST, descriptors=2_000)).started_with(20_000)
+    assert examine(6_000, 6_000, COSTS, seen, Fleet(edges=1))["holds"]["sockets"] == 9_750
+
+
+def test_of_a_fleet_that_nobody_may_look_into_the_files_are_not_known() -> None:
+    assert FACTS.started_with(None) == FACTS
+
+
+def test_a_fleet_with_too_few_files_for_one_socket_is_looked_at_all_the_same() -> None:
+    assert examine(10, 10, COSTS, FACTS.started_with(30), Fleet(edges=1))["holds"]["sockets"] == 1
+
+
 def test_a_replica_with_too_few_files_asks_for_more_of_them() -> None:
     found = checked("nofile", 50_000, Fleet(replicas=1))
     assert "inv up --replicas 3" in found.mend

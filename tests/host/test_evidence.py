@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from shards.fleet.fleet import Fleet
 from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir, FleetState, Place
 from shards.host import evidence
-from shards.host.evidence import gather
+from shards.host.evidence import files_limit, gather
 from shards.host.symptoms import CPU, DISK, FILES, MEMORY, REFUSED, symptoms
 from tests.redis_server import RedisServer
 
@@ -69,6 +70,20 @@ async def test_a_part_of_this_host_is_looked_into(fleet: Silent, state: FleetSta
     assert set(found.overflows) == {"this host started"}
     assert found.memory_available
     assert found.unseen == {}
+
+
+def test_the_files_of_a_fleet_are_those_of_its_process_that_may_open_the_fewest() -> None:
+    """A shell that was given less than this one, and what it starts, which has less still."""
+    run = "ulimit -n 1000; sh -c 'ulimit -n 900; echo; sleep 60; :'; :"
+    with subprocess.Popen(["sh", "-c", run], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        try:
+            assert files_limit(status(part("edge-0", pid=os.getpid()), part("edge-1", pid=shell.pid))) == 900
+        finally:
+            for process in [*psutil.Process(shell.pid).children(recursive=True), shell]:
+                process.kill()
+    assert files_limit(status(part("edge-0", pid=None))) is None
 
 
 async def test_a_process_of_another_user_is_not_called_well(
