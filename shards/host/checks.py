@@ -69,7 +69,7 @@ class Facts:
         anew: files that its parts could open if a fleet that runs on the host itself were taken down and started from
             here; what they may open now is `host.descriptors`. None: none runs, or nobody could look.
         raisable: root may raise the hard limit.
-        somaxconn: connections that the kernel lets wait to be accepted.
+        somaxconn: connections that the kernel lets wait to be accepted; None: unknown, or each container has its own.
         conntrack: connections that the kernel tracks, and has room for; None: it tracks none.
         memory_available: memory that can be had now, in bytes; None: unknown.
         maxclients: clients that a Redis server takes.
@@ -239,7 +239,9 @@ def _raise(files: int, facts: Facts) -> str:
 def _ports(connections: int, fleet: Fleet, facts: Facts) -> Check:
     need = math.ceil(math.ceil(connections / fleet.replicas) / PORTS_LIMIT)
     fits = need <= facts.host.ports
-    mend = "" if fits else f"{TUNE}, or inv up --replicas {math.ceil(connections / (PORTS_LIMIT * facts.host.ports))}"
+    more = f"inv up --replicas {math.ceil(connections / (PORTS_LIMIT * facts.host.ports))}"
+    # The ports of containers are the engine's to give, whatever this host's own are.
+    mend = "" if fits else f"{TUNE}, or {more}" if facts.engine == "local" else more
     have = f"{facts.host.ports:,} from one address to a replica"
     return Check("ports", have, f"{need:,}, with those in TIME_WAIT", "ok" if fits else "fail", mend)
 
@@ -252,6 +254,8 @@ def _unknown(name: str, need: str, facts: Facts) -> Check:
 
 def _somaxconn(backlog: int, facts: Facts) -> Check:
     need = f"{backlog:,}, the replicas' backlog; edges and Redis use all there is"
+    if facts.engine == "docker":
+        return Check("somaxconn", "of each container, given by the engine", need, "ok")
     if facts.somaxconn is None:
         return _unknown("somaxconn", need, facts)
     enough = facts.somaxconn >= backlog

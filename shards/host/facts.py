@@ -84,7 +84,8 @@ def limits_of(engine: str, host: Host) -> Facts:
     """Look at all that can be seen without asking anybody: no program is started.
 
     Args:
-        engine: where parts run. What they meet on the nodes of a swarm is not seen from here.
+        engine: where parts run. Containers have a backlog of their own, and what parts meet on the nodes of a swarm
+            is not seen from here.
         host: what limits them.
     """
     kernel = Kernel()
@@ -101,8 +102,10 @@ def limits_of(engine: str, host: Host) -> Facts:
         disk_free=None,
         versions={},
     )
-    if engine != "swarm":
+    if engine == "local":
         return seen
+    if engine == "docker":
+        return replace(seen, somaxconn=None)
     return replace(seen, somaxconn=None, conntrack=None, memory_available=None, synchronised=None)
 
 

@@ -219,9 +219,11 @@ def _said(evidence: Evidence, name: str) -> Iterable[Found]:
         yield "warn", f"{part} said so {count} times, last: {line.strip()[:200]}"
 
 
+_BACKLOGS = f"{TUNE} for backlogs of this host, inv down and inv up for those of containers"
+
 _TABLE: Sequence[tuple[str, Callable[[Evidence], Iterable[Found]], str]] = (
     (FILES, _files, "more edges or replicas (inv up --edges N --replicas N), or a higher nofile: see the line above"),
-    (REFUSED, _refused, f"inv logs NAME of what does not answer, inv up; {TUNE} for backlogs; maxclients for Redis"),
+    (REFUSED, _refused, f"inv logs NAME of what does not answer, inv up; {_BACKLOGS}; maxclients for Redis"),
     (
         MEMORY,
         _memory,

@@ -83,6 +83,15 @@ def test_the_nodes_of_a_swarm_are_to_be_asked_themselves() -> None:
         assert (found.verdict, found.mend) == ("unknown", "inv doctor on each node"), name
 
 
+def test_backlogs_and_ports_of_containers_are_not_for_this_host_to_tune() -> None:
+    found = checked("somaxconn", engine="docker", somaxconn=None)
+    assert (found.verdict, found.mend) == ("ok", "")
+    few = replace(HOST, ports=4000)
+    for engine in ("docker", "swarm"):
+        assert checked("ports", engine=engine, host=few).mend == "inv up --replicas 4"
+    assert checked("ports", host=few).mend == "inv tune --apply, or inv up --replicas 4"
+
+
 def test_entries_of_the_fleet_itself_are_not_counted_a_second_time() -> None:
     """70,000 sockets fill 140,000 entries of 262,144: they are what is asked about."""
     found = checked("conntrack", 70_000, conntrack=(140_500, 262_144), own=Use(70_000))

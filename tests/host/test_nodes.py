@@ -15,6 +15,8 @@ from shards.fleet.spec import FleetSpec
 from shards.fleet.state import FleetDir
 from shards.host import nodes, plan
 from shards.host.facts import DEFAULT_PORTS, limits_of
+from shards.host.sysctl import Kernel
+from tests.host.test_capacity import HOST
 
 
 def node(cores: int, gigabytes: int, state: str = "ready", availability: str = "active") -> dict[str, Any]:
@@ -57,6 +59,12 @@ def test_what_is_of_this_host_is_not_taken_for_what_the_nodes_have(
     host = plan.host_of(FleetSpec(engine="swarm"), DockerOptions(tmp_path), tmp_path)
     seen = limits_of("swarm", host)
     assert (seen.somaxconn, seen.conntrack, seen.memory_available, seen.synchronised) == (None, None, None, None)
+
+
+def test_the_backlog_of_this_host_is_not_taken_for_that_of_its_containers() -> None:
+    assert limits_of("local", HOST).somaxconn == Kernel().number("net.core.somaxconn")
+    seen = limits_of("docker", HOST)
+    assert (seen.somaxconn, seen.synchronised) == (None, limits_of("local", HOST).synchronised)
 
 
 async def test_a_swarm_that_does_not_answer_stops_no_one_who_starts_a_fleet(
