@@ -27,6 +27,8 @@ _THEIRS = (
     "Short write while writing to the AOF file",
     f"MISCONF Errors writing to the AOF file: {FILLED}",
     "AOF write error looks solved",
+    # Traefik
+    "Health check failed",
     # the system
     "No space left on device",
 )

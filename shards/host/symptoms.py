@@ -16,7 +16,12 @@ DISK = "disk full"
 
 _SAID: Mapping[str, re.Pattern[str]] = {
     FILES: re.compile(r"too many open files|EMFILE|\[Errno 24\]", re.IGNORECASE),
-    REFUSED: re.compile(r"connection refused|ECONNREFUSED|max number of clients reached", re.IGNORECASE),
+    # A worker without a file left takes who comes and closes at once: all that is seen of it is how its edges find it.
+    REFUSED: re.compile(
+        r"connection refused|ECONNREFUSED|max number of clients reached"
+        r"|Health check failed.*(?:connection reset|\bEOF\b)",
+        re.IGNORECASE,
+    ),
     MEMORY: re.compile(r"out of memory|cannot allocate memory|\bMemoryError\b|OOM command not allowed", re.IGNORECASE),
     DISK: re.compile(r"no space left on device|ENOSPC|short write while writing", re.IGNORECASE),
 }

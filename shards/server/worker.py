@@ -21,6 +21,7 @@ from shards.plane import Plane
 from shards.router.control import Orders, WorkerRecord, WorkerState
 from shards.server.drain import Drainer
 from shards.server.exposition import encode
+from shards.server.files import Files
 from shards.server.handoff.giver import Giver, Try
 from shards.server.handoff.taker import Arrivals
 from shards.server.load import Load
@@ -67,6 +68,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._giver = Giver(self.plane.worker, metrics)
         self._load = Load()
+        self._files = Files()
         self._edge_drain = EdgeDrain(self._sockets, metrics)
         self._drainer = Drainer(self._sockets, metrics, self.hand_over, self._strain)
         self._arrivals: Arrivals | None = None
@@ -271,6 +273,7 @@ class Worker:
         while True:
             told = self.state
             self._look_at_keys()
+            self._files.look(time.monotonic())
             try:
                 version, orders = await self.plane.control.heartbeat(self.record(), self.samples())
                 self.control_up = True

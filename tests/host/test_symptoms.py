@@ -8,6 +8,8 @@ import pytest
 
 from shards.host.symptoms import CPU, DISK, FILES, MEMORY, REFUSED, Evidence, PartSeen, RedisSeen, Symptom, symptoms
 
+UNHEALTHY = 'WRN Health check failed. error="HTTP request failed: Get \\"http://127.0.0.1:20007/\\": {}"'
+
 WELL = Evidence(
     [PartSeen("edge-0", files=500, files_limit=20_000), PartSeen("blue-0", files=300, files_limit=20_000)],
     [RedisSeen("shared-0", 9, 19_968, 0, 10**6, 0)],
@@ -61,6 +63,8 @@ def test_a_fleet_that_is_well_has_none() -> None:
             "12 connections met a full backlog since the network of edge-0 was made",
         ),
         (REFUSED, {"lines": [("edge-0", "dial tcp 127.0.0.1:20001: connect: connection refused")]}, "warn", "dial tcp"),
+        (REFUSED, {"lines": [("edge-0", UNHEALTHY.format("read: connection reset by peer"))]}, "warn", "reset by peer"),
+        (REFUSED, {"lines": [("edge-0", UNHEALTHY.format("EOF"))]}, "warn", "EOF"),
         (MEMORY, {"parts": [PartSeen("blue-0", oom_killed=True)]}, "fail", "OOMKilled"),
         (MEMORY, {"parts": [PartSeen("blue-0", rss_bytes=90, memory_limit_bytes=100)]}, "warn", "90%"),
         (MEMORY, {"redis": [RedisSeen("shared-0", 9, 100, 0, 90, 100)]}, "warn", "90% of its maxmemory"),
