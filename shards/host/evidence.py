@@ -25,6 +25,7 @@ from shards.fleet.state import FleetState
 from shards.fleet.status import Status
 from shards.host.running import rows
 from shards.host.symptoms import CPU, DISK, FILES, MEMORY, REFUSED, Evidence, PartSeen, RedisSeen
+from shards.router.control import Control, WorkerRecord
 
 _SAMPLE_S = 0.3
 _KERNEL_SHOWS = "cat /proc/sys/net/core/somaxconn; ulimit -n"
@@ -79,7 +80,8 @@ async def gather(fleet: Fleet, state: FleetState, status: Status) -> Evidence:
     before = await _redis(fleet, state)
     await asyncio.sleep(_SAMPLE_S)
     after, lines = await asyncio.gather(_redis(fleet, state), _lines(fleet, state, unseen))
-    looked = [await asyncio.to_thread(_look, row, status, unseen) for row in rows(status)]
+    workers = await _workers(fleet, state)
+    looked = [await asyncio.to_thread(_look, row, status, unseen, workers) for row in rows(status)]
     for name, info in after.items():
         if not info:
             unseen.note(name, _NO_ANSWER, MEMORY, DISK)
@@ -104,7 +106,26 @@ async def gather(fleet: Fleet, state: FleetState, status: Status) -> Evidence:
     )
 
 
-def _look(row: Mapping[str, Any], status: Status, unseen: Unseen) -> _Looked:
+async def _workers(fleet: Fleet, state: FleetState) -> Sequence[WorkerRecord]:
+    """Ask the registry what each worker says of itself; nothing where it does not answer, which is told anyway."""
+    host = layout.host(state, layout.CONTROL)
+    client = probe.redis_client(state.ports[layout.CONTROL], fleet.directory.password(), host=host)
+    try:
+        async with asyncio.timeout(probe.PROBE_S):
+            return await Control(client).workers()
+    except (RedisError, OSError, TimeoutError):
+        return ()
+    finally:
+        await client.aclose()
+
+
+def busiest(workers: Sequence[WorkerRecord], replica: str) -> float:
+    """Give the CPU, in percent of a core, of that worker of a replica which uses the most; 0: it has not several."""
+    mine = [worker.cpu_percent for worker in workers if worker.replica == replica]
+    return max(mine) if len(mine) > 1 else 0.0
+
+
+def _look(row: Mapping[str, Any], status: Status, unseen: Unseen, workers: Sequence[WorkerRecord]) -> _Looked:
     container = _container(row, unseen)
     pid = row.get("pid") or _pid_of(row, container, unseen)
     files, limit = _files(row["name"], pid, unseen) if pid else (None, None)
@@ -118,6 +139,7 @@ def _look(row: Mapping[str, Any], status: Status, unseen: Unseen) -> _Looked:
         memory_limit_bytes=row.get("memory_limit_bytes"),
         cpu_percent=row.get("cpu_percent", 0.0),
         cores=min(quota or 64, _cores(row, status)),
+        busiest_percent=busiest(workers, row["name"]),
         oom_killed=bool(container.get("State", {}).get("OOMKilled")),
         throttled=int(container.get("Throttled", 0)),
     )

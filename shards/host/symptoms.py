@@ -40,6 +40,7 @@ class PartSeen:
         memory_limit_bytes: the most it may have; None: there is no limit.
         cpu_percent: of one core.
         cores: that it can make use of.
+        busiest_percent: of one core, that one of its several workers which uses the most; 0: unknown, or it has one.
         oom_killed: the kernel has killed a process of it for want of memory.
         throttled: times it was held up, since it had used the CPU that it may.
     """
@@ -52,6 +53,7 @@ class PartSeen:
     memory_limit_bytes: int | None = None
     cpu_percent: float = 0.0
     cores: float = 1.0
+    busiest_percent: float = 0.0
     oom_killed: bool = False
     throttled: int = 0
 
@@ -201,6 +203,8 @@ def _cpu(evidence: Evidence) -> Iterable[Found]:
     for part in evidence.parts:
         if part.cpu_percent >= NEAR * 100 * part.cores:
             yield "fail", f"{part.name} uses {part.cpu_percent:,.0f} % of a core, of the {part.cores * 100:,.0f} it can"
+        elif part.busiest_percent >= NEAR * 100:
+            yield "fail", f"a worker of {part.name} uses {part.busiest_percent:,.0f} % of a core, of the 100 it can"
         if part.throttled:
             yield "warn", f"{part.name} was held up {part.throttled:,} times by its CPU limit (nr_throttled)"
     if evidence.busy_percent >= NEAR * 100:

@@ -21,6 +21,7 @@ from shards.fleet.state import FleetDir, FleetState, Place
 from shards.host import evidence
 from shards.host.evidence import files_limit, gather
 from shards.host.symptoms import CPU, DISK, FILES, MEMORY, REFUSED, symptoms
+from shards.router.control import Control, WorkerRecord
 from tests.redis_server import RedisServer
 
 REDIS = ("redis_blue", "redis_green", "redis_shared")
@@ -70,6 +71,17 @@ async def test_a_part_of_this_host_is_looked_into(fleet: Silent, state: FleetSta
     assert set(found.overflows) == {"this host started"}
     assert found.memory_available
     assert found.unseen == {}
+
+
+async def test_of_several_workers_the_busiest_is_seen(fleet: Silent, state: FleetState) -> None:
+    """One at its end beside one that does nothing is half of what both can."""
+    kept = WorkerRecord("blue-0/1", "blue", "blue-0", "1", 1, "active", 1, "r", 1, 0.0, cpu_percent=99.0)
+    others = [replace(kept, name="blue-0/2", cpu_percent=1.0), replace(kept, name="blue-1/1", replica="blue-1")]
+    async with Redis(port=state.ports["redis_shared"]) as redis:
+        for worker in [kept, *others]:
+            await Control(redis).heartbeat(worker, b"")
+    found = await gather(fleet, state, status(part("blue-0", pid=None), part("blue-1", pid=None)))
+    assert [one.busiest_percent for one in found.parts] == [99.0, 0.0]
 
 
 def test_the_files_of_a_fleet_are_those_of_its_process_that_may_open_the_fewest() -> None:

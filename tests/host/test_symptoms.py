@@ -80,6 +80,12 @@ def test_a_fleet_that_is_well_has_none() -> None:
         ),
         (DISK, {"lines": [("blue-0", "OSError: [Errno 28] No space left on device")]}, "warn", "Errno 28"),
         (CPU, {"parts": [PartSeen("blue-0", cpu_percent=95)]}, "fail", "blue-0 uses 95 %"),
+        (
+            CPU,
+            {"parts": [PartSeen("blue-0", cpu_percent=103, cores=2, busiest_percent=99)]},
+            "fail",
+            "a worker of blue-0 uses 99 % of a core",
+        ),
         (CPU, {"parts": [PartSeen("edge-0", throttled=7)]}, "warn", "held up 7 times"),
         (CPU, {"busy_percent": 97.0}, "fail", "2 cores of this host are 97 % busy"),
     ],
