@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,27 @@ def test_an_edge_that_can_open_no_more_files_is_found(fleet: Commands) -> None:
             edge.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
     assert found["verdict"] == "fail"
     assert any("files open" in line and line.startswith("edge-") for line in found["evidence"])
+
+
+def test_a_worker_that_can_open_no_more_files_says_so_itself(fleet: Commands) -> None:
+    """Nobody else does: who comes is taken, and closed at once."""
+    replica = next(one for one in fleet.status()["replicas"] if one["state"] == "active")
+    parent = psutil.Process(replica["pid"])
+    workers = [parent, *parent.children(recursive=True)]
+    for worker in workers:
+        # Numbers from 3 on are all above it, so that no file can be had whatever is closed meanwhile.
+        worker.rlimit(psutil.RLIMIT_NOFILE, (3, worker.rlimit(psutil.RLIMIT_NOFILE)[1]))
+    try:
+        end = time.monotonic() + 10
+        while "who comes is turned away" not in fleet.ok("logs", replica["name"]).stdout:
+            assert time.monotonic() < end
+    finally:
+        for worker in workers:
+            hard = worker.rlimit(psutil.RLIMIT_NOFILE)[1]
+            worker.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
+    found = symptoms(fleet)["too many open files"]
+    assert any("too many open files: all 3" in line and line.startswith(replica["name"]) for line in found["evidence"])
+    fleet.until(lambda status: bool(status["state"] == "steady"))
 
 
 @contextlib.contextmanager
