@@ -107,15 +107,16 @@ def judged(promised: Said, kept: Mapping[str, Any], beyond: Said, broken: Mappin
 
 
 def document(
-    promised: Said, kept: Mapping[str, Any], beyond: Said, broken: Mapping[str, Any], duration_s: float
+    promised: Said, kept: Mapping[str, Any], beyond: Said, broken: Mapping[str, Any], duration_s: float, commit: str
 ) -> dict[str, Any]:
-    """Make the report; see `judged` for what it is made of, which took `duration_s` seconds in all."""
+    """Make the report; see `judged` for what it is made of, which took `duration_s` seconds in all, of a `commit`."""
     targets = judged(promised, kept, beyond, broken)
     return {
         "scenario": "promise",
         "verdict": "pass" if all(one["ok"] for one in targets) else "fail",
         "started": kept["started"],
         "duration_s": round(duration_s, 1),
+        "commit": commit,
         "host": kept["host"],
         "fleet": kept["fleet"],
         "targets": targets,
@@ -194,7 +195,17 @@ def _tried(edges: int) -> dict[str, Any]:
         asyncio.run(settled(target.http_url(url, "/metrics")))
         said_of_more = _ask(project, more, _rate(more))
         broken = _load(more, url, project, show)
-    return document(said, kept, said_of_more, broken, time.monotonic() - began)
+    return document(said, kept, said_of_more, broken, time.monotonic() - began, _commit())
+
+
+def _commit() -> str:
+    """Name what is tried: git's short commit, with a + where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+"]
+    try:
+        done = subprocess.run(command, cwd=repository(), capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def run(arguments: list[str]) -> int:

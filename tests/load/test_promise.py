@@ -42,8 +42,9 @@ def missed(**seen: Any) -> list[str]:
 
 
 def test_a_promise_that_is_kept() -> None:
-    found = document(said(9_750, 0), KEPT, said(11_700, 1), BROKEN, 99.94)
+    found = document(said(9_750, 0), KEPT, said(11_700, 1), BROKEN, 99.94, "abc")
     assert (found["scenario"], found["verdict"], found["duration_s"]) == ("promise", "pass", 99.9)
+    assert found["commit"] == "abc"
     told = lines(found)
     assert "  9,750 of 9,750 were held; 9,750 came about at once" in told
     assert "  9,968 of 11,700 were held; 9,968 came about at once" in told
@@ -69,7 +70,7 @@ def test_a_promise_that_is_not_kept(seen: dict[str, Any], name: str) -> None:
 
 
 def test_what_was_missed_is_told() -> None:
-    found = document(said(9_750, 0), load(9_750, 9_000), said(11_700, 1), BROKEN, 1)
+    found = document(said(9_750, 0), load(9_750, 9_000), said(11_700, 1), BROKEN, 1, "abc")
     assert found["verdict"] == "fail"
     assert lines(found)[-2:] == ["promise: fail", "  held_promised is 9000, not == 9750"]
 
