@@ -16,6 +16,9 @@ _POLICY = (
 _PANES = ("Alice", "Bob")
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
+SAME_FOR_ALL = ("/", *(f"/static/{file.name}" for file in _STATIC.iterdir() if file.suffix in _TYPES))
+"""Paths of the pages below, none of which looks at who asks for it."""
+
 
 @require_safe
 def demo(request: HttpRequest) -> HttpResponse:

@@ -146,7 +146,7 @@ class FleetDir:
             ShardsError: it can't be written.
         """
         with _writing(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make()
             for folder in _FOLDERS:
                 (self.path / folder).mkdir(mode=0o700, exist_ok=True)
             for file in (
@@ -161,6 +161,12 @@ class FleetDir:
             if not self.credentials_file.exists():
                 write_atomically(self.credentials_file, "{}")
             self._make_id()
+
+    def _make(self) -> None:
+        """Make the directory, and that of all fleets where it is missing: one that is there is somebody's to open."""
+        # `parents` makes what is missing with the umask, whatever the mode.
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, exist_ok=True)
 
     def _make_id(self) -> None:
         if not self.id():
@@ -306,7 +312,7 @@ class FleetDir:
         """
         made = not self.path.exists()
         with _writing(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make()
             # Nothing is buffered, so that nothing is left to be written where there is no room for it.
             lock = (self.path / "lock").open("ab", buffering=0)
         with lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shards.errors import ShardsError
@@ -221,26 +221,38 @@ def revert(places: Places) -> list[Outcome]:
         if record is None:
             return []
         # The files first: if the host stops now, it does not start with what is being taken back.
-        files = [one for path, content in record.files.items() if (one := _restore(Path(path), content))]
+        files = [one for path, content in record.files.items() if (one := _restore(Path(path), content, record))]
         settings = [_unset(places.kernel, record, key) for key in reversed(record.before)]
         outcomes = [*settings, *files]
         return [*outcomes, *_remember_failed(records, record, {one.name for one in failed(outcomes)})]
 
 
-def _restore(path: Path, content: str | None) -> Outcome | None:
+def _restore(path: Path, content: str | None, record: Record) -> Outcome | None:
+    """Give a file what was in it before; None: it has that."""
     try:
         there = _content(path)
     except OSError as error:
         return Outcome(str(path), None, None, f"cannot be read: {error.strerror}")
     if there == content:
         return None
+    note = "somebody has edited it since: that is gone" if _edited(there or "", record) else ""
     if content is not None:
-        return _write(path, content, "as it was")
+        return _with_note(_write(path, content, "as it was"), note)
     try:
         path.unlink()
     except OSError as error:
         return Outcome(str(path), None, None, f"cannot be deleted: {error.strerror}")
-    return Outcome(str(path), None, "deleted")
+    return Outcome(str(path), None, "deleted", note=note)
+
+
+def _with_note(outcome: Outcome, note: str) -> Outcome:
+    return outcome if outcome.error else replace(outcome, note=note)
+
+
+def _edited(there: str, record: Record) -> bool:
+    """Tell whether a file has lines that no apply wrote: there may be fewer, where the last one was interrupted."""
+    ours = sysctl_text(record.applied) + limits_text(record.applied.get(NOFILE, ""))
+    return not set(there.splitlines()) <= set(ours.splitlines())
 
 
 def _unset(kernel: Kernel, record: Record, key: str) -> Outcome:
@@ -259,7 +271,9 @@ def _remember_failed(records: Records, record: Record, names: set[str]) -> list[
     before = {key: value for key, value in record.before.items() if key in names}
     try:
         if names:
-            records.write(Record(before, {key: record.applied[key] for key in before}, record.files))
+            # A file that is not back still says all that was applied.
+            applied = record.applied if names & record.files.keys() else {key: record.applied[key] for key in before}
+            records.write(Record(before, applied, record.files))
         else:
             records.forget()
     except OSError as error:

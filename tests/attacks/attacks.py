@@ -432,6 +432,19 @@ async def page_flood(attacker: Attacker) -> None:
     await attacker.repeat(500, one)
 
 
+@attack("200", processes=2)
+async def app_page_flood(attacker: Attacker) -> None:
+    """1,000 plain requests a second for the app's own page, which nothing limits."""
+
+    async def one(_index: int) -> None:
+        async with attacker.connection() as raw:
+            await raw.say(b"GET / HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n")
+            answer = await raw.reader.read()
+            attacker.count[answer.split(b" ")[1].decode()] += 1
+
+    await attacker.repeat(500, one)
+
+
 @attack("101", "503", "held to the end", may=("cut",))
 async def dashboard_flood(attacker: Attacker) -> None:
     """500 pages that watch the fleet, or try to again and again."""

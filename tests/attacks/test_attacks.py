@@ -240,6 +240,21 @@ async def test_what_hangs_and_what_nobody_thought_of_is_counted(monkeypatch: pyt
     assert held.count == {"? KeyError": 1, "held to the end": 2}
 
 
+async def test_the_flood_of_the_apps_page_asks_for_that_alone() -> None:
+    asked: set[bytes] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            asked.add((await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0])
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        whose = Attacker("127.0.0.1", server.sockets[0].getsockname()[1], 0.05)
+        await ATTACKS["app-page-flood"].run(whose)
+    assert asked == {b"GET / HTTP/1.1"}
+    assert whose.count == {"connections": whose.count["200"], "200": whose.count["200"]}
+
+
 def test_quantiles() -> None:
     assert quantile([], 0.99) is None
     assert [quantile([*range(100)], share) for share in (0.5, 0.99, 1.0)] == [50, 99, 99]

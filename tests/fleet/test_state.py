@@ -53,6 +53,21 @@ def test_secrets_are_private_and_stay(directory: FleetDir) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_the_directory_of_all_fleets_is_private_where_it_is_made(tmp_path: Path) -> None:
+    """Which fleets there are is nobody's business either."""
+    before = os.umask(0o022)
+    try:
+        FleetDir(tmp_path / "made", "one").create()
+        with FleetDir(tmp_path / "locked", "one").lock("up"):
+            pass
+        (tmp_path / "there").mkdir()
+        FleetDir(tmp_path / "there", "one").create()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"made": 0o700, "locked": 0o700, "there": 0o755}
+
+
 def test_a_color_is_deployed_and_taken_away() -> None:
     both = STATE.with_deployed("blue", Deployment("s", 1, 1))
     assert set(both.deployed) == {"blue", "green"}

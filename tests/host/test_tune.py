@@ -326,6 +326,21 @@ def test_what_somebody_else_has_set_since_is_told(tmp_path: Path) -> None:
     assert values(host) == BEFORE
 
 
+@pytest.mark.parametrize("before", [None, "# of before\n"])
+def test_a_file_that_somebody_has_edited_since_is_told(tmp_path: Path, before: str | None) -> None:
+    host = places(tmp_path)
+    host.sysctl.parent.mkdir(exist_ok=True)
+    if before is not None:
+        host.sysctl.write_text(before)
+        host.limits.write_text(before)
+    apply(host, found(host))
+    host.sysctl.write_text(host.sysctl.read_text() + "vm.swappiness = 1\n")
+    notes = {one.name: one.note for one in revert(host)}
+    assert notes[str(host.sysctl)] == "somebody has edited it since: that is gone"
+    assert notes[str(host.limits)] == "", "nobody has edited that one"
+    assert (host.sysctl.read_text() if host.sysctl.exists() else None) == before
+
+
 def test_a_setting_that_is_gone_with_its_module_is_no_failure(tmp_path: Path) -> None:
     host = places(tmp_path)
     apply(host, found(host))
