@@ -17,6 +17,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.errors import APIError
 
 from shards.fleet.engines.docker.stack import FLEET_LABEL, app_image
 from shards.ports import free_port
@@ -189,6 +190,24 @@ def test_replicas_whose_network_died_are_healed_by_up(
     fleet.until(lambda status: status["state"] == "degraded")
     fleet.ok("up")
     fleet.until(steady)
+
+
+def test_what_docker_could_not_start_is_told_with_its_reason_and_healed_by_up(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    """As after a restart of the daemon, which starts what shares a network before what holds it."""
+    fleet.ok("up", *SMALL)
+    replica, holder = (daemon.containers.get(f"{fleet.project}-{name}") for name in ("app_blue_0", "pause_0"))
+    for one in (replica, holder):
+        one.stop()
+    with pytest.raises(APIError, match="non running container"):
+        replica.start()
+    told = " ".join(fleet.until(lambda status: status["state"] == "degraded")["warnings"])
+    assert "blue-0: Docker could not start it (" in told
+    assert "cannot join network of a non running container" in told
+    assert "`inv up` does" in fleet.ok("status").stdout
+    fleet.ok("up")
+    assert "could not start" not in str(fleet.until(steady)["warnings"])
 
 
 def test_more_edges_than_there_is_room_for_are_refused_and_nothing_is_changed(fleet: DockerCommands) -> None:
