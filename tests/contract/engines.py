@@ -22,6 +22,7 @@ from docker.errors import DockerException, NotFound
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import daemon
+from shards.fleet.engines.docker.images import forget_all
 from shards.fleet.engines.docker.ownership import OWNER
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from tests.fleet.runner import Commands
@@ -109,9 +110,7 @@ class DockerCommands(Commands):
         """Remove images of fleets that only Compose has run, which `down --purge` knows nothing of."""
         client = docker.from_env()
         try:
-            for image in client.images.list(filters={"label": f"{FLEET_LABEL}={self.project}"}):
-                for tag in image.tags:
-                    client.images.remove(tag, force=True)
+            assert forget_all(client, self.project) == []
         finally:
             client.close()
 

@@ -19,7 +19,7 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from shards.fleet.engines.docker.stack import FLEET_LABEL, app_image
+from shards.fleet.engines.docker.stack import FLEET_LABEL, WHEELS_LABEL, app_image
 from shards.ports import free_port
 from tests.contract.engines import AnyCommands, DockerCommands, on_this_host
 from tests.fleet.runner import steady
@@ -328,6 +328,22 @@ def test_images_of_releases_that_can_not_come_back_are_deleted(
     assert {tag for tag in tags if tag.startswith("shards-app:")} == last
     code.write_text(f"{GREEDY}\n# 0\n")
     fleet.ok("rollback")
+
+
+def test_no_image_is_left_once_a_fleet_is_purged(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
+    """Neither the stage which those of the app are built from, which has no name."""
+
+    def unnamed() -> set[str]:
+        ours = {"label": f"{WHEELS_LABEL}={fleet.project}", "dangling": True}
+        return {str(image.id) for image in daemon.images.list(filters=ours)}  # type: ignore[arg-type]
+
+    fleet.ok("build", "--into", str(fleet.state_dir / "built"))
+    assert len(unnamed()) == 1
+    fleet.ok("up", *SMALL)
+    assert len(unnamed()) == 1, "what two releases of an app have in common is built once"
+    fleet.ok("down", "--purge")
+    assert unnamed() == set()
+    assert not daemon.images.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"})
 
 
 def test_a_daemon_that_is_not_running_is_told(fleet: DockerCommands, tmp_path: Path) -> None:

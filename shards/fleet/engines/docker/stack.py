@@ -27,6 +27,8 @@ FLEET_LABEL, PART_LABEL, SERVICE_LABEL, STATE_LABEL = (
     f"shards.{name}" for name in ("fleet", "part", "service", "state")
 )
 RELEASE_LABEL = "shards.release"
+WHEELS_LABEL = "shards.wheels"
+"""In place of the fleet's on the stage that images of the app are built from: it has no name, and outlives releases."""
 COMPOSE_LABEL = "com.docker.compose.project"
 """By which Compose knows its own."""
 
