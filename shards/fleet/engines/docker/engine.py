@@ -92,6 +92,7 @@ class DockerEngine(Engine):
 
     @property
     def _client(self) -> docker.DockerClient:
+        daemon.refuse_elsewhere()
         return self._opened()
 
     @cached_property
@@ -110,6 +111,7 @@ class DockerEngine(Engine):
     # -- before anything starts
 
     def check(self, port_is_ours: bool) -> None:
+        daemon.refuse_elsewhere()
         if not Path(self.spec.app_dir).is_dir():
             raise UsageError(f"--app-dir {self.spec.app_dir} is no directory")
         if self.spec.durability == "replicated":
