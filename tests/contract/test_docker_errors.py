@@ -71,6 +71,21 @@ def test_a_name_that_is_taken_is_told_and_what_was_started_is_gone(
         stranger.remove(force=True)
 
 
+@pytest.mark.parametrize("project", ["host", "bridge", "none", "default", ""])
+def test_a_name_that_a_network_has_is_told_before_anything_is_built(
+    fleet: DockerCommands, daemon: docker.DockerClient, project: str
+) -> None:
+    stranger = None if project else daemon.networks.create(fleet.project)
+    name = project or fleet.project
+    try:
+        refused = fleet("up", *SMALL, "--project", name)
+    finally:
+        if stranger:
+            stranger.remove()
+    told = f"Docker has a network {name} that is none of this fleet: choose another name with --project"
+    assert (refused.code, told in refused.last, "building image" in refused.stderr) == (1, True, False)
+
+
 def test_containers_of_an_older_run_are_no_matter(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
     image = fleet.base["INVOKE_DOCKER_REDIS_IMAGE"]
     name = f"{fleet.project}-shared-0"

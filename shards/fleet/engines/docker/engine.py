@@ -119,6 +119,9 @@ class DockerEngine(Engine):
         self._refuse_loopback()
         if by_hand.find(self.spec.project):
             raise ShardsError(by_hand.elsewhere(self.spec.project))
+        if self._containers.is_network_anothers():
+            taken = f"Docker has a network {self.spec.project} that is none of this fleet"
+            raise ShardsError(f"{taken}: choose another name with --project")
         marks = self._containers.marks()
         if refused := ownership.refusal(self.spec.project, marks, self._mark, self.directory.id_file):
             raise ShardsError(refused)
