@@ -19,7 +19,7 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from shards.fleet.engines.docker.stack import FLEET_LABEL, WHEELS_LABEL, app_image
+from shards.fleet.engines.docker.stack import FLEET_LABEL, WHEELS_LABEL, app_image, edge_image, redis_image
 from shards.ports import free_port
 from tests.contract.engines import AnyCommands, DockerCommands, on_this_host
 from tests.fleet.runner import steady
@@ -241,6 +241,16 @@ def test_edges_are_counted_by_what_a_container_may_open(fleet: DockerCommands) -
     settings = {"INVOKE_FLEET_CONNECTIONS": "3000", "INVOKE_DOCKER_NOFILE": "4000"}
     fleet.ok("up", "--replicas", "1", "--shards", "1", **settings)
     assert len(fleet.until(steady)["edges"]) == 2
+
+
+def test_images_that_were_removed_are_built_anew(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
+    fleet.ok("up", *SMALL)
+    for image in (redis_image(fleet.project), edge_image(fleet.project)):
+        daemon.images.remove(image, force=True)
+    for name in ("shared-0", "traefik_0"):
+        daemon.containers.get(f"{fleet.project}-{name}").remove(force=True, v=True)
+    fleet.ok("up")
+    fleet.until(steady)
 
 
 def test_an_app_that_is_never_through_with_its_import_is_told_and_leaves_nothing(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -320,6 +320,16 @@ def test_what_the_daemon_refuses_is_one_line_that_says_what_to_do(said: str, wor
     with pytest.raises(ShardsError, match=re.escape(words)) as refused, daemon.errors():
         raise APIError("500", explanation=said)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "project"),
+    [("shards-redis:my-fleet", "my-fleet"), ("shards-edge:p", "p"), ("shards-app:a-b-dev", "a-b"), ("other:1", "NAME")],
+)
+def test_an_image_that_is_not_there_is_told_with_the_fleet_that_lacks_it(image: str, project: str) -> None:
+    with pytest.raises(ShardsError) as refused, daemon.errors():
+        raise ImageNotFound("404", explanation=f"No such image: {image}")
+    assert str(refused.value) == f"No such image: {image}; `inv build --project {project}` makes it"
 
 
 @pytest.mark.parametrize(

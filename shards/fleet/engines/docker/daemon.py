@@ -115,7 +115,7 @@ def errors() -> Iterator[None]:
     try:
         yield
     except ImageNotFound as error:
-        raise ShardsError(f"{_short(error.explanation or str(error))}; `inv build` makes it") from None
+        raise ShardsError(_no_image(_short(error.explanation or str(error)))) from None
     except APIError as error:
         raise ShardsError(_explained(reason_of(error))) from None
     except (DockerException, requests.RequestException) as error:
@@ -135,6 +135,13 @@ def not_all(what: str, left: Sequence[str]) -> str:
         left: why some are still there, a line each.
     """
     return f"not all {what} are deleted, run this again: {_short('; '.join(left))}"
+
+
+def _no_image(said: str) -> str:
+    # By the names that `stack` gives them: without --project another fleet's would be made.
+    named = re.search(r"shards-(?:(?:redis|edge):([\w.-]+)|app:([\w.-]+)-dev\b)", said)
+    project = (named[1] or named[2]) if named else "NAME"
+    return f"{said}; `inv build --project {project}` makes it"
 
 
 def _explained(text: str) -> str:

@@ -212,6 +212,7 @@ class DockerEngine(Engine):
 
     def _add(self, parts: Sequence[Part], cancelled: threading.Event) -> None:
         state = self.directory.read() or FleetState(self.spec)
+        self._need_servers()
         host = self._host
         shape = Stack(state, self.options, int(host.cpus))
         files.write_secrets(self.path, self.directory)
@@ -234,11 +235,18 @@ class DockerEngine(Engine):
         if holder not in running or running[holder].status != "running":
             self._containers.run(shape.pause(holder), host)
 
+    def _has(self, image: str) -> bool:
+        with daemon.errors():
+            return bool(self._client.images.list(name=image))
+
+    def _need_servers(self) -> None:
+        """Have the images of Redis servers, which hold networks too, and of edges; they may be removed since."""
+        if not all(map(self._has, (stack.redis_image(self.spec.project), stack.edge_image(self.spec.project)))):
+            self._images.build_servers()
+
     def _need_image(self, part: ReplicaPart) -> None:
         image = stack.app_image(self.spec.project, part.release)
-        with daemon.errors():
-            known = self._client.images.list(name=image)
-        if known:
+        if self._has(image):
             return
         # It was removed since, or the app's directory has moved on while the fleet was being prepared.
         if release_of(Path(self.spec.app_dir)) == part.release:
