@@ -106,6 +106,15 @@ class DockerCommands(Commands):
         finally:
             client.close()
 
+    def replicas_of(self, color: str) -> list[str]:
+        """Name the containers of a color's replicas, those too that do not run."""
+        client = docker.from_env()
+        try:
+            found = client.containers.list(all=True, filters={"label": f"{FLEET_LABEL}={self.project}"})
+            return [str(one.name) for one in found if str(one.name).startswith(f"{self.project}-app_{color}_")]
+        finally:
+            client.close()
+
     def forget_images(self) -> None:
         """Remove images of fleets that only Compose has run, which `down --purge` knows nothing of."""
         client = docker.from_env()
