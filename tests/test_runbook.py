@@ -27,6 +27,8 @@ _THEIRS = (
     "Short write while writing to the AOF file",
     f"MISCONF Errors writing to the AOF file: {FILLED}",
     "AOF write error looks solved",
+    # Docker
+    "cannot join network of a non running container",
     # the system
     "No space left on device",
 )
