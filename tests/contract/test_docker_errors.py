@@ -340,9 +340,11 @@ def test_images_of_releases_that_can_not_come_back_are_deleted(
     code = app / "greedy.py"
     code.write_text(GREEDY)
     fleet.ok("up", *SMALL, "--app", "greedy:application", "--app-dir", str(app))
-    for number in range(2):
+    for number, old in enumerate(("blue", "green")):
+        assert fleet.replicas_of(old)
         code.write_text(f"{GREEDY}\n# {number}\n")
         fleet.ok("promote")
+        assert fleet.replicas_of(old) == []
     tags = {
         tag for image in daemon.images.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"}) for tag in image.tags
     }
