@@ -407,6 +407,7 @@ def test_a_shard_whose_disk_is_full_refuses_and_the_fleet_goes_down_cleanly(
         if said.code:
             break
     assert said.code == 1, "twenty messages of 60 kB are more than 1 MB"
+    assert "not published: the group's shard does not answer" in said.last
     assert "Traceback" not in said.stderr
     assert fleet.status()["state"] in ("steady", "degraded")
 
