@@ -29,6 +29,8 @@ _THEIRS = (
     "AOF write error looks solved",
     # Traefik
     "Health check failed",
+    # Docker
+    "cannot join network of a non running container",
     # the system
     "No space left on device",
 )

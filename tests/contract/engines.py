@@ -22,6 +22,7 @@ from docker.errors import DockerException, NotFound
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker import daemon
+from shards.fleet.engines.docker.images import forget_all
 from shards.fleet.engines.docker.ownership import OWNER
 from shards.fleet.engines.docker.stack import FLEET_LABEL
 from tests.fleet.runner import Commands
@@ -105,13 +106,20 @@ class DockerCommands(Commands):
         finally:
             client.close()
 
+    def replicas_of(self, color: str) -> list[str]:
+        """Name the containers of a color's replicas, those too that do not run."""
+        client = docker.from_env()
+        try:
+            found = client.containers.list(all=True, filters={"label": f"{FLEET_LABEL}={self.project}"})
+            return [str(one.name) for one in found if str(one.name).startswith(f"{self.project}-app_{color}_")]
+        finally:
+            client.close()
+
     def forget_images(self) -> None:
         """Remove images of fleets that only Compose has run, which `down --purge` knows nothing of."""
         client = docker.from_env()
         try:
-            for image in client.images.list(filters={"label": f"{FLEET_LABEL}={self.project}"}):
-                for tag in image.tags:
-                    client.images.remove(tag, force=True)
+            assert forget_all(client, self.project) == []
         finally:
             client.close()
 

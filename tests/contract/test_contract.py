@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from shards.tokens import KeyFile, grant_of
-from tests.contract.engines import AnyCommands
+from tests.contract.engines import AnyCommands, DockerCommands
 from tests.fleet.clients import crowd
 from tests.fleet.runner import part, serving, steady
 
@@ -123,11 +123,14 @@ async def test_promote_and_rollback_lose_nothing(fleet: AnyCommands) -> None:
     first, second = ("blue", "green") if before["active_color"] == "blue" else ("green", "blue")
     edges = [fleet.identity(edge) for edge in before["edges"]]
     async with crowd(fleet.url, 40) as ledger:
-        for verb, active in (("promote", second), ("rollback", first)):
+        for verb, old, active in (("promote", first, second), ("rollback", second, first)):
             await command(fleet, verb)
             status = await asyncio.to_thread(fleet.until, serving(40))
             assert status["active_color"] == active
             assert [replica["name"] for replica in status["replicas"]] == [f"{active}-0", f"{active}-1"]
+            if isinstance(fleet, DockerCommands):
+                left, there = [await asyncio.to_thread(fleet.replicas_of, color) for color in (old, active)]
+                assert (left, len(there)) == ([], 2), "the old color's containers are removed"
     assert (ledger.failures, ledger.faults) == ([], [])
     assert ledger.connects == 40, "nobody had to reconnect"
     assert [fleet.identity(edge) for edge in fleet.status()["edges"]] == edges, "no edge was restarted"

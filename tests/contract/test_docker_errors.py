@@ -17,8 +17,9 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.errors import APIError
 
-from shards.fleet.engines.docker.stack import FLEET_LABEL, app_image
+from shards.fleet.engines.docker.stack import FLEET_LABEL, WHEELS_LABEL, app_image, edge_image, redis_image
 from shards.ports import free_port
 from tests.contract.engines import AnyCommands, DockerCommands, on_this_host
 from tests.fleet.runner import steady
@@ -68,6 +69,21 @@ def test_a_name_that_is_taken_is_told_and_what_was_started_is_gone(
         fleet.gone()
     finally:
         stranger.remove(force=True)
+
+
+@pytest.mark.parametrize("project", ["host", "bridge", "none", "default", ""])
+def test_a_name_that_a_network_has_is_told_before_anything_is_built(
+    fleet: DockerCommands, daemon: docker.DockerClient, project: str
+) -> None:
+    stranger = None if project else daemon.networks.create(fleet.project)
+    name = project or fleet.project
+    try:
+        refused = fleet("up", *SMALL, "--project", name)
+    finally:
+        if stranger:
+            stranger.remove()
+    told = f"Docker has a network {name} that is none of this fleet: choose another name with --project"
+    assert (refused.code, told in refused.last, "building image" in refused.stderr) == (1, True, False)
 
 
 def test_containers_of_an_older_run_are_no_matter(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
@@ -191,6 +207,24 @@ def test_replicas_whose_network_died_are_healed_by_up(
     fleet.until(steady)
 
 
+def test_what_docker_could_not_start_is_told_with_its_reason_and_healed_by_up(
+    fleet: DockerCommands, daemon: docker.DockerClient
+) -> None:
+    """As after a restart of the daemon, which starts what shares a network before what holds it."""
+    fleet.ok("up", *SMALL)
+    replica, holder = (daemon.containers.get(f"{fleet.project}-{name}") for name in ("app_blue_0", "pause_0"))
+    for one in (replica, holder):
+        one.stop()
+    with pytest.raises(APIError, match="non running container"):
+        replica.start()
+    told = " ".join(fleet.until(lambda status: status["state"] == "degraded")["warnings"])
+    assert "blue-0: Docker could not start it (" in told
+    assert "cannot join network of a non running container" in told
+    assert "`inv up` does" in fleet.ok("status").stdout
+    fleet.ok("up")
+    assert "could not start" not in str(fleet.until(steady)["warnings"])
+
+
 def test_more_edges_than_there_is_room_for_are_refused_and_nothing_is_changed(fleet: DockerCommands) -> None:
     fleet.ok("up", *SMALL)
     before = fleet.remembered()
@@ -207,6 +241,16 @@ def test_edges_are_counted_by_what_a_container_may_open(fleet: DockerCommands) -
     settings = {"INVOKE_FLEET_CONNECTIONS": "3000", "INVOKE_DOCKER_NOFILE": "4000"}
     fleet.ok("up", "--replicas", "1", "--shards", "1", **settings)
     assert len(fleet.until(steady)["edges"]) == 2
+
+
+def test_images_that_were_removed_are_built_anew(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
+    fleet.ok("up", *SMALL)
+    for image in (redis_image(fleet.project), edge_image(fleet.project)):
+        daemon.images.remove(image, force=True)
+    for name in ("shared-0", "traefik_0"):
+        daemon.containers.get(f"{fleet.project}-{name}").remove(force=True, v=True)
+    fleet.ok("up")
+    fleet.until(steady)
 
 
 def test_an_app_that_is_never_through_with_its_import_is_told_and_leaves_nothing(
@@ -296,9 +340,11 @@ def test_images_of_releases_that_can_not_come_back_are_deleted(
     code = app / "greedy.py"
     code.write_text(GREEDY)
     fleet.ok("up", *SMALL, "--app", "greedy:application", "--app-dir", str(app))
-    for number in range(2):
+    for number, old in enumerate(("blue", "green")):
+        assert fleet.replicas_of(old)
         code.write_text(f"{GREEDY}\n# {number}\n")
         fleet.ok("promote")
+        assert fleet.replicas_of(old) == []
     tags = {
         tag for image in daemon.images.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"}) for tag in image.tags
     }
@@ -309,6 +355,22 @@ def test_images_of_releases_that_can_not_come_back_are_deleted(
     assert {tag for tag in tags if tag.startswith("shards-app:")} == last
     code.write_text(f"{GREEDY}\n# 0\n")
     fleet.ok("rollback")
+
+
+def test_no_image_is_left_once_a_fleet_is_purged(fleet: DockerCommands, daemon: docker.DockerClient) -> None:
+    """Neither the stage which those of the app are built from, which has no name."""
+
+    def unnamed() -> set[str]:
+        ours = {"label": f"{WHEELS_LABEL}={fleet.project}", "dangling": True}
+        return {str(image.id) for image in daemon.images.list(filters=ours)}  # type: ignore[arg-type]
+
+    fleet.ok("build", "--into", str(fleet.state_dir / "built"))
+    assert len(unnamed()) == 1
+    fleet.ok("up", *SMALL)
+    assert len(unnamed()) == 1, "what two releases of an app have in common is built once"
+    fleet.ok("down", "--purge")
+    assert unnamed() == set()
+    assert not daemon.images.list(filters={"label": f"{FLEET_LABEL}={fleet.project}"})
 
 
 def test_a_daemon_that_is_not_running_is_told(fleet: DockerCommands, tmp_path: Path) -> None:
@@ -345,6 +407,7 @@ def test_a_shard_whose_disk_is_full_refuses_and_the_fleet_goes_down_cleanly(
         if said.code:
             break
     assert said.code == 1, "twenty messages of 60 kB are more than 1 MB"
+    assert "not published: the group's shard does not answer" in said.last
     assert "Traceback" not in said.stderr
     assert fleet.status()["state"] in ("steady", "degraded")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tomllib
 from dataclasses import replace
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 import yaml
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -19,7 +21,7 @@ from shards.errors import ShardsError, UsageError
 from shards.fleet import layout
 from shards.fleet.engines import edge
 from shards.fleet.engines.docker import compose, connections, daemon, figures, files, stack
-from shards.fleet.engines.docker.engine import stranded
+from shards.fleet.engines.docker.engine import DockerEngine, stranded
 from shards.fleet.engines.docker.options import DockerOptions, Limits
 from shards.fleet.engines.docker.stack import Stack
 from shards.fleet.spec import FleetSpec
@@ -292,6 +294,20 @@ def test_what_befell_a_container_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "mends"),
+    [({}, "inv up"), (None, "inv up"), ({"com.docker.compose.project": "p"}, "docker compose up -d")],
+)
+def test_what_docker_could_not_start_is_told_with_its_reason_and_what_does(labels: Any, mends: str) -> None:
+    """As after a restart of the daemon, where what holds a network was not up yet."""
+    error = f"cannot join network of a non running\ncontainer: {'0123456789ab' + 'c' * 52}"
+    told = figures.befell({"Config": {"Labels": labels}, "State": {"Running": False, "Error": error}})
+    reason = "cannot join network of a non running container: 0123456789ab"
+    assert told == f"Docker could not start it ({reason}): `{mends}` does"
+    # What it says of an earlier try is over.
+    assert figures.befell({"State": {"Running": True, "Error": error}}) == ""
+
+
+@pytest.mark.parametrize(
     "said,words",
     [
         ("write /var/lib/docker/x: no space left on device", "the disk of Docker is full"),
@@ -307,6 +323,16 @@ def test_what_the_daemon_refuses_is_one_line_that_says_what_to_do(said: str, wor
 
 
 @pytest.mark.parametrize(
+    ("image", "project"),
+    [("shards-redis:my-fleet", "my-fleet"), ("shards-edge:p", "p"), ("shards-app:a-b-dev", "a-b"), ("other:1", "NAME")],
+)
+def test_an_image_that_is_not_there_is_told_with_the_fleet_that_lacks_it(image: str, project: str) -> None:
+    with pytest.raises(ShardsError) as refused, daemon.errors():
+        raise ImageNotFound("404", explanation=f"No such image: {image}")
+    assert str(refused.value) == f"No such image: {image}; `inv build --project {project}` makes it"
+
+
+@pytest.mark.parametrize(
     "reason,words",
     [
         (
@@ -316,12 +342,49 @@ def test_what_the_daemon_refuses_is_one_line_that_says_what_to_do(said: str, wor
         ("Error while fetching server API version: FileNotFoundError(2, 'No such file or directory')", "start Docker"),
         ("client version 1.24 is too old. Minimum supported API version is 1.41", "must be 20.10 or newer"),
         ("something else", "something else"),
+        (
+            "UnixHTTPConnectionPool(host='localhost', port=None): Read timed out. (read timeout=60)",
+            "did not answer within 60 s: it is busy",
+        ),
     ],
 )
 def test_a_daemon_that_cannot_be_used_is_one_line_that_says_what_to_do(reason: str, words: str) -> None:
     said = daemon.unreachable(reason)
     assert words in said
     assert "\n" not in said
+
+
+def test_a_busy_daemon_is_not_taken_for_none() -> None:
+    with pytest.raises(ShardsError, match="did not answer within 70 s") as refused, daemon.errors():
+        raise requests.ReadTimeout("UnixHTTPConnectionPool(host='localhost'): Read timed out. (read timeout=70)")
+    assert "start Docker" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ssh://root@10.99.99.9", "ssh://localhost", "tcp://192.0.2.1:2375", "192.0.2.1:2375", "https://192.0.2.1"]
+)
+def test_the_docker_engine_refuses_a_daemon_of_another_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", url)
+
+    def opened() -> Any:
+        raise AssertionError("it is not even opened")
+
+    engine = DockerEngine(FleetSpec("p", "docker"), FleetDir(tmp_path, "p"), DockerOptions(ROOT), opened, print)
+    with pytest.raises(UsageError, match="needs the daemon of this host") as refused:
+        engine.check(port_is_ours=True)
+    assert "--engine swarm" in str(refused.value)
+    with pytest.raises(UsageError, match="needs the daemon of this host"):
+        asyncio.run(engine.alive())
+
+
+@pytest.mark.parametrize("url", [None, "", "unix:///run/docker.sock", "tcp://127.0.0.1:2375", "tcp://[::1]:2375"])
+def test_a_daemon_of_this_host_may_be_asked_by_any_way(monkeypatch: pytest.MonkeyPatch, url: str | None) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    if url is not None:
+        monkeypatch.setenv("DOCKER_HOST", url)
+    daemon.refuse_elsewhere()
 
 
 def test_no_daemon_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from shards.fleet.engines.docker import by_hand
 from shards.fleet.engines.docker.containers import Containers
 from shards.fleet.engines.docker.images import forget_all
 from shards.fleet.engines.docker.ownership import MARK_LABEL, Claim, is_anothers, left_alone, mark_of, nobodys, refusal
-from shards.fleet.engines.docker.stack import FLEET_LABEL
+from shards.fleet.engines.docker.stack import FLEET_LABEL, WHEELS_LABEL
 from shards.fleet.engines.swarm.services import Services
 from shards.fleet.fleet import Fleet
 from shards.fleet.spec import FleetSpec
@@ -412,7 +412,10 @@ def test_all_images_go_and_what_does_not_is_told() -> None:
     removed = []
 
     class Images:
-        def list(self, filters: object) -> list[Image]:
+        def list(self, filters: dict[str, str]) -> list[Image]:
+            if filters["label"] == f"{WHEELS_LABEL}=p":
+                return [Image("stage")]
+            assert filters["label"] == f"{FLEET_LABEL}=p"
             return [Image("1", "app:p-1", "app:p-2"), Image("2"), Image("3", "used"), Image("4", "gone"), Image("5")]
 
         def remove(self, name: str, force: bool) -> None:
@@ -425,7 +428,7 @@ def test_all_images_go_and_what_does_not_is_told() -> None:
     client: Any = FakeDaemon()
     client.images = Images()
     assert forget_all(client, "p") == ["a container uses it"]
-    assert removed == ["app:p-1", "app:p-2", "2", "5"]
+    assert removed == ["app:p-1", "app:p-2", "2", "5", "stage"]
 
 
 # -- a first `inv up` that fails

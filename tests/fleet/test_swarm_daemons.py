@@ -25,6 +25,7 @@ from shards.errors import ShardsError
 from shards.fleet import status as looking
 from shards.fleet.engines.docker.images import superfluous
 from shards.fleet.engines.docker.options import DockerOptions
+from shards.fleet.engines.docker.stack import FLEET_LABEL
 from shards.fleet.engines.swarm import daemons, reach, ssh
 from shards.fleet.engines.swarm.daemons import Daemons
 from shards.fleet.engines.swarm.engine import SwarmEngine
@@ -241,8 +242,8 @@ class FakeDaemon:
         self.kept.append(FakeImage(id))
         return iter(())
 
-    def list(self, filters: object) -> list[FakeImage]:
-        return list(self.kept)
+    def list(self, filters: dict[str, str]) -> list[FakeImage]:
+        return list(self.kept) if filters["label"].startswith(f"{FLEET_LABEL}=") else []
 
     def remove(self, name: str, force: bool = False) -> None:
         self.removed.append(name)

@@ -22,6 +22,9 @@ from shards.fleet.engines.docker.stack import Service
 
 _LOG = LogConfig(type=stack.LOG_DRIVER, config=stack.LOG_FILES)
 
+_KEPT_NAME = "default"
+"""Beside the networks that every daemon has, it lets none be called so."""
+
 _KINDS_IN_ORDER = ("app_", "traefik_", "pause_edge", "shared-", "redis_", "pause_")
 """How a fleet is stopped: replicas say goodbye to clients through the edges, and to the control Redis."""
 
@@ -90,6 +93,15 @@ class Containers:
         with errors():
             found = self._client.networks.list(filters=self._called_so)
         return self._claim_of_what_runs.among(found, ownership.labels_of)
+
+    def is_network_anothers(self) -> bool:
+        """Tell whether a network of the fleet's name is of no fleet of this name, but Docker's own or a stranger's."""
+        if self.project == _KEPT_NAME:
+            return True
+        with errors():
+            # Those whose names only begin so come along.
+            found = [one for one in self._client.networks.list(names=[self.project]) if one.name == self.project]
+        return any((ownership.labels_of(one) or {}).get(stack.FLEET_LABEL) != self.project for one in found)
 
     def _volumes(self) -> list[Any]:
         with errors():

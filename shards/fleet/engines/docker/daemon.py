@@ -9,18 +9,20 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import Ulimit
 
-from shards.errors import ShardsError
+from shards.errors import ShardsError, UsageError
 
 OLDEST_API = (1, 41)
 """Docker 20.10: older ones give no figures of a container at once, and a swarm's services no limits of files."""
 
 _SOCKET = "/var/run/docker.sock"
+_TCP = ("tcp", "http", "https")
 _ANSWER_S = 60
 
 
@@ -50,6 +52,36 @@ def _knock() -> None:
             raise ShardsError(unreachable(repr(error))) from None
 
 
+def refuse_elsewhere() -> None:
+    """Refuse a daemon of another host, where it is asked for containers that mount files of this one.
+
+    Raises:
+        UsageError: `DOCKER_HOST` names one.
+    """
+    url = os.environ.get("DOCKER_HOST", "")
+    try:
+        found = urlsplit(url if "://" in url else f"tcp://{url}")
+    except ValueError:
+        return
+    # What the end of an ssh is cannot be told, not even where it is called localhost.
+    remote = found.scheme == "ssh" or (found.scheme in _TCP and found.hostname and not _is_here(found.hostname))
+    if remote:
+        raise UsageError(
+            f"DOCKER_HOST names {found.scheme}://{found.hostname}: the docker engine needs the daemon of this host, "
+            "since containers mount its files; unset DOCKER_HOST, or use --engine swarm for other hosts"
+        )
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this one: nobody can bind another's address."""
+    with contextlib.suppress(OSError):
+        for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+            with socket.socket(family, kind) as probe, contextlib.suppress(OSError):
+                probe.bind(address)
+                return True
+    return False
+
+
 def _version() -> str:
     # Asked by a client of its own: one that finds out by itself leaves a socket open where it fails.
     client = docker.from_env(version=".".join(map(str, OLDEST_API)), timeout=_ANSWER_S)
@@ -62,6 +94,12 @@ def _version() -> str:
 def unreachable(reason: str) -> str:
     """Say why there is no daemon to talk to, and what to do."""
     where = os.environ.get("DOCKER_HOST", f"the default socket, {_SOCKET}")
+    if "Read timed out" in reason:
+        waited = re.search(r"read timeout=(\d+)", reason)
+        return (
+            f"the Docker daemon at {where} did not answer within {waited[1] if waited else _ANSWER_S} s: it is busy or "
+            "hangs; see whether `docker ps` answers, then run this again"
+        )
     if "Permission denied" in reason or "PermissionError" in reason:
         return f"this user may not use Docker at {where}: join the group `docker`, or run the command as root"
     if "FileNotFoundError" in reason or "No such file" in reason or "refused" in reason:
@@ -77,7 +115,7 @@ def errors() -> Iterator[None]:
     try:
         yield
     except ImageNotFound as error:
-        raise ShardsError(f"{_short(error.explanation or str(error))}; `inv build` makes it") from None
+        raise ShardsError(_no_image(_short(error.explanation or str(error)))) from None
     except APIError as error:
         raise ShardsError(_explained(reason_of(error))) from None
     except (DockerException, requests.RequestException) as error:
@@ -97,6 +135,13 @@ def not_all(what: str, left: Sequence[str]) -> str:
         left: why some are still there, a line each.
     """
     return f"not all {what} are deleted, run this again: {_short('; '.join(left))}"
+
+
+def _no_image(said: str) -> str:
+    # By the names that `stack` gives them: without --project another fleet's would be made.
+    named = re.search(r"shards-(?:(?:redis|edge):([\w.-]+)|app:([\w.-]+)-dev\b)", said)
+    project = (named[1] or named[2]) if named else "NAME"
+    return f"{said}; `inv build --project {project}` makes it"
 
 
 def _explained(text: str) -> str:

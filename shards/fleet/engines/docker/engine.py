@@ -92,6 +92,7 @@ class DockerEngine(Engine):
 
     @property
     def _client(self) -> docker.DockerClient:
+        daemon.refuse_elsewhere()
         return self._opened()
 
     @cached_property
@@ -110,6 +111,7 @@ class DockerEngine(Engine):
     # -- before anything starts
 
     def check(self, port_is_ours: bool) -> None:
+        daemon.refuse_elsewhere()
         if not Path(self.spec.app_dir).is_dir():
             raise UsageError(f"--app-dir {self.spec.app_dir} is no directory")
         if self.spec.durability == "replicated":
@@ -117,6 +119,9 @@ class DockerEngine(Engine):
         self._refuse_loopback()
         if by_hand.find(self.spec.project):
             raise ShardsError(by_hand.elsewhere(self.spec.project))
+        if self._containers.is_network_anothers():
+            taken = f"Docker has a network {self.spec.project} that is none of this fleet"
+            raise ShardsError(f"{taken}: choose another name with --project")
         marks = self._containers.marks()
         if refused := ownership.refusal(self.spec.project, marks, self._mark, self.directory.id_file):
             raise ShardsError(refused)
@@ -207,6 +212,7 @@ class DockerEngine(Engine):
 
     def _add(self, parts: Sequence[Part], cancelled: threading.Event) -> None:
         state = self.directory.read() or FleetState(self.spec)
+        self._need_servers()
         host = self._host
         shape = Stack(state, self.options, int(host.cpus))
         files.write_secrets(self.path, self.directory)
@@ -229,11 +235,18 @@ class DockerEngine(Engine):
         if holder not in running or running[holder].status != "running":
             self._containers.run(shape.pause(holder), host)
 
+    def _has(self, image: str) -> bool:
+        with daemon.errors():
+            return bool(self._client.images.list(name=image))
+
+    def _need_servers(self) -> None:
+        """Have the images of Redis servers, which hold networks too, and of edges; they may be removed since."""
+        if not all(map(self._has, (stack.redis_image(self.spec.project), stack.edge_image(self.spec.project)))):
+            self._images.build_servers()
+
     def _need_image(self, part: ReplicaPart) -> None:
         image = stack.app_image(self.spec.project, part.release)
-        with daemon.errors():
-            known = self._client.images.list(name=image)
-        if known:
+        if self._has(image):
             return
         # It was removed since, or the app's directory has moved on while the fleet was being prepared.
         if release_of(Path(self.spec.app_dir)) == part.release:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from shards.fleet.engines.docker.stack import COMPOSE_LABEL
 from shards.fleet.processes import Usage
 
 Sample = Mapping[str, Any]
 """One answer of the daemon's `stats`."""
 
 _NANO = 1e9
+_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _NO_LIMIT = 1 << 60
 """The kernel writes "no limit" as a number no machine has."""
 
@@ -59,4 +62,19 @@ def befell(attributes: Mapping[str, Any]) -> str:
     if attributes.get("State", {}).get("OOMKilled"):
         memory = attributes["HostConfig"]["Memory"] / 2**20
         found.append(f"the kernel killed a process of it, which took more than the {memory:,.0f} MB it may")
+    if refused := _refused(attributes):
+        found.append(refused)
     return ", ".join(found)
+
+
+def _refused(attributes: Mapping[str, Any]) -> str:
+    """Say why Docker could not start a container, and what starts it; empty: it could, or was not to."""
+    state = attributes.get("State", {})
+    error = " ".join(str(state.get("Error") or "").split())
+    if not error or state.get("Running"):
+        return ""
+    by_compose = COMPOSE_LABEL in ((attributes.get("Config") or {}).get("Labels") or {})
+    mends = "docker compose up -d" if by_compose else "inv up"
+    # The daemon names other containers in full, which is longer than all the rest.
+    said = _ID.sub(r"\1", error)[:300]
+    return f"Docker could not start it ({said}): `{mends}` does"

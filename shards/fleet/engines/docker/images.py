@@ -216,7 +216,10 @@ class Images:
                     path=context,
                     target=target,
                     tag=tag,
-                    buildargs={name.upper(): getattr(self._options, name) for name in _BASES},
+                    buildargs={
+                        **{name.upper(): getattr(self._options, name) for name in _BASES},
+                        "FLEET": self._spec.project,
+                    },
                     rm=True,
                     forcerm=True,
                     network_mode="none",
@@ -249,7 +252,7 @@ def forget_releases(client: docker.DockerClient, project: str, keep: Collection[
 
 
 def forget_all(client: docker.DockerClient, project: str) -> list[str]:
-    """Delete all images of a fleet, those too that have lost their name to newer ones.
+    """Delete all images of a fleet, those too that have no name: newer ones took it, or they are a stage of others.
 
     Args:
         client: of the daemon.
@@ -262,7 +265,7 @@ def forget_all(client: docker.DockerClient, project: str) -> list[str]:
         DockerException: the daemon fails; see `errors`.
     """
     left = []
-    for image in _of_fleet(client, project):
+    for image in [*_of_fleet(client, project), *_of_fleet(client, project, stack.WHEELS_LABEL)]:
         for name in image.tags or [str(image.id)]:
             try:
                 client.images.remove(name, force=True)
@@ -273,8 +276,8 @@ def forget_all(client: docker.DockerClient, project: str) -> list[str]:
     return left
 
 
-def _of_fleet(client: docker.DockerClient, project: str) -> list[Image]:
-    return list(client.images.list(filters={"label": f"{stack.FLEET_LABEL}={project}"}))
+def _of_fleet(client: docker.DockerClient, project: str, label: str = stack.FLEET_LABEL) -> list[Image]:
+    return list(client.images.list(filters={"label": f"{label}={project}"}))
 
 
 def superfluous(project: str, id: str, tags: Sequence[str], keep: Collection[str]) -> list[str]:

@@ -27,6 +27,10 @@ FLEET_LABEL, PART_LABEL, SERVICE_LABEL, STATE_LABEL = (
     f"shards.{name}" for name in ("fleet", "part", "service", "state")
 )
 RELEASE_LABEL = "shards.release"
+WHEELS_LABEL = "shards.wheels"
+"""In place of the fleet's on the stage that images of the app are built from: it has no name, and outlives releases."""
+COMPOSE_LABEL = "com.docker.compose.project"
+"""By which Compose knows its own."""
 
 LOG_DRIVER, LOG_FILES = "json-file", {"max-size": "10m", "max-file": "3"}
 """Where what each container says is kept, and how much of it, so that nothing grows without end."""
