@@ -395,7 +395,7 @@ def test_a_port_that_another_container_has_is_told_with_its_name(
         stranger.remove(force=True, v=True)
 
 
-def test_a_shard_whose_disk_is_full_refuses_and_the_fleet_goes_down_cleanly(
+def test_a_shard_whose_disk_is_full_refuses_and_goes_on_once_there_is_room(
     fleet: DockerCommands, daemon: docker.DockerClient
 ) -> None:
     """Its volume is one of 1 MB."""
@@ -409,7 +409,14 @@ def test_a_shard_whose_disk_is_full_refuses_and_the_fleet_goes_down_cleanly(
     assert said.code == 1, "twenty messages of 60 kB are more than 1 MB"
     assert "not published: the group's shard does not answer" in said.last
     assert "Traceback" not in said.stderr
-    assert fleet.status()["state"] in ("steady", "degraded")
+    status = fleet.until(lambda status: status["state"] == "degraded")
+    assert [shard["healthy"] for shard in status["shards"]] == [False]
+    assert "AOF" in fleet.ok("logs", "shared-0").stdout
+    # Once there is room it takes publishes again by itself.
+    volume = daemon.volumes.get(f"{fleet.project}_shared-0_data")
+    subprocess.run(["mount", "-o", "remount,size=32m", volume.attrs["Mountpoint"]], check=True)
+    fleet.until(steady)
+    fleet.ok("publish", "--group", "full-0", "--data", "1")
 
 
 def test_a_replica_that_was_stopped_by_hand_is_told_of_and_comes_back_with_up(
