@@ -313,6 +313,15 @@ def test_nobody_knocks_at_a_host_that_is_gone(monkeypatch: pytest.MonkeyPatch) -
     assert "the swarm does not hear from the node of tcp://10.0.0.2:2376" in made.why_not(NODES[1])
 
 
+def test_a_host_that_joined_anew_by_another_name_is_not_the_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemons, "reach", lambda url: FakeDaemon("id4"))
+    made = Daemons(["tcp://10.0.0.2:2376"])
+    vars(made)["_manager"] = FakeDaemon("id1")
+    was = replace(NODES[1], usable=False, answers=False)
+    vars(made)["nodes"] = lambda: [NODES[0], was, replace(NODES[1], id="id4", name="n4")]
+    assert set(made.by_node) == {"id1", "id4"}
+
+
 @pytest.mark.parametrize(
     ("version", "control", "words"),
     [("1.40", True, "speaks API 1.40: a swarm's must be 20.10 or newer"), ("1.43", False, "is no manager")],
@@ -561,3 +570,18 @@ async def test_what_a_part_has_said_is_not_waited_for_in_the_event_loop(tmp_path
     await asyncio.sleep(0.01)
     beats.set()
     assert "the swarm says: rejected: no such image" in (await reading).read_text()
+
+
+async def test_why_a_part_does_not_start_names_its_node_where_that_is_gone(tmp_path: Path, told: list[str]) -> None:
+    class Waits(FakeServices):
+        def containers(self) -> dict[str, Any]:
+            return {}
+
+        def tasks(self) -> dict[str, Any]:
+            return {}
+
+    made = engine(tmp_path, swarm_of(FakeDaemon("id1")), Waits(), told)
+    made.directory.logs.mkdir(exist_ok=True)
+    made.directory.write(FleetState(made.spec, places={"blue-0": Place("left", "10.0.0.9"), "blue-1": NODES[0].place}))
+    assert "left, where it shall run, is gone or drained" in (await made.log("blue-0")).read_text()
+    assert (await made.log("blue-1")).read_text() == ""

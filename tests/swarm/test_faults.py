@@ -68,8 +68,11 @@ async def test_a_node_that_is_cut_off_and_one_that_is_killed_lose_nothing(fleet:
     acked = sum(map(len, log.acked.values()))
     worst = max(fault["resume_s"]["max"] for fault in faults)
     waited = max(fault["resume_once_back_s"]["max"] for fault in faults)
+    # Where nobody came back, how long that took would be 0, and well.
+    cut = min(fault["clients_cut"] - fault["waited_for_their_shard"] for fault in faults)
     targets = [
         _target("acked", "> 0", acked, acked > 0),
+        _target("clients_cut, without those who waited for their shard, min", "> 0", cut, cut > 0),
         _target("lost", "== 0", lost, lost == 0),
         _target("unacked", "== 0", unacked, unacked == 0),
         _target("gaps, doubled or skipped offsets", "== 0", len(log.faults), not log.faults),

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +109,8 @@ class Daemons:
         with daemon.errors():
             own = _node_of(self.manager)
         known = self.nodes()
-        gone = {name.lower() for node in known if not node.answers for name in (node.name, node.address)}
+        # A host that has joined anew by another name is listed with both, and has one address.
+        gone = _hosts(node for node in known if not node.answers) - _hosts(node for node in known if node.answers)
         with ThreadPoolExecutor(max(1, len(self._others))) as pool:
             opened = list(pool.map(partial(_open, gone=gone), self._others))
         found = {own: self.manager}
@@ -192,6 +193,11 @@ def _check_manager(client: docker.DockerClient) -> None:
 
 def _node_of(client: docker.DockerClient) -> str:
     return str(client.info().get("Swarm", {}).get("NodeID", ""))
+
+
+def _hosts(known: Iterable[Node]) -> set[str]:
+    """Give what URLs may name nodes by."""
+    return {name.lower() for node in known for name in (node.name, node.address)}
 
 
 def _host(url: str) -> str | None:

@@ -348,8 +348,16 @@ class SwarmEngine(Engine):
         # What never became a container has said nothing: the swarm says why.
         if task and (wrong := _wrong(task)):
             said += f"\n{wrong}\n"
+        said += self._missed(name)
         path.write_text(said)
         return path
+
+    def _missed(self, name: str) -> str:
+        """Say so where a part's node bears nothing: the swarm only speaks of constraints that it can't meet."""
+        place = (self.directory.read() or FleetState(self.spec)).places.get(name)
+        if place is None or place.address not in nodes.lost([place], self._daemons.nodes()):
+            return ""
+        return f"\n{place.node}, where it shall run, is gone or drained: see `docker node ls`\n"
 
     def lines(self, name: str | None, follow: bool) -> AsyncIterator[tuple[str, str]]:
         return container_logs.lines(self._services.containers, name, follow)
