@@ -212,6 +212,49 @@ class Lab:
             )
 
     @contextlib.contextmanager
+    def left(self, node: Node) -> Iterator[None]:
+        """Have a node leave the swarm, with what runs there; it joins again afterwards, as another one by its id."""
+        with node.daemon() as client:
+            client.swarm.leave(force=True)
+        try:
+            self._until(node, "down")
+            yield
+        finally:
+            # The one that it was stays listed, as it does where nobody removes it.
+            self._take_in(node)
+            self._until(node, "ready")
+
+    @contextlib.contextmanager
+    def drained(self, node: Node) -> Iterator[None]:
+        """Have the swarm end what runs on a node, and start nothing there; it takes parts again afterwards."""
+        self._make(node, "drain")
+        try:
+            yield
+        finally:
+            self._make(node, "active")
+
+    @contextlib.contextmanager
+    def killed(self, node: Node) -> Iterator[None]:
+        """Kill a node, and wait until the swarm has noticed; it is back afterwards."""
+        node.kill()
+        try:
+            self._until(node, "down")
+            yield
+        finally:
+            node.start()
+            self._until(node, "ready")
+
+    def _until(self, node: Node, state: str) -> None:
+        wrong = f"the swarm has not noticed that {node.name} is {state}"
+        until(lambda: self.state_of(node) == state, START_S, wrong)
+
+    def _make(self, node: Node, availability: str) -> None:
+        with self.manager.daemon() as client:
+            for one in client.nodes.list():
+                if one.attrs["Description"].get("Hostname") == node.name and one.attrs["Status"]["State"] == "ready":
+                    one.update({**one.attrs["Spec"], "Availability": availability})
+
+    @contextlib.contextmanager
     def one_more(self) -> Iterator[Node]:
         """Have one more node join the swarm; it has left, and is gone, afterwards."""
         node = self._node(len(self.nodes) + 1)
@@ -238,10 +281,10 @@ class Lab:
     def state_of(self, node: Node) -> str:
         """Say how the swarm finds a node: ``ready``, ``down``…; empty: it is none of its nodes."""
         with self.manager.daemon() as client:
-            said = {
-                one.attrs["Description"].get("Hostname"): one.attrs["Status"]["State"] for one in client.nodes.list()
-            }
-        return str(said.get(node.name, ""))
+            listed = [one.attrs for one in client.nodes.list()]
+        said = [str(one["Status"]["State"]) for one in listed if one["Description"].get("Hostname") == node.name]
+        # One that has left and joined again is listed as often.
+        return "ready" if "ready" in said else next(iter(said), "")
 
     def stop(self) -> None:
         """Leave nothing: no process, namespace, mount or file."""

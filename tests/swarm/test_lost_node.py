@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from tests.fleet import sites
 from tests.fleet.clients import crowd
 from tests.fleet.runner import finish, steady
 from tests.fleet.sites import Site
-from tests.swarm.lab import Lab, Node, until
+from tests.swarm.lab import Lab, Node
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 
-NOTICED_S, STEADY_S = 60.0, 120.0
+STEADY_S = 120.0
+ENDS_S = 150.0
+"""Within which a promote gives up that waits for a replica of a node that is lost."""
 QUICKLY_S = 60.0
 """Within which a command says what it does not wait for; the machine may be many times slower than usual."""
 
@@ -37,22 +41,9 @@ def commands(swarm_lab: Lab, tmp_path: Path) -> Iterator[SwarmCommands]:
         yield made
 
 
-@contextmanager
-def gone(lab: Lab, node: Node) -> Iterator[None]:
-    """Kill a node, and wait until the swarm has noticed; it is back afterwards."""
-    node.kill()
-    try:
-        until(lambda: lab.state_of(node) == "down", NOTICED_S, f"the swarm has not noticed that {node.name} is gone")
-        yield
-    finally:
-        node.start()
-        until(lambda: lab.state_of(node) == "ready", NOTICED_S, f"{node.name} has not come back")
-
-
 @asynccontextmanager
-async def gone_meanwhile(lab: Lab, node: Node) -> AsyncIterator[None]:
-    """Do the same, while clients go on."""
-    away = gone(lab, node)
+async def meanwhile(away: AbstractContextManager[None]) -> AsyncIterator[None]:
+    """Have a node be away, while clients go on."""
     await asyncio.to_thread(away.__enter__)
     try:
         yield
@@ -69,17 +60,22 @@ def on(parts: Sequence[dict[str, Any]], node: Node) -> dict[str, Any]:
     return next(one for one in parts if one["node"] == node.name)
 
 
-def killed_after(commands: SwarmCommands, line: str, *arguments: str) -> None:
-    """Run a command, and kill it as soon as it says something that begins so."""
+def begun(commands: SwarmCommands, line: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a command, and wait until it says something that begins so."""
     command = commands.start(*arguments)
     assert command.stderr is not None
     said = ""
     for said in command.stderr:
         if said.startswith(line):
-            break
+            return command
+    raise AssertionError(f"inv {' '.join(arguments)} ended: {said}")
+
+
+def killed_after(commands: SwarmCommands, line: str, *arguments: str) -> None:
+    """Run a command, and kill it as soon as it says something that begins so."""
+    command = begun(commands, line, *arguments)
     command.send_signal(signal.SIGKILL)
     finish(command)
-    assert said.startswith(line), said
 
 
 async def test_a_promote_does_not_wait_for_an_edge_on_a_node_that_is_gone(
@@ -90,7 +86,7 @@ async def test_a_promote_does_not_wait_for_an_edge_on_a_node_that_is_gone(
     lost = swarm_lab.nodes[2]
     assert nodes_of(before["replicas"]) | nodes_of(before["shards"]) == {swarm_lab.manager.name}
     async with crowd(commands.url, 20) as ledger:
-        async with gone_meanwhile(swarm_lab, lost):
+        async with meanwhile(swarm_lab.killed(lost)):
             await asyncio.to_thread(commands.ok, "promote")
             after = await asyncio.to_thread(commands.status)
             assert after["active_color"] != before["active_color"]
@@ -98,6 +94,33 @@ async def test_a_promote_does_not_wait_for_an_edge_on_a_node_that_is_gone(
             await asyncio.to_thread(commands.ok, "restart", after["replicas"][0]["name"])
         await asyncio.to_thread(commands.until, steady, STEADY_S)
     assert (ledger.failures, ledger.faults, ledger.connects) == ([], [], 20)
+
+
+async def test_a_promote_whose_node_leaves_before_the_switch_ends_and_the_old_color_serves(
+    commands: SwarmCommands, swarm_lab: Lab
+) -> None:
+    await asyncio.to_thread(commands.ok, "up", "--replicas", "3", "--shards", "1", "--edges", "1")
+    before = await asyncio.to_thread(commands.until, steady, STEADY_S)
+    old, lost = before["active_color"], swarm_lab.nodes[2]
+    assert lost.name in nodes_of(before["replicas"])
+    assert lost.name not in nodes_of(before["shards"]) | nodes_of(before["edges"])
+    async with crowd(commands.url, 30) as ledger:
+        promote = await asyncio.to_thread(begun, commands, "starting 3 replicas", "promote")
+        async with meanwhile(swarm_lab.left(lost)):
+            ended = await asyncio.to_thread(finish, promote, ENDS_S)
+            assert ended.code == 1
+            why = rf"{lost.name}, where it shall run, is gone .*; {old} serves as before, \w+ was taken away$"
+            assert re.search(why, ended.last), ended.stderr
+            assert "Traceback" not in ended.stderr
+            after = await asyncio.to_thread(commands.status)
+            assert (after["active_color"], {one["color"] for one in after["replicas"]}) == (old, {old})
+            await asyncio.to_thread(commands.ok, "promote")
+            healed = await asyncio.to_thread(commands.until, steady, STEADY_S)
+            assert healed["active_color"] != old
+            assert lost.name not in nodes_of(healed["replicas"])
+        await asyncio.to_thread(commands.ok, "promote")
+        assert (await asyncio.to_thread(commands.status))["active_color"] == old
+    assert ledger.faults == [], "whoever was on the node comes back with its place"
 
 
 @pytest.mark.parametrize("verb", ["promote", "rollback"])
@@ -110,7 +133,7 @@ async def test_a_node_that_is_lost_after_the_switch_holds_up_neither_way(
     assert nodes_of(before["replicas"]) == {node.name for node in swarm_lab.nodes}
     async with crowd(commands.url, 60) as ledger:
         await asyncio.to_thread(killed_after, commands, "switch:", "promote")
-        async with gone_meanwhile(swarm_lab, lost):
+        async with meanwhile(swarm_lab.killed(lost)):
             await asyncio.to_thread(commands.ok, verb)
             after = await asyncio.to_thread(commands.status)
             changed = after["active_color"] != before["active_color"]
@@ -128,7 +151,7 @@ def test_up_heals_all_but_the_shard_of_a_node_that_is_gone_and_says_so(commands:
     before = commands.until(steady, STEADY_S)
     lost = swarm_lab.nodes[2]
     shard = on(before["shards"], lost)["name"]
-    with gone(swarm_lab, lost):
+    with swarm_lab.killed(lost):
         began = time.monotonic()
         refused = commands("up")
         assert time.monotonic() - began < QUICKLY_S
@@ -147,16 +170,18 @@ def test_up_heals_all_but_the_shard_of_a_node_that_is_gone_and_says_so(commands:
     commands.until(steady, STEADY_S)
 
 
-def test_a_shard_whose_node_comes_back_has_its_data(commands: SwarmCommands, swarm_lab: Lab) -> None:
+# What is left on one that was killed, `test_faults` sees by what clients hear.
+@pytest.mark.parametrize("way", ["left", "drained"])
+def test_a_shard_whose_node_comes_back_has_its_data(commands: SwarmCommands, swarm_lab: Lab, way: str) -> None:
     commands.ok("up", "--replicas", "1", "--shards", "2", "--edges", "1")
     before = commands.until(steady, STEADY_S)
     lost = swarm_lab.nodes[1]
     shard = on(before["shards"], lost)["name"]
     for group in range(10):
         assert commands.ok("publish", "--group", f"g{group}", "--data", "1").stdout.strip() == "1"
-    with gone(swarm_lab, lost):
-        assert f"{shard} is on {lost.name}" in commands("up").last
-    commands.ok("up")
+    with getattr(swarm_lab, way)(lost):
+        assert f"{shard} is on {lost.name}, which is gone" in commands("up").last
+    # The swarm starts it by itself.
     commands.until(steady, STEADY_S)
     for group in range(10):
         assert commands.ok("publish", "--group", f"g{group}", "--data", "2").stdout.strip() == "2", "its log goes on"
@@ -182,7 +207,7 @@ def test_a_node_that_joins_after_a_promote_tells_its_edges_where_to_send_request
 def test_down_says_which_node_it_could_not_ask(commands: SwarmCommands, swarm_lab: Lab) -> None:
     commands.ok("up", "--replicas", "1", "--shards", "1", "--edges", "3")
     lost = swarm_lab.nodes[2]
-    with gone(swarm_lab, lost):
+    with swarm_lab.killed(lost):
         done = commands.ok("down")
         assert f"{lost.name}: could not be asked" in done.stderr
 
