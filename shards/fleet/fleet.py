@@ -115,7 +115,7 @@ class Fleet:
         return by_hand.find(self.directory.project) or state
 
     async def left_alone(self, engine: Engine | None) -> str:
-        """Say what there is of a fleet of the same name that is kept from elsewhere.
+        """Say what there is of a fleet of the same name that this one did not make.
 
         Args:
             engine: that has this one; None: nobody remembers, so that Docker is asked, where there is any.

@@ -97,7 +97,7 @@ def _warn_of_locked_out(fleet: Fleet, state: FleetState | None, wanted: FleetSpe
 async def _first(
     fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec, forewarn: Callable[[], Awaitable[None]]
 ) -> FleetState:
-    _refuse_to_leave_data(remembered, wanted)
+    _refuse_to_leave_data(fleet, remembered, wanted)
     _refuse_to_split(remembered, wanted)
     settings = chosen(os.environ)
     engine = fleet.engine(wanted)
@@ -172,13 +172,14 @@ def _where(now: FleetState) -> dict[str, Any]:
     return {"shards": now.shards, "ports": now.ports, "primaries": now.primaries, "places": now.places}
 
 
-def _refuse_to_leave_data(remembered: FleetState | None, wanted: FleetSpec) -> None:
+def _refuse_to_leave_data(fleet: Fleet, remembered: FleetState | None, wanted: FleetSpec) -> None:
     """Another engine would begin with no data, and forget whose it is that the one before has."""
     if remembered and remembered.spec.engine != wanted.engine:
         engine, project = remembered.spec.engine, wanted.project
         raise UsageError(
             f"the data of fleet {project} is with the {engine} engine: `inv up --engine {engine} --project {project}` "
-            f"goes on with it, `inv down --purge --project {project}` deletes it; or choose another name with --project"
+            f"goes on with it, `inv down --purge --project {project}` deletes it; or choose another name with "
+            f"--project; if that engine is gone for good, `rm {fleet.directory.path / 'fleet.json'}` forgets it"
         )
 
 
@@ -290,9 +291,11 @@ def _refuse(state: FleetState, wanted: FleetSpec) -> None:
     changed = state.spec.differences(wanted) - _RESHAPED
     for name in sorted(changed):
         flag = _FLAGS.get(name, f"--{name}")
+        # Its data does not go from one engine to another.
+        first = "`inv down --purge` first, which deletes its data" if name == "engine" else "`inv down` first"
         raise UsageError(
             f"fleet {state.spec.project} runs with {flag} {getattr(state.spec, name)}, which can't change meanwhile: "
-            "`inv down` first, or start another one with --project"
+            f"{first}, or start another one with --project"
         )
 
 
@@ -425,7 +428,7 @@ class Ended:
     Attributes:
         stopped: there was something to stop.
         deleted: its data was deleted.
-        left: what is left alone, since it is of another fleet of this name; empty: there is nothing.
+        left: what is left alone, since it is another fleet's of this name, Compose's, or out of reach; empty: nothing.
     """
 
     stopped: bool = False
@@ -466,18 +469,23 @@ async def down(fleet: Fleet, purge: bool) -> Ended:
             if elsewhere:
                 fleet.note(f"the data on {', '.join(elsewhere)} is left alone: delete it there")
             await engine.purge()
-            if spec.engine == "local":
-                await _purge_docker(fleet)
-        # What Docker has matters where it was asked, and where nobody knows which engine had the fleet.
-        elsewhere_too = spec.engine == "local" and (purge or not state)
-        left = await fleet.left_alone(None if elsewhere_too else engine)
+        if spec.engine != "local":
+            left = await fleet.left_alone(engine)
+        elif purge:
+            left = await _purge_docker(fleet)
+        else:
+            # Where a state says that this host's engine has it, Docker is none of its business.
+            left = "" if state else await fleet.left_alone(None)
         if purge:
             shutil.rmtree(fleet.directory.path, ignore_errors=True)
     return Ended(stopped, purge, left)
 
 
-async def _purge_docker(fleet: Fleet) -> None:
+async def _purge_docker(fleet: Fleet) -> str:
     """Delete what Docker has that carries the fleet's mark, though the engine of this host was the last to have it.
+
+    Returns:
+        What is left alone there, in one line; empty: nothing that anybody knows of.
 
     Raises:
         ShardsError: some of it is still there.
@@ -485,12 +493,15 @@ async def _purge_docker(fleet: Fleet) -> None:
     docker = fleet.engine(FleetSpec(fleet.directory.project, "docker"))
     try:
         has_ours = await docker.has_ours()
-    except ShardsError:
-        # There is no Docker here, or it can't be asked.
-        return
+    except ShardsError as error:
+        # There is no Docker here, or it can't be asked: that matters where it has had the fleet.
+        if not (fleet.directory.path / "docker").is_dir():
+            return ""
+        return f"what Docker has of it, under the id {fleet.directory.id()}, is left alone, since {error}"
     if has_ours:
         await docker.stop()
         await docker.purge()
+    return await fleet.left_alone(docker)
 
 
 def _engine_in(directory: Path) -> str:

@@ -271,8 +271,8 @@ def _warnings(seen: _Seen) -> list[str]:
         least, project = 1 + max(shard.number for shard in lacking), seen.state.spec.project
         names = ", ".join(shard.name for shard in lacking)
         found.append(
-            f"slots belong to {names}, which this fleet has not, so no replica gets ready: have Compose run a file "
-            f"with as many (`inv render --into DIR --shards {least}`), or `inv down`, then "
+            f"slots belong to {names}, which this fleet does not have, so no replica gets ready: have Compose run a "
+            f"file with as many (`inv render --into DIR --shards {least}`), or `inv down`, then "
             f"`inv up --engine docker --project {project}` goes on with the data"
         )
     for name, used in sorted(seen.usage.items()):
@@ -290,7 +290,7 @@ def _lacking(seen: _Seen) -> list[FleetShard]:
     So it is where Compose runs a file on data that was resharded. Servers that run elsewhere may answer all the same.
     """
     table = seen.registry.table
-    if table is None:
+    if table is None or seen.state.spec.engine != "docker":
         return []
     known, owners = {shard.name for shard in seen.state.shards}, set(table.owner_names())
     own = [shard.name for shard in table.shards if urlsplit(shard.url).hostname == shard.name]

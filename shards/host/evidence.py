@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,10 +175,10 @@ def files_limit(status: Status) -> int | None:
     """
     found: list[int] = []
     pids = [row["pid"] for kind in ("edges", "replicas") for row in status.get(kind, ()) if row["pid"]]
-    for process in (one for pid in pids for one in _tree(pid)):
+    for pid in pids:
         # macOS does not tell of other processes.
         with contextlib.suppress(psutil.Error, OSError, AttributeError):
-            found.append(process.rlimit(psutil.RLIMIT_NOFILE)[0])
+            found += [process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in _tree(pid)]
     return min((limit for limit in found if limit != psutil.RLIM_INFINITY), default=None)
 
 
@@ -208,14 +207,10 @@ def _container(row: Mapping[str, Any], unseen: Unseen) -> Mapping[str, Any]:
 def _pid_of(row: Mapping[str, Any], container: Mapping[str, Any], unseen: Unseen) -> int | None:
     """Give the process of a container, if it is one of this host."""
     pid = container.get("State", {}).get("Pid") or None
-    if pid and not _daemon_is_here():
+    if pid and daemon.elsewhere():
         unseen.note(row["name"], _ELSEWHERE, FILES, REFUSED)
         return None
     return pid
-
-
-def _daemon_is_here() -> bool:
-    return os.environ.get("DOCKER_HOST", "unix://").startswith("unix://")
 
 
 def _network(container: Mapping[str, Any]) -> str:

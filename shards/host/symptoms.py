@@ -225,7 +225,8 @@ def _said(evidence: Evidence, name: str) -> Iterable[Found]:
         if _SAID[name].search(line):
             last[part] = (last.get(part, (0, ""))[0] + 1, line)
     for part, (count, line) in last.items():
-        yield "warn", f"{part} said so {count} times, last: {line.strip()[:200]}"
+        times = "time" if count == 1 else "times"
+        yield "warn", f"{part} said so {count:,} {times}, last: {line.strip()[:200]}"
 
 
 _BACKLOGS = f"{TUNE} for backlogs of this host, inv down and inv up for those of containers"

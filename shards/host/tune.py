@@ -235,7 +235,11 @@ def _restore(path: Path, content: str | None, record: Record) -> Outcome | None:
         return Outcome(str(path), None, None, f"cannot be read: {error.strerror}")
     if there == content:
         return None
-    note = "somebody has edited it since: that is gone" if _edited(there or "", record) else ""
+    note = (
+        "it had lines that the last `inv tune --apply` did not write: they are gone"
+        if _edited(there or "", record)
+        else ""
+    )
     if content is not None:
         return _with_note(_write(path, content, "as it was"), note)
     try:

@@ -48,10 +48,10 @@ def told(lowest: int | None, limit: int) -> str | None:
 
 
 class Files:
-    """Looks from time to time, and says it once a minute at most."""
+    """Looks from time to time, and says it once a minute at most, or at once where it is worse than what was said."""
 
     def __init__(self) -> None:
-        self._said = -math.inf
+        self._said, self._full = -math.inf, False
 
     def look(self, now: float) -> None:
         """Say it if it is so.
@@ -59,8 +59,10 @@ class Files:
         Args:
             now: seconds of a clock that only goes forward.
         """
-        if now - self._said < _AGAIN_S:
+        lowest = lowest_free()
+        worse = lowest is None and not self._full
+        if now - self._said < _AGAIN_S and not worse:
             return
-        if text := told(lowest_free(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        if text := told(lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
             logger.warning("%s", text)
-            self._said = now
+            self._said, self._full = now, lowest is None

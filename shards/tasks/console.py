@@ -196,7 +196,7 @@ def unknown_variables(environ: Iterable[str], config: Mapping[str, Mapping[str, 
         if prefix is None or name.removeprefix(prefix) in known[prefix]:
             continue
         meant = _meant(prefix, name.removeprefix(prefix), known)
-        advice = f"{meant} is meant?" if meant else "docs/settings.md has all"
+        advice = f"did you mean {meant}?" if meant else "docs/settings.md has all"
         found.append(f"{name} is no setting, and does nothing: {advice}")
     return found
 

@@ -39,6 +39,9 @@ SECTION = "fleet"
 _SECTIONS = (SECTION, "docker")
 """Of `invoke.yaml`, those that the environment may override."""
 
+_OF_DATA = {"engine", "shards", "durability"}
+"""Of what a fleet was, it keeps these while it is down: where its data is, and how it is kept."""
+
 PROJECT = "name of the fleet; several run side by side"
 DEBUG = "show tracebacks of errors"
 DRAIN = "window in which sockets move to the other replicas, in seconds"
@@ -105,7 +108,7 @@ async def _wanted(context: Context, flags: dict[str, str | None], fleet: Fleet) 
 def _values(context: Context, flags: Mapping[str, str | None], state: FleetState | None) -> dict[str, object]:
     values: dict[str, object] = {}
     for name in (field.name for field in fields(FleetSpec)):
-        kept = state is not None and (state.up or name in {"shards", "durability"})
+        kept = state is not None and (state.up or name in _OF_DATA)
         if kept and not given(SECTION, name, flags.get(name)):
             values[name] = getattr(state.spec if state else None, name)
         else:
@@ -228,7 +231,7 @@ def up(
 def status(
     context: Context, project: str | None = None, json: bool = False, watch: bool = False, debug: bool = False
 ) -> None:
-    """Show what runs where, with live figures; exit 1 only where nothing of the fleet runs."""
+    """Show what runs where, with live figures; exit 1: nothing of the fleet runs, or that could not be told."""
 
     async def work() -> looking.Status:
         if json and watch:

@@ -82,7 +82,7 @@ def test_a_name_that_a_network_has_is_told_before_anything_is_built(
     finally:
         if stranger:
             stranger.remove()
-    told = f"Docker has a network {name} that is none of this fleet: choose another name with --project"
+    told = f"Docker has a network {name} that does not belong to this fleet: choose another name with --project"
     assert (refused.code, told in refused.last, "building image" in refused.stderr) == (1, True, False)
 
 
@@ -220,7 +220,7 @@ def test_what_docker_could_not_start_is_told_with_its_reason_and_healed_by_up(
     told = " ".join(fleet.until(lambda status: status["state"] == "degraded")["warnings"])
     assert "blue-0: Docker could not start it (" in told
     assert "cannot join network of a non running container" in told
-    assert "`inv up` does" in fleet.ok("status").stdout
+    assert "`inv up` tries again" in fleet.ok("status").stdout
     fleet.ok("up")
     assert "could not start" not in str(fleet.until(steady)["warnings"])
 

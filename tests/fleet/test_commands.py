@@ -21,7 +21,8 @@ from shards.fleet.engines.local import LocalOptions
 from shards.fleet.engines.log_files import _Tail
 from shards.fleet.fleet import Fleet
 from shards.fleet.logs import lines
-from shards.fleet.state import FleetDir
+from shards.fleet.spec import FleetSpec
+from shards.fleet.state import FleetDir, FleetState
 from shards.settings_table import commented, variables
 from shards.tasks import console, view
 from shards.tasks import fleet as commands
@@ -91,14 +92,26 @@ def test_status_fails_only_where_nothing_runs(
     assert "1: nothing does" in (ROOT / "README.md").read_text()
 
 
+def test_up_after_down_goes_on_with_the_data_and_so_with_the_engine_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was = FleetState(FleetSpec(engine="docker", replicas=7, durability="always"), up=False)
+    found = commands.spec_of(context_of(tmp_path), {}, was)
+    assert (found.engine, found.durability) == ("docker", "always")
+    assert found.replicas != 7, "the rest is what is asked for"
+    assert commands.spec_of(context_of(tmp_path), {"engine": "local"}, was).engine == "local"
+    monkeypatch.setenv("INVOKE_FLEET_ENGINE", "local")
+    assert commands.spec_of(context_of(tmp_path), {}, was).engine == "local"
+
+
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("INVOKE_FLEET_PROT", "INVOKE_FLEET_PORT is meant?"),
-        ("INVOKE_DOCKER_REDISIMAGE", "INVOKE_DOCKER_REDIS_IMAGE is meant?"),
-        ("INVOKE_FLEET_CANARY_SECOND", "INVOKE_FLEET_CANARY_SECONDS is meant?"),
+        ("INVOKE_FLEET_PROT", "did you mean INVOKE_FLEET_PORT?"),
+        ("INVOKE_DOCKER_REDISIMAGE", "did you mean INVOKE_DOCKER_REDIS_IMAGE?"),
+        ("INVOKE_FLEET_CANARY_SECOND", "did you mean INVOKE_FLEET_CANARY_SECONDS?"),
         # Right, but for the section.
-        ("INVOKE_FLEET_APP_MEMORY", "INVOKE_DOCKER_APP_MEMORY is meant?"),
+        ("INVOKE_FLEET_APP_MEMORY", "did you mean INVOKE_DOCKER_APP_MEMORY?"),
         ("INVOKE_FLEET_QQQ", "docs/settings.md has all"),
     ],
 )

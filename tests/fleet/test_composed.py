@@ -46,7 +46,7 @@ def _table(*shards: FleetShard) -> SlotTable:
 def test_a_file_with_fewer_shards_than_own_slots_is_told_with_what_to_do() -> None:
     table = _table(*(FleetShard(f"shared-{number}") for number in (0, 1, 3)))
     [warning] = looking._warnings(_seen(table))
-    assert warning.startswith("slots belong to shared-3, which this fleet has not, so no replica gets ready")
+    assert warning.startswith("slots belong to shared-3, which this fleet does not have, so no replica gets ready")
     assert "`inv render --into DIR --shards 4`" in warning
     assert "`inv up --engine docker --project c`" in warning
     assert not looking._warnings(_seen(table, resharding=True))

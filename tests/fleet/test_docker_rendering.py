@@ -295,14 +295,14 @@ def test_what_befell_a_container_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "mends"),
-    [({}, "inv up"), (None, "inv up"), ({"com.docker.compose.project": "p"}, "docker compose up -d")],
+    [({}, "inv up"), (None, "inv up"), ({"com.docker.compose.project": "p"}, "docker compose -f FILE up -d")],
 )
 def test_what_docker_could_not_start_is_told_with_its_reason_and_what_does(labels: Any, mends: str) -> None:
     """As after a restart of the daemon, where what holds a network was not up yet."""
     error = f"cannot join network of a non running\ncontainer: {'0123456789ab' + 'c' * 52}"
     told = figures.befell({"Config": {"Labels": labels}, "State": {"Running": False, "Error": error}})
     reason = "cannot join network of a non running container: 0123456789ab"
-    assert told == f"Docker could not start it ({reason}): `{mends}` does"
+    assert told == f"Docker could not start it ({reason}): `{mends}` tries again"
     # What it says of an earlier try is over.
     assert figures.befell({"State": {"Running": True, "Error": error}}) == ""
 

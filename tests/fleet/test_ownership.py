@@ -605,6 +605,16 @@ async def test_a_purge_of_a_local_fleet_does_without_docker(tmp_path: Path) -> N
     assert (await reconcile.down(fleet, purge=True)).deleted
 
 
+async def test_a_purge_that_can_not_ask_docker_though_it_had_the_fleet_says_what_may_be_left(tmp_path: Path) -> None:
+    fleet = WithEngine(tmp_path, Alone(fails=True), local=Alone())
+    fleet.directory.create()
+    fleet.directory.write(FleetState(FleetSpec("p", "local")))
+    (fleet.directory.path / "docker").mkdir()
+    id = fleet.directory.id()
+    left = (await reconcile.down(fleet, purge=True)).left
+    assert left == f"what Docker has of it, under the id {id}, is left alone, since no Docker daemon answers"
+
+
 def test_data_that_nobody_has_marked_is_told_of_with_what_deletes_it() -> None:
     """It is not ours to delete: Compose has made it."""
     said = nobodys("p", ["", ""])

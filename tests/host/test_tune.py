@@ -336,7 +336,7 @@ def test_a_file_that_somebody_has_edited_since_is_told(tmp_path: Path, before: s
     apply(host, found(host))
     host.sysctl.write_text(host.sysctl.read_text() + "vm.swappiness = 1\n")
     notes = {one.name: one.note for one in revert(host)}
-    assert notes[str(host.sysctl)] == "somebody has edited it since: that is gone"
+    assert notes[str(host.sysctl)] == "it had lines that the last `inv tune --apply` did not write: they are gone"
     assert notes[str(host.limits)] == "", "nobody has edited that one"
     assert (host.sysctl.read_text() if host.sysctl.exists() else None) == before
 

@@ -34,6 +34,17 @@ def test_without_a_file_left_it_is_said_once_a_minute(caplog: pytest.LogCaptureF
     assert caplog.messages == [said, said]
 
 
+def test_that_there_is_none_left_is_said_at_once_though_it_was_near_just_before(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    files, free = Files(), iter((limit - 1, None, limit - 1, None))
+    monkeypatch.setattr("shards.server.files.lowest_free", lambda: next(free))
+    for now in (0.0, 1.0, 2.0, 3.0):
+        files.look(now)
+    assert [line.split(":")[0] for line in caplog.messages] == ["nearly too many open files", "too many open files"]
+
+
 def test_it_is_said_before_there_is_none_left() -> None:
     assert told(8_999, 10_000) is None
     assert told(9_000, 10_000) == "nearly too many open files: 9,000 or more of the 10,000 that this worker may open"

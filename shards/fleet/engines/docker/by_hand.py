@@ -12,8 +12,9 @@ from shards.fleet.state import FleetState
 
 
 def find(project: str) -> FleetState | None:
-    """Find what a fleet is that runs, though no command of ours has started it; None: there is none, or no Docker."""
+    """Find what a fleet is that runs, though no command of ours has started it; None: there is none here."""
     try:
+        daemon.refuse_elsewhere()
         client = daemon.connect()
     except ShardsError:
         return None

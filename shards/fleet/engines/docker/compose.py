@@ -38,7 +38,8 @@ def first_port(port: int) -> int:
     """Choose where the ports begin by which commands reach the parts of a fleet that was never up.
 
     They follow from the fleet's own, since there is nobody to look which are free: fleets whose ports are some
-    dozens apart run side by side.
+    dozens apart run side by side. They are 20,001 above it, or 10,000 below it where that would be among those that
+    are given out.
 
     Args:
         port: the fleet's.

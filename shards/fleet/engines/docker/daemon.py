@@ -58,18 +58,23 @@ def refuse_elsewhere() -> None:
     Raises:
         UsageError: `DOCKER_HOST` names one.
     """
+    if where := elsewhere():
+        raise UsageError(
+            f"DOCKER_HOST names {where}: the docker engine needs the daemon of this host, since containers mount its "
+            "files; unset DOCKER_HOST, or use --engine swarm for other hosts"
+        )
+
+
+def elsewhere() -> str | None:
+    """Name the daemon of another host that `DOCKER_HOST` names; None: it names this one's."""
     url = os.environ.get("DOCKER_HOST", "")
     try:
         found = urlsplit(url if "://" in url else f"tcp://{url}")
     except ValueError:
-        return
+        return None
     # What the end of an ssh is cannot be told, not even where it is called localhost.
     remote = found.scheme == "ssh" or (found.scheme in _TCP and found.hostname and not _is_here(found.hostname))
-    if remote:
-        raise UsageError(
-            f"DOCKER_HOST names {found.scheme}://{found.hostname}: the docker engine needs the daemon of this host, "
-            "since containers mount its files; unset DOCKER_HOST, or use --engine swarm for other hosts"
-        )
+    return f"{found.scheme}://{found.hostname}" if remote else None
 
 
 def _is_here(host: str) -> bool:

@@ -120,7 +120,7 @@ class DockerEngine(Engine):
         if by_hand.find(self.spec.project):
             raise ShardsError(by_hand.elsewhere(self.spec.project))
         if self._containers.is_network_anothers():
-            taken = f"Docker has a network {self.spec.project} that is none of this fleet"
+            taken = f"Docker has a network {self.spec.project} that does not belong to this fleet"
             raise ShardsError(f"{taken}: choose another name with --project")
         marks = self._containers.marks()
         if refused := ownership.refusal(self.spec.project, marks, self._mark, self.directory.id_file):
@@ -345,11 +345,15 @@ class DockerEngine(Engine):
         await asyncio.to_thread(files.write_secrets, self.path, self.directory)
 
     async def has_ours(self) -> bool:
-        marks = await asyncio.to_thread(self._containers.marks)
+        marks = await asyncio.to_thread(self._marks)
         return any(mark and not ownership.is_anothers(mark, self._mark) for mark in marks)
 
+    def _marks(self) -> set[str]:
+        # In a thread from the first knock on: a daemon that hangs would keep Ctrl-C waiting.
+        return self._containers.marks()
+
     async def left_alone(self) -> str:
-        marks = await asyncio.to_thread(self._containers.marks)
+        marks = await asyncio.to_thread(self._marks)
         others = ownership.left_alone(self.spec.project, marks, self._mark, self.directory.id_file)
         return others or ownership.nobodys(self.spec.project, marks)
 

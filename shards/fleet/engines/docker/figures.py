@@ -74,7 +74,7 @@ def _refused(attributes: Mapping[str, Any]) -> str:
     if not error or state.get("Running"):
         return ""
     by_compose = COMPOSE_LABEL in ((attributes.get("Config") or {}).get("Labels") or {})
-    mends = "docker compose up -d" if by_compose else "inv up"
+    again = "docker compose -f FILE up -d" if by_compose else "inv up"
     # The daemon names other containers in full, which is longer than all the rest.
     said = _ID.sub(r"\1", error)[:300]
-    return f"Docker could not start it ({said}): `{mends}` does"
+    return f"Docker could not start it ({said}): `{again}` tries again"
