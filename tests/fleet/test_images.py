@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound
 
 from shards.errors import ShardsError
 from shards.fleet.engines.docker.daemon import TookTooLong, run_once
@@ -30,6 +30,39 @@ def test_the_same_sources_give_the_same_wheel(tmp_path: Path) -> None:
         wheels += [(wheel.name, wheel.read_bytes()) for wheel in (tmp_path / name).iterdir()]
     assert len(wheels) == 2
     assert wheels[0] == wheels[1]
+
+
+class Builds:
+    """A daemon that has every image, and whose builds end in some way each."""
+
+    def __init__(self, *ends: str) -> None:
+        self.ends = list(ends)
+        self.images = self
+
+    def get(self, name: str) -> str:
+        return name
+
+    def build(self, **_: object) -> None:
+        if end := self.ends.pop(0):
+            raise BuildError(end, [])
+
+
+LOST = "failed to export image: failed to set parent sha256:95: unknown parent image ID sha256:95"
+
+
+def test_a_build_whose_cache_another_fleet_takes_away_is_tried_again(tmp_path: Path) -> None:
+    daemon: Any = Builds(LOST, "", "")
+    Images(daemon, FleetSpec("t"), DockerOptions(ROOT), tmp_path, lambda _: None).build_servers()
+    assert daemon.ends == []
+
+
+@pytest.mark.parametrize(("ends", "left"), [((LOST,) * 4, 1), (("a step failed", ""), 1)])
+def test_a_build_that_fails_by_itself_is_told(tmp_path: Path, ends: tuple[str, ...], left: int) -> None:
+    daemon: Any = Builds(*ends)
+    images = Images(daemon, FleetSpec("t"), DockerOptions(ROOT), tmp_path, lambda _: None)
+    with pytest.raises(ShardsError, match="could not be built"):
+        images.build_servers()
+    assert len(daemon.ends) == left
 
 
 class FakeContainer:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -28,6 +30,10 @@ _LEFT_OUT = shutil.ignore_patterns(
 )
 _BASES = {"python_image": "local/python:3.11", "redis_image": "local/redis:7", "traefik_image": "local/traefik:3.7"}
 """The settings that name what images build on, each with what it could say; a build argument is called the same."""
+
+_TRIES = 3
+_LOST_LAYER = re.compile("unknown parent image ID|layer does not exist|No such image: sha256:")
+"""What a build ends with whose next layer was in the cache until just now: another fleet's images were deleted."""
 
 _PIP_S = 600
 _EPOCH = "315532800"
@@ -210,26 +216,33 @@ class Images:
         for setting in _BASES:
             self._need(setting)
         self._say(f"building image {tag}")
+        bases = {name.upper(): getattr(self._options, name) for name in _BASES}
+        build = partial(
+            self._client.images.build,
+            path=context,
+            target=target,
+            tag=tag,
+            buildargs={**bases, "FLEET": self._spec.project},
+            rm=True,
+            forcerm=True,
+            network_mode="none",
+            labels={stack.FLEET_LABEL: self._spec.project},
+        )
         with errors():
-            try:
-                self._client.images.build(
-                    path=context,
-                    target=target,
-                    tag=tag,
-                    buildargs={
-                        **{name.upper(): getattr(self._options, name) for name in _BASES},
-                        "FLEET": self._spec.project,
-                    },
-                    rm=True,
-                    forcerm=True,
-                    network_mode="none",
-                    labels={stack.FLEET_LABEL: self._spec.project},
-                )
-            except BuildError as error:
-                said = [str(step.get("stream", "")) for step in error.build_log if isinstance(step, dict)]
-                wrong = [text for text in said if "ERROR" in text]
-                reason = " ".join((wrong[0] if wrong else str(error)).split())[:300]
-                raise ShardsError(f"image {tag} could not be built: {reason}") from None
+            for tries_left in reversed(range(_TRIES)):
+                try:
+                    build()
+                    return
+                except BuildError as error:
+                    if not (tries_left and _LOST_LAYER.search(str(error))):
+                        raise ShardsError(f"image {tag} could not be built: {_reason(error)}") from None
+
+
+def _reason(error: BuildError) -> str:
+    """Say why a build failed, in one line."""
+    said = [str(step.get("stream", "")) for step in error.build_log if isinstance(step, dict)]
+    wrong = [text for text in said if "ERROR" in text]
+    return " ".join((wrong[0] if wrong else str(error)).split())[:300]
 
 
 def forget_releases(client: docker.DockerClient, project: str, keep: Collection[str]) -> None:
