@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,8 @@ async def _first(
     _refuse_to_split(remembered, wanted)
     settings = chosen(os.environ)
     engine = fleet.engine(wanted)
+    for moved in _moved(remembered, wanted):
+        fleet.note(f"warning: {moved}")
     fleet.say("checking programs, port and app")
     if remembered and remembered.up:
         # It ran and nobody keeps it: a reboot, or a keeper that was killed. What is left of it holds the port.
@@ -181,6 +183,17 @@ def _refuse_to_leave_data(fleet: Fleet, remembered: FleetState | None, wanted: F
             f"goes on with it, `inv down --purge --project {project}` deletes it; or choose another name with "
             f"--project; if that engine is gone for good, `rm {fleet.directory.path / 'fleet.json'}` forgets it"
         )
+
+
+def _moved(remembered: FleetState | None, wanted: FleetSpec) -> Iterator[str]:
+    """Tell of what clients of a fleet that was down would not find again: `inv down` keeps no flags."""
+    if remembered is None or remembered.up:
+        return
+    project, was = wanted.project, remembered.spec
+    if was.port != wanted.port:
+        yield f"fleet {project} comes up at port {wanted.port}, where it was at {was.port} before (--port)"
+    if was.tls_certificate and not wanted.tls_certificate:
+        yield f"fleet {project} comes up without TLS, which it had before (--tls-certificate, --tls-key)"
 
 
 def _refuse_to_split(remembered: FleetState | None, wanted: FleetSpec) -> None:
@@ -285,17 +298,18 @@ def _refuse(state: FleetState, wanted: FleetSpec) -> None:
     room = layout.edge_room(state)
     if room is not None and wanted.edges > room:
         raise UsageError(
-            f"fleet {state.spec.project} was started with room for {room} edges: `inv down`, then "
-            f"`inv up --edges {wanted.edges}`"
+            f"fleet {state.spec.project} was started with room for {room} edges: "
+            f"`inv down --project {state.spec.project}`, then `inv up --edges {wanted.edges}`"
         )
     changed = state.spec.differences(wanted) - _RESHAPED
     for name in sorted(changed):
         flag = _FLAGS.get(name, f"--{name}")
         # Its data does not go from one engine to another.
-        first = "`inv down --purge` first, which deletes its data" if name == "engine" else "`inv down` first"
+        project = state.spec.project
+        first, lost = ("--purge ", ", which deletes its data") if name == "engine" else ("", "")
         raise UsageError(
-            f"fleet {state.spec.project} runs with {flag} {getattr(state.spec, name)}, which can't change meanwhile: "
-            f"{first}, or start another one with --project"
+            f"fleet {project} runs with {flag} {getattr(state.spec, name)}, which can't change meanwhile: "
+            f"`inv down {first}--project {project}` first{lost}, or start another one with --project"
         )
 
 

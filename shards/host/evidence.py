@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ _OWN_NETSTAT = "/proc/net/netstat"
 _HOST_STARTED = "this host started"
 _ANOTHERS = "another user's process: `sudo inv doctor` may look"
 _ELSEWHERE = "on another host"
+_UNLIMITED = sys.maxsize
 _NO_ANSWER = "does not answer INFO"
 
 Info = Mapping[str, Any]
@@ -157,8 +159,8 @@ def _files(part: str, pid: int, unseen: Unseen) -> tuple[int | None, int | None]
     found: list[tuple[int, int]] = []
     try:
         for process in _tree(pid):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.append((process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)[0]))
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                found.append((process.num_fds(), _nofile(process)))
     except (psutil.AccessDenied, PermissionError):
         unseen.note(part, _ANOTHERS, FILES)
     return min(found, key=lambda one: one[1] - one[0], default=(None, None))
@@ -178,8 +180,18 @@ def files_limit(status: Status) -> int | None:
     for pid in pids:
         # macOS does not tell of other processes.
         with contextlib.suppress(psutil.Error, OSError, AttributeError):
-            found += [process.rlimit(psutil.RLIMIT_NOFILE)[0] for process in _tree(pid)]
-    return min((limit for limit in found if limit != psutil.RLIM_INFINITY), default=None)
+            found += [_nofile(process) for process in _tree(pid)]
+    return min((limit for limit in found if limit < _UNLIMITED), default=None)
+
+
+def _nofile(process: psutil.Process) -> int:
+    """Read how many files a process may open.
+
+    To ask the kernel of another user's process (prlimit) takes a capability that root in a container need not have.
+    """
+    lines = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+    soft = next(line for line in lines if line.startswith("Max open files")).split()[3]
+    return _UNLIMITED if soft == "unlimited" else int(soft)
 
 
 def _tree(pid: int) -> list[psutil.Process]:

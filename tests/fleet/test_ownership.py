@@ -635,3 +635,17 @@ async def test_data_of_one_engine_is_not_left_behind_by_another(tmp_path: Path, 
     with pytest.raises(UsageError, match=r"`inv up --engine docker --project p` goes on with it"):
         await reconcile.up(fleet, FleetSpec("p", "local", app_dir=str(tmp_path)), 1.0)
     assert fleet.directory.read() == was
+
+
+async def test_a_fleet_that_comes_up_elsewhere_than_it_was_says_so(tmp_path: Path) -> None:
+    told: list[str] = []
+    fleet = WithEngine(tmp_path, Fails(), told.append)
+    fleet.directory.create()
+    was = FleetSpec("p", port=8650, tls_certificate="/c.pem", tls_key="/k.pem", app_dir=str(tmp_path))
+    fleet.directory.write(FleetState(was, up=False))
+    with pytest.raises(ShardsError, match="blue-0 does not import"):
+        await reconcile.up(fleet, FleetSpec("p", port=8000, app_dir=str(tmp_path)), 1.0)
+    assert [line for line in told if "before" in line] == [
+        "warning: fleet p comes up at port 8000, where it was at 8650 before (--port)",
+        "warning: fleet p comes up without TLS, which it had before (--tls-certificate, --tls-key)",
+    ]
