@@ -229,7 +229,7 @@ def test_more_edges_than_there_is_room_for_are_refused_and_nothing_is_changed(fl
     fleet.ok("up", *SMALL)
     before = fleet.remembered()
     refused = fleet("up", "--edges", "6")
-    assert (refused.code, "room for 4 edges: `inv down`" in refused.last) == (2, True)
+    assert (refused.code, f"room for 4 edges: `inv down --project {fleet.project}`" in refused.last) == (2, True)
     assert fleet.remembered() == before
     fleet.ok("up", "--edges", "4")
     fleet.ok("restart", "edge-3")
@@ -426,5 +426,6 @@ def test_a_replica_that_was_stopped_by_hand_is_told_of_and_comes_back_with_up(
     daemon.containers.get(f"{fleet.project}-app_blue_0").kill()
     status = fleet.until(lambda status: status["state"] == "degraded")
     assert (status["replicas"][0]["state"], status["replicas"][0]["healthy"]) == ("down", False)
+    assert any("blue-0: it has ended (exit code 137)" in warning for warning in status["warnings"])
     fleet.ok("up")
     fleet.until(lambda status: status["state"] == "steady")

@@ -307,6 +307,14 @@ def test_what_docker_could_not_start_is_told_with_its_reason_and_what_does(label
     assert figures.befell({"State": {"Running": True, "Error": error}}) == ""
 
 
+def test_what_was_stopped_by_hand_is_told_with_what_starts_it() -> None:
+    ended = {"Running": False, "Status": "exited", "ExitCode": 137, "Error": ""}
+    assert (
+        figures.befell({"State": ended}) == "it has ended (exit code 137), and Docker leaves it so: `inv up` starts it"
+    )
+    assert figures.befell({"State": {**ended, "Status": "restarting"}}) == ""
+
+
 @pytest.mark.parametrize(
     "said,words",
     [

@@ -62,19 +62,21 @@ def befell(attributes: Mapping[str, Any]) -> str:
     if attributes.get("State", {}).get("OOMKilled"):
         memory = attributes["HostConfig"]["Memory"] / 2**20
         found.append(f"the kernel killed a process of it, which took more than the {memory:,.0f} MB it may")
-    if refused := _refused(attributes):
-        found.append(refused)
+    if stays_away := _stays_away(attributes):
+        found.append(stays_away)
     return ", ".join(found)
 
 
-def _refused(attributes: Mapping[str, Any]) -> str:
-    """Say why Docker could not start a container, and what starts it; empty: it could, or was not to."""
+def _stays_away(attributes: Mapping[str, Any]) -> str:
+    """Say why a container does not run and is not started again by Docker, and what starts it; empty: it runs."""
     state = attributes.get("State", {})
     error = " ".join(str(state.get("Error") or "").split())
-    if not error or state.get("Running"):
+    if state.get("Running") or not (error or state.get("Status") == "exited"):
         return ""
     by_compose = COMPOSE_LABEL in ((attributes.get("Config") or {}).get("Labels") or {})
     again = "docker compose -f FILE up -d" if by_compose else "inv up"
+    if not error:
+        return f"it has ended (exit code {state.get('ExitCode')}), and Docker leaves it so: `{again}` starts it"
     # The daemon names other containers in full, which is longer than all the rest.
     said = _ID.sub(r"\1", error)[:300]
     return f"Docker could not start it ({said}): `{again}` tries again"
