@@ -56,18 +56,13 @@ def grown(
     return found
 
 
-def most_beside(quiet: Mapping[str, Any]) -> dict[str, float]:
-    """Give how long things may take on a busy machine, by how long they took there without an attack."""
-    return {name: 3 * (quiet[name] or 0.0) + most / 2 for name, most in MOST_MS.items()}
-
-
 def why_not(found: Found, attack: Attack, most_ms: Mapping[str, float] = MOST_MS) -> list[str]:
     """Say what was not as it should be.
 
     Args:
         found: what came of it.
         attack: what had to.
-        most_ms: how long things may take, as `MOST_MS`.
+        most_ms: how long things may take, as `MOST_MS`; empty: on a machine that does other things too, it is chance.
     """
     crowd = found["crowd"]
     why = [f"{_WORDS[name]} {_ms(crowd[name])}" for name, most in most_ms.items() if not _within(crowd[name], most)]

@@ -25,7 +25,6 @@ from tests.attacks.judge import (
     headline,
     judged,
     markdown,
-    most_beside,
     outcome,
     parts,
     verdict,
@@ -129,13 +128,10 @@ def test_ordinary_clients_are_well_where_they_notice_nothing() -> None:
         assert not well(found(wrong)["crowd"]), wrong
 
 
-def test_a_busy_machine_is_measured_by_itself() -> None:
-    quiet = {"p99_ms": 40.0, "lag_p99_ms": None, "connect_p99_ms": 100.0}
-    most = most_beside(quiet)
-    assert most == {"p99_ms": 170.0, "lag_p99_ms": 25.0, "connect_p99_ms": 550.0}
-    assert most.keys() == MOST_MS.keys()
-    assert why_not(found({"p99_ms": 150.0}), ATTACK, most) == []
-    assert why_not(found({"p99_ms": 180.0}), ATTACK, most) == ["p99 180.0 ms"]
+def test_on_a_busy_machine_all_but_times_is_judged() -> None:
+    assert why_not(found({"p99_ms": 400.0}), ATTACK) == ["p99 400.0 ms"]
+    assert why_not(found({"p99_ms": 400.0}), ATTACK, {}) == []
+    assert why_not(found({"p99_ms": 400.0, "lost": 1}), ATTACK, {}) == ["1 lost"]
 
 
 def test_redis_servers_are_watched_as_well_both_of_each_pair() -> None:
@@ -277,8 +273,8 @@ def test_some_attacks_on_a_small_fleet(tmp_path: Path) -> None:
     result = json.loads(run.stdout)
     assert [one["attack"] for one in result["attacks"]] == [name for name in ATTACKS if name in some.split(",")]
     for one in result["attacks"]:
-        # How late messages are on a machine that does other things too is chance, but not how much later than before.
-        assert why_not(one, ATTACKS[one["attack"]], most_beside(one["quiet"])) == [], one
+        # How late messages are on a machine that does other things too is chance: `nox -s attacks` judges that.
+        assert why_not(one, ATTACKS[one["attack"]], {}) == [], one
         assert one["crowd"]["delivered"] >= 100, "the crowd went on all the while"
     assert (run.returncode == 0) is (not any(one["why_not"] for one in result["attacks"]))
     assert (tmp_path / "attacks.md").exists()
