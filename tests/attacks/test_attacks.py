@@ -19,7 +19,6 @@ from tests.attacks.__main__ import with_earlier
 from tests.attacks.attacker import ATTACKS, NO_ANSWER, Attack, Attacker, masked
 from tests.attacks.crowd import CONNECT_S, GROUP_SIZE, SETTLE_S, Window, quantile
 from tests.attacks.judge import (
-    MOST_MS,
     cells,
     grown,
     headline,
