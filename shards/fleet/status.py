@@ -96,8 +96,8 @@ async def status(fleet: Fleet) -> Status:
     found = dict(zip((part.name for part in parts), ailments, strict=True))
     holder = fleet.directory.holder()
     command = holder.command if holder else None
-    seen = _Seen(state, supervised, running, _living(registry, running), usage, found, clients, primaries, command)
-    return _object(replace(seen, certificate=_certificate(fleet, state)))
+    living, amiss = _living(registry, running), _certificate(fleet, state)
+    return _object(_Seen(state, supervised, running, living, usage, found, clients, primaries, command, amiss))
 
 
 class Watch:

@@ -415,6 +415,14 @@ async def history_and_presence_flood(attacker: Attacker) -> None:
     await attacker.flood(20, 400, lambda number: frames[number % 2], at_once=1, counted=answers)
 
 
+async def _get(attacker: Attacker, path: str) -> str:
+    """Ask for a page over a connection of its own; gives the status of the answer."""
+    async with attacker.connection() as raw:
+        await raw.say(f"GET {path} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n".encode())
+        answer = await raw.reader.read()
+        return answer.split(b" ")[1].decode()
+
+
 _PAGES = ("/metrics", "/metrics?scope=replica", "/fleet/", "/api/route?group=attacked")
 
 
@@ -424,10 +432,7 @@ async def page_flood(attacker: Attacker) -> None:
 
     async def one(index: int) -> None:
         path = _PAGES[index % len(_PAGES)]
-        async with attacker.connection() as raw:
-            await raw.say(f"GET {path} HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n".encode())
-            answer = await raw.reader.read()
-            attacker.count[f"{path}: {answer.split(b' ')[1].decode()}"] += 1
+        attacker.count[f"{path}: {await _get(attacker, path)}"] += 1
 
     await attacker.repeat(500, one)
 
@@ -437,10 +442,7 @@ async def app_page_flood(attacker: Attacker) -> None:
     """1,000 plain requests a second for the app's own page, which nothing limits."""
 
     async def one(_index: int) -> None:
-        async with attacker.connection() as raw:
-            await raw.say(b"GET / HTTP/1.1\r\nHost: f\r\nConnection: close\r\n\r\n")
-            answer = await raw.reader.read()
-            attacker.count[answer.split(b" ")[1].decode()] += 1
+        attacker.count[await _get(attacker, "/")] += 1
 
     await attacker.repeat(500, one)
 
